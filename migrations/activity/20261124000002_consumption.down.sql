@@ -1,0 +1,2 @@
+DROP TABLE consumer_positions;
+DROP TABLE quarantine;

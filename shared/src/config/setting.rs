@@ -1,0 +1,133 @@
+//! How each kind of setting is written, checked and shown.
+
+use std::{net::SocketAddr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// A kind of setting. `Default` only stands in where a required one is missing.
+pub trait Setting: Clone + Default {
+    /// # Errors
+    /// The rule that the text breaks, as the rest of a sentence: "must be a whole number".
+    fn parse(text: &str) -> Result<Self, String>;
+
+    fn show(&self) -> toml::Value;
+}
+
+/// A connection URL or password. Printed with what is secret left out.
+#[derive(Clone, Default)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Setting for Secret {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(Self(text.to_owned().into())) }
+    }
+
+    /// Host and database of a URL help the operator; who connects, with what, and with which
+    /// parameters does not.
+    fn show(&self) -> toml::Value {
+        let shown = self.expose().split_once("://").map(|(scheme, rest)| {
+            let rest = rest.split('?').next().unwrap_or_default();
+            let place = rest.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://***@{place}")
+        });
+        toml::Value::String(shown.unwrap_or_else(|| "***".into()))
+    }
+}
+
+impl Setting for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() { Err("must not be empty".into()) } else { Ok(text.trim().to_owned()) }
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::String(self.clone())
+    }
+}
+
+/// A list, written with commas.
+impl Setting for Vec<String> {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',').map(|part| String::parse(part).map_err(|_| "must be a list of names with commas".into())).collect()
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::Array(self.iter().cloned().map(toml::Value::String).collect())
+    }
+}
+
+macro_rules! whole_number {
+    ($($kind:ty)*) => {$(
+        impl Setting for $kind {
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("must be a whole number from {} to {}", <$kind>::MIN, <$kind>::MAX))
+            }
+
+            fn show(&self) -> toml::Value {
+                toml::Value::Integer(i64::from(*self))
+            }
+        }
+    )*};
+}
+whole_number!(u16 i32 u32);
+
+/// An address to listen on; required wherever it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind(pub SocketAddr);
+
+impl Default for Bind {
+    fn default() -> Self {
+        Self(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+}
+
+impl Setting for Bind {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| "must be an address and a port, like 0.0.0.0:8080".into())
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::String(self.0.to_string())
+    }
+}
+
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Setting for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let unit = UNITS.iter().find(|(unit, _)| *unit == &text[digits..]);
+        let amount = text[..digits].parse::<u64>().ok();
+        amount
+            .zip(unit)
+            .and_then(|(amount, (_, millis))| amount.checked_mul(*millis))
+            .map(Self::from_millis)
+            .ok_or_else(|| "must be a whole number with a unit: 250ms, 15s, 5m, 12h or 7d".into())
+    }
+
+    fn show(&self) -> toml::Value {
+        let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
+        let fitting = UNITS.iter().find(|(_, size)| millis >= *size && millis.is_multiple_of(*size));
+        let (unit, size) = fitting.unwrap_or(&("ms", 1));
+        toml::Value::String(format!("{}{unit}", millis / size))
+    }
+}
+
+/// A librdkafka property as `config` shows it.
+pub(super) fn masked_property(name: &str, value: &str) -> toml::Value {
+    let telling = ["password", "secret", "key", "token", "jaas", "username", "oauthbearer"];
+    let secret = telling.iter().any(|part| name.contains(part));
+    toml::Value::String(if secret { "***".into() } else { value.to_owned() })
+}

@@ -1,0 +1,164 @@
+//! The pool, the schema, and what an error of the database means for whoever gets it.
+
+use std::{str::FromStr, time::Duration};
+
+use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use sqlx::{
+    Connection, Executor, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
+};
+
+use crate::{
+    config::{Reader, Secret},
+    health::Component,
+};
+
+/// How long a request may wait for a free connection before the answer is 503.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
+/// A connection idle for longer is asked whether it still lives before it is used: after an outage
+/// every pooled connection is dead, under load none is ever asked.
+const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
+/// No statement of the services runs as long; one that does holds locks nobody will release.
+const STATEMENT_LIMIT: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'";
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub url: Secret,
+    pub max_connections: u32,
+}
+
+impl Settings {
+    pub fn read(settings: &mut Reader) -> Self {
+        Self {
+            url: settings.checked("database.url", |url: &Secret| {
+                let parsed = PgConnectOptions::from_str(url.expose());
+                parsed.map(|_| ()).map_err(|_| "must be a URL like postgres://user@host:5432/database".into())
+            }),
+            max_connections: settings.within("database.max_connections", 2..=1000, "from 2 to 1000"),
+        }
+    }
+
+    /// A pool that connects when it is first used.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn pool(&self, application: &str) -> anyhow::Result<PgPool> {
+        let options = PgConnectOptions::from_str(self.url.expose()).context("database.url")?;
+        let pool = PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(ACQUIRE_WITHIN)
+            // Asking before each use costs a round trip per statement: a quarter of the reads.
+            .test_before_acquire(false)
+            .before_acquire(|connection, met| {
+                Box::pin(async move {
+                    if met.idle_for > TRUSTED_WHILE_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(STATEMENT_LIMIT).await.map(|_| ()) })
+            });
+        Ok(pool.connect_lazy_with(options.application_name(application)))
+    }
+}
+
+/// Whether a statement is answered, soon.
+pub async fn is_reachable(pool: &PgPool) -> bool {
+    matches!(tokio::time::timeout(ACQUIRE_WITHIN, sqlx::raw_sql("SELECT 1").execute(pool)).await, Ok(Ok(_)))
+}
+
+/// The pause between attempts at something that is out of reach.
+#[must_use]
+pub fn backoff() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+/// Waits until the database answers.
+pub async fn reached(pool: &PgPool, page: &Component) {
+    for pause in backoff() {
+        match sqlx::raw_sql("SELECT 1").execute(pool).await {
+            Ok(_) => return page.working(),
+            Err(error) => {
+                if page.waiting(&error) {
+                    tracing::warn!(error = %error, "waiting for the database");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Whether the schema has everything that the program's own migrations make. More is no harm:
+/// the next version may already be rolling out.
+///
+/// # Errors
+/// The database cannot be asked.
+pub async fn schema_fits(pool: &PgPool, needed: &Migrator) -> Result<bool, sqlx::Error> {
+    let newest = needed.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let has_table: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+    if !has_table {
+        return Ok(newest == 0);
+    }
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version >= $1 AND success)")
+        .bind(newest)
+        .fetch_one(pool)
+        .await
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// The database is out of reach or refuses a migration.
+pub async fn migrate(settings: &Settings, mut migrator: Migrator) -> anyhow::Result<()> {
+    let options = PgConnectOptions::from_str(settings.url.expose()).context("database.url")?;
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.context("the database cannot be reached")?;
+    migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")
+}
+
+/// What an error means, so that nobody has to guess from a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server is away, shutting down or overloaded: the same again later. If a statement had
+    /// been sent, nobody knows whether it was carried out.
+    Outage,
+    /// Deadlock or serialisation failure: rolled back, the same again at once.
+    Conflict,
+    /// The data itself does not fit (SQLSTATE class 22 or 23): never again as it is.
+    Refused,
+    /// Rolled back for a reason that neither waiting nor other data cures, such as a missing privilege.
+    Defect,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Self {
+        let Some(answer) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => Self::Defect,
+                _ => Self::Outage,
+            };
+        };
+        // A session that is being ended may be ended after its commit and before its answer.
+        if answer.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic)) {
+            return Self::Outage;
+        }
+        let code = answer.code().unwrap_or_default();
+        match (code.get(..2).unwrap_or_default(), code.as_ref()) {
+            (_, "40001" | "40P01") => Self::Conflict,
+            ("22" | "23", _) => Self::Refused,
+            // connection, resources, operator intervention, lock time-out
+            ("08" | "53" | "57", _) | (_, "55P03") => Self::Outage,
+            _ => Self::Defect,
+        }
+    }
+}

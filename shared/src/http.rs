@@ -1,0 +1,98 @@
+//! What every request of either service passes through, and the server around it.
+
+mod request_id;
+mod server;
+
+use std::time::Duration;
+
+use actix_web::{
+    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, Route,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{
+        ConnectionType,
+        header::{HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+pub use request_id::RequestId;
+pub use server::{Server, listen};
+use tracing::Instrument;
+
+use crate::{lifecycle::Shutdown, problem::Problem};
+
+/// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
+pub const DATABASE_PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// Gives the request its id and its log span, and turns every error into a problem.
+///
+/// # Errors
+/// None of its own: only another middleware's.
+pub async fn around(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+    let id = RequestId::of(&request);
+    let path = request.path().to_owned();
+    let span = tracing::info_span!("request", "request.id" = %id, "http.request.method" = %request.method());
+    let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
+    request.extensions_mut().insert(id.clone());
+    async {
+        let response = next.call(request).await?.map_into_boxed_body();
+        let mut response = with_problem(response, &path, &id);
+        let value = HeaderValue::from_str(id.as_str()).expect("an id has header characters only");
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        if stopping {
+            // The caller's next request finds another instance instead of a closed connection.
+            response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
+        Ok(response)
+    }
+    .instrument(span)
+    .await
+}
+
+fn with_problem(response: ServiceResponse, path: &str, id: &RequestId) -> ServiceResponse {
+    let status = response.status();
+    let problem = match response.response().error() {
+        Some(error) => error.as_error::<Problem>().cloned().unwrap_or_else(|| Problem::from_framework(status)),
+        None if status.is_client_error() || status.is_server_error() => Problem::from_framework(status),
+        None => return response,
+    };
+    if let Some(cause) = problem.cause() {
+        tracing::error!(error = format!("{cause:#}"), "request failed");
+    }
+    response.into_response(problem.to_response(path, id.as_str()))
+}
+
+/// Answers a method that a path does not have; `allow` lists those it has.
+pub fn only(allow: &'static str) -> Route {
+    web::route().to(move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(allow)) })
+}
+
+/// Answers a path that does not exist.
+///
+/// # Errors
+/// Always.
+#[expect(clippy::unused_async, reason = "a handler is async")]
+pub async fn no_such_path() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found())
+}
+
+/// The path's one parameter, decoded; what cannot be decoded cannot exist.
+///
+/// # Errors
+/// 404.
+pub fn path_parameter(request: &HttpRequest) -> Result<String, Problem> {
+    let extracted = web::Path::<String>::from_request(request, &mut Payload::None).into_inner();
+    extracted.map(web::Path::into_inner).map_err(|_| Problem::not_found())
+}
+
+/// Awaits a read of the database no longer than a caller may have to wait.
+///
+/// # Errors
+/// 503 when time is up or the database is out of reach.
+pub async fn read<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Problem> {
+    match tokio::time::timeout(DATABASE_PATIENCE, query).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Problem::unavailable()),
+    }
+}

@@ -1,0 +1,13 @@
+//! What both services use, and nothing that only one of them needs.
+
+pub mod config;
+pub mod database;
+pub mod health;
+pub mod http;
+pub mod json;
+pub mod kafka;
+pub mod lifecycle;
+pub mod message;
+pub mod problem;
+pub mod query;
+pub mod telemetry;

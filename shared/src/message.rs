@@ -1,0 +1,31 @@
+//! What announcing and counting agree on: the parts of a message both sides name.
+
+use std::fmt;
+
+/// The `CloudEvents` header that carries the type and the version of a message.
+pub const CE_TYPE: &str = "ce_type";
+
+/// What happened: `[A-Z][A-Z0-9_]{0,63}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ActivityTypeCode(String);
+
+impl ActivityTypeCode {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = text.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_uppercase());
+        let rest = bytes.all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        (first && rest && text.len() <= 64).then(|| Self(text.to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ActivityTypeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

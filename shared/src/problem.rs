@@ -1,0 +1,178 @@
+//! The one error that leaves either service over HTTP: `application/problem+json`, RFC 9457.
+//!
+//! A problem holds what the caller may know. What only the operator may know, its cause, is logged
+//! where the response is made and never sent.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    body::BoxBody,
+    http::{
+        StatusCode,
+        header::{ALLOW, RETRY_AFTER},
+    },
+};
+use serde::Serialize;
+
+/// One place of a request that breaks a rule. `pointer` is a JSON Pointer into the body, or `/name`
+/// of a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl Violation {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    errors: Vec<Violation>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+    cause: Option<Arc<anyhow::Error>>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None, cause: None }
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "There is nothing under this path.")
+    }
+
+    /// `allow` lists the methods that the path does answer to.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("This path answers to {allow} only.");
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+
+    /// `limit` in bytes.
+    #[must_use]
+    pub fn payload_too_large(limit: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is larger than {limit} bytes."))
+    }
+
+    #[must_use]
+    pub fn unsupported_media_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
+    }
+
+    #[must_use]
+    pub fn unprocessable(errors: Vec<Violation>) -> Self {
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The request breaks the rules named in errors.") }
+    }
+
+    /// The database is out of reach, or there is more work than it can take.
+    #[must_use]
+    pub fn unavailable() -> Self {
+        let detail = "The service cannot take this request now. It is safe to ask again later.";
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// Neither the caller's fault nor an outage. `cause` is logged.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self {
+            cause: Some(Arc::new(cause.into())),
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The service failed to answer. The failure is logged with this requestId.")
+        }
+    }
+
+    /// For an error response that the framework made on its own.
+    #[must_use]
+    pub fn from_framework(status: StatusCode) -> Self {
+        Self::new(status, format!("The request was refused: {}.", title(status)))
+    }
+
+    #[must_use]
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        self.cause.as_deref()
+    }
+
+    /// The response; `instance` is the path asked for.
+    #[must_use]
+    pub fn to_response(&self, instance: &str, request_id: &str) -> HttpResponse {
+        let body = Body {
+            kind: format!("urn:summarisation:problem:{}", title(self.status).to_lowercase().replace(' ', "-")),
+            title: title(self.status),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance,
+            request_id,
+            errors: &self.errors,
+        };
+        let mut response = HttpResponse::build(self.status);
+        if let Some(after) = self.retry_after {
+            response.insert_header((RETRY_AFTER, after.as_secs()));
+        }
+        if let Some(allow) = self.allow {
+            response.insert_header((ALLOW, allow));
+        }
+        response
+            .content_type("application/problem+json")
+            .body(serde_json::to_string(&body).expect("strings and numbers are JSON"))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
+}
+
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Unknown Error")
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Bare: [`crate::http`] fills in what only the request knows.
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        HttpResponse::new(self.status)
+    }
+}
+
+/// A database error of a read. What is worth asking again is 503, the rest is a defect.
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        match crate::database::Failure::of(&error) {
+            crate::database::Failure::Outage | crate::database::Failure::Conflict => {
+                tracing::debug!(error = %error, "the database did not answer a read");
+                Self::unavailable()
+            }
+            crate::database::Failure::Refused | crate::database::Failure::Defect => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Logs: one JSON object a line on standard output.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging at `level`, or at what `RUST_LOG` says. A terminal gets lines for people.
+pub fn start(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter);
+    if std::io::stdout().is_terminal() {
+        logs.init();
+    } else {
+        logs.json().flatten_event(true).init();
+    }
+}
+
+/// The setting `log.level`: a level, or directives as in `RUST_LOG`.
+///
+/// # Errors
+/// What it must be instead.
+#[expect(clippy::ptr_arg, reason = "a rule for a String setting")]
+pub fn check_level(level: &String) -> Result<(), String> {
+    let parsed = EnvFilter::builder().parse(level);
+    parsed.map(|_| ()).map_err(|_| "must be error, warn, info, debug or trace, or directives like RUST_LOG's".into())
+}
