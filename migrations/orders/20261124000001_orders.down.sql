@@ -1,3 +1,4 @@
 DROP TABLE order_items;
 DROP TABLE orders;
+DROP FUNCTION order_ref(bigint);
 DROP SEQUENCE order_number;

@@ -1,7 +1,11 @@
 CREATE SEQUENCE order_number AS bigint;
 
+-- How an order is named outside: OS, the number with at least six digits, -ORD.
+CREATE FUNCTION order_ref(order_id bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 'OS' || lpad(order_id::text, greatest(6, length(order_id::text)), '0') || '-ORD';
+
 CREATE TABLE orders (
-    -- Drawn by the placement statement; shown to callers as OS000042-ORD.
     order_id bigint NOT NULL,
     customer_ref text NOT NULL,
     status text NOT NULL DEFAULT 'New',

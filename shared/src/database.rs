@@ -119,9 +119,11 @@ pub async fn schema_fits(pool: &PgPool, needed: &Migrator) -> Result<bool, sqlx:
 ///
 /// # Errors
 /// The database is out of reach or refuses a migration.
-pub async fn migrate(settings: &Settings, mut migrator: Migrator) -> anyhow::Result<()> {
+pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(settings.url.expose()).context("database.url")?;
     let mut connection = sqlx::PgConnection::connect_with(&options).await.context("the database cannot be reached")?;
+    // A newer version may have migrated further.
+    let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")
 }
 

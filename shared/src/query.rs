@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use crate::problem::{Problem, Violation};
 
 /// How many entries a page of any list has.
@@ -60,5 +62,13 @@ impl Query {
                 format!("This must be from {} to {}.", PAGE_SIZE.start(), PAGE_SIZE.end()),
             )])),
         }
+    }
+
+    /// A parameter that is an RFC 3339 time.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn time(&mut self, name: &str) -> Result<Option<OffsetDateTime>, Problem> {
+        self.get(name, "an RFC 3339 time", |text| OffsetDateTime::parse(text, &Rfc3339).ok())
     }
 }

@@ -50,7 +50,7 @@ impl Server {
     ///
     /// # Errors
     /// The server cannot be started or ends on its own.
-    pub async fn serve<F>(self, routes: F, shutdown: Shutdown) -> anyhow::Result<()>
+    pub fn serve<F>(self, routes: F, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
@@ -62,14 +62,13 @@ impl Server {
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(around))
         };
-        HttpServer::new(app)
+        let server = HttpServer::new(app)
             .workers(self.workers)
             .client_request_timeout(REQUEST_HEAD_WITHIN)
             .shutdown_timeout(self.grace.as_secs().max(1))
             .shutdown_signal(async move { shutdown.drain_begun().await })
-            .listen(self.listener)?
-            .run()
-            .await?;
-        Ok(())
+            .listen(self.listener)
+            .map(HttpServer::run);
+        async move { Ok(server?.await?) }
     }
 }

@@ -1,0 +1,118 @@
+//! Puts the service together, in the order in which its parts need each other.
+//!
+//! Each part is fed by a channel from the one before it and ends when that channel closes, so a
+//! stop runs down the same way as the data: listener, placement, queue, publisher, marks.
+
+use std::time::Duration;
+
+use shared::{
+    database,
+    health::{Health, Probes},
+    http::listen,
+    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+};
+use sqlx::{PgPool, migrate::Migrator};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    claim::Claimer,
+    config::Config,
+    flight::Flight,
+    http,
+    instance::Instance,
+    placement,
+    publisher::{Publisher, marks::Marks},
+    queue::Queue,
+};
+
+/// The schema this version needs.
+pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
+
+/// What handing over at the end may take, on top of `shutdown.grace`.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Runs the service until a signal or a failure ends it.
+///
+/// # Errors
+/// An address cannot be had, or librdkafka refuses its settings.
+pub async fn serve(config: Config) -> anyhow::Result<Exit> {
+    tracing::warn!("auth.mode is disabled: whoever reaches the API may do everything");
+    let mut signal = StopSignal::new()?;
+    let (health, shutdown) = (Health::default(), Shutdown::default());
+    let pool = config.database.pool("order-service")?;
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
+    let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+
+    let management = listen("management", config.management.0, 1, Duration::from_secs(1))?;
+    tasks.spawn("management", {
+        let (routes, shutdown) = (probes.routes(), shutdown.clone());
+        |_| management.serve(routes, shutdown)
+    });
+
+    let ready = async {
+        let page = health.component("database");
+        database::reached(&pool, &page).await;
+        database::schema_fits(&pool, &SCHEMA).await
+    };
+    let fits = tokio::select! {
+        fits = ready => fits?,
+        () = signal.received() => return Ok(Exit::Stopped),
+    };
+    if !fits {
+        tracing::error!("the schema is older than this version needs: run order-service migrate");
+        return Ok(Exit::OldSchema);
+    }
+
+    let instance = Instance::begin(&pool).await?;
+    spawn_flow(&mut tasks, &config, &pool, &instance, &health, &shutdown)?;
+    probes.started();
+    let exit = tasks.run(signal, config.shutdown).await;
+    if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
+        tracing::warn!("could not hand over what was not sent; the next instance takes it all the same");
+    }
+    Ok(exit)
+}
+
+/// Spawns the tasks an order passes through.
+fn spawn_flow(
+    tasks: &mut Tasks,
+    config: &Config,
+    pool: &PgPool,
+    instance: &Instance,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
+    let flight = Flight::new(config.publisher.max_in_flight);
+    let (answers, answered) = mpsc::unbounded_channel();
+    let (returns, returned) = mpsc::unbounded_channel();
+    let (placement, line) = placement::line(&config.placement, pool.clone(), queue.clone());
+
+    let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
+    tasks.spawn("api", {
+        let (routes, shutdown) = (http::routes(pool.clone(), placement), shutdown.clone());
+        |_| api.serve(routes, shutdown)
+    });
+    for _ in 0..config.placement.tasks {
+        let line = line.clone();
+        tasks.spawn("placement", |page| line.run(page));
+    }
+    let page = health.component("publisher");
+    let publisher = Publisher::new(config, queued, answers, returned, (flight.clone(), instance.clone()), page.clone())?;
+    tasks.spawn("publisher", {
+        let shutdown = shutdown.clone();
+        |_| publisher.run(shutdown)
+    });
+    let marks = Marks::new(pool.clone(), answered, returns, config.publisher.clone(), page);
+    tasks.spawn("marks", |_| marks.run());
+    let claimer = Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone(), flight);
+    tasks.spawn("claim", {
+        let shutdown = shutdown.clone();
+        |page| claimer.run(shutdown, page)
+    });
+    Ok(())
+}
+
+fn http_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}

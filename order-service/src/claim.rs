@@ -1,0 +1,124 @@
+//! How rows that are nobody's come into memory: at startup, after an overflow, when another
+//! instance has ended, after a retry. One statement serves them all.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use fail::fail_point;
+use shared::{database::Failure, health::Component, lifecycle::Shutdown};
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use crate::{config, flight::Flight, instance::Instance, instance::InstanceId, outbox, queue::Queue};
+
+/// The background task that claims.
+#[derive(Debug)]
+pub struct Claimer {
+    pub pool: PgPool,
+    pub queue: Queue,
+    pub instance: Instance,
+    pub flight: Flight,
+    pub page_size: NonZeroUsize,
+    pub look_every: Duration,
+}
+
+impl Claimer {
+    #[must_use]
+    pub fn new(settings: &config::Claim, queue_capacity: u32, pool: PgPool, queue: Queue, instance: Instance, flight: Flight) -> Self {
+        // A page larger than the queue would wait for room that never comes.
+        let page = settings.page_size.min(queue_capacity.div_ceil(2));
+        let page_size = NonZeroUsize::new(page as usize).expect("both settings are at least 1");
+        Self { pool, queue, instance, flight, page_size, look_every: settings.look_every }
+    }
+
+    /// Looks for rows that are nobody's until the drain begins.
+    ///
+    /// # Errors
+    /// None: what fails is tried again at the next look.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        let mut look = interval(self.look_every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !shutdown.is_draining() {
+            let wait = async {
+                tokio::select! {
+                    _ = look.tick() => {}
+                    () = self.queue.overflowed() => {}
+                }
+            };
+            if shutdown.unless_draining(wait).await.is_none() {
+                break;
+            }
+            match self.claim_all(&shutdown).await {
+                Ok(()) => page.working(),
+                Err(error) => {
+                    if page.waiting(&error) {
+                        tracing::warn!(error = %error, "cannot claim messages; trying again");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims, page by page and as room comes free, until nothing is left that is nobody's.
+    ///
+    /// # Errors
+    /// The database's. Nothing is left in doubt.
+    pub async fn claim_all(&self, shutdown: &Shutdown) -> Result<(), sqlx::Error> {
+        for from in outbox::left_behind(&self.pool).await? {
+            // References commit out of order: a pass may miss a late one, the next look finds it.
+            let mut after = Uuid::nil();
+            while let Some(last) = self.claim_page(from, after, shutdown).await? {
+                after = last;
+            }
+        }
+        Ok(())
+    }
+
+    /// The reference of the page's last row; none after the last page, or when the drain begins.
+    async fn claim_page(&self, from: InstanceId, after: Uuid, shutdown: &Shutdown) -> Result<Option<Uuid>, sqlx::Error> {
+        let Some(slots) = shutdown.unless_draining(self.queue.slots(self.page_size)).await else {
+            return Ok(None);
+        };
+        let owner = self.queue.owner();
+        let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
+        let claimed = outbox::claim(&self.pool, from, owner, after, limit).await;
+        let claimed = claimed.and_then(|rows| {
+            fail_point!("claim::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
+            Ok(rows)
+        });
+        match claimed {
+            Ok(messages) => {
+                let full = messages.len() == slots.len();
+                let last = messages.last().map(|message| message.message_ref);
+                for (message, slot) in messages.into_iter().zip(slots) {
+                    self.queue.push(message, owner, slot);
+                }
+                Ok(last.filter(|_| full))
+            }
+            Err(error) => {
+                // The answer may have been lost on its way: rows may be ours that are in no memory.
+                if Failure::of(&error) == Failure::Outage {
+                    drop(slots);
+                    self.resolve_doubt(shutdown).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Nothing is handed over any more, what is in flight comes to its end, the identity ends.
+    async fn resolve_doubt(&self, shutdown: &Shutdown) {
+        tracing::warn!("the outcome of a claim is unknown: taking a new identity");
+        let Some(nothing_in_flight) = shutdown.unless_draining(self.flight.landed()).await else {
+            return;
+        };
+        for pause in shared::database::backoff() {
+            if self.instance.renew(&self.pool).await.is_ok() || shutdown.is_draining() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        drop(nothing_in_flight);
+    }
+}

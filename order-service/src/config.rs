@@ -1,0 +1,113 @@
+//! Every setting of the service. `default.toml` has the defaults and their reasons.
+
+use std::{path::Path, time::Duration};
+
+use shared::{
+    config::{Bind, Reader},
+    database, kafka, lifecycle, telemetry,
+};
+
+const DEFAULTS: &str = include_str!("../default.toml");
+const ENVIRONMENT: &str = "ORDER_SERVICE";
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: database::Settings,
+    pub http: Bind,
+    pub management: Bind,
+    pub kafka: kafka::Settings,
+    pub topic: Topic,
+    pub placement: Placement,
+    pub publisher: Publisher,
+    pub claim: Claim,
+    pub log_level: String,
+    pub shutdown: lifecycle::Timing,
+}
+
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub name: String,
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub tasks: u32,
+    pub batch_max_orders: u32,
+    pub waiting_line: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pub queue_capacity: u32,
+    pub linger: Duration,
+    pub batch_max_messages: u32,
+    pub max_in_flight: u32,
+    pub max_failures: u32,
+    pub backoff_initial: Duration,
+    pub backoff_max: Duration,
+    pub outage_backoff_max: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub page_size: u32,
+    pub look_every: Duration,
+}
+
+impl Config {
+    /// The settings, and the same as TOML for people.
+    ///
+    /// # Errors
+    /// Every mistake, a line each.
+    pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?;
+        let config = Self::read(&mut settings);
+        Ok((config, settings.finish()?))
+    }
+
+    fn read(s: &mut Reader) -> Self {
+        const A_MOMENT: Duration = Duration::from_millis(1);
+        let config = Self {
+            database: database::Settings::read(s),
+            http: s.get("http.bind"),
+            management: s.get("management.bind"),
+            kafka: kafka::Settings::read(s),
+            topic: Topic {
+                name: s.get("kafka.topic"),
+                partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
+                replication: s.within("kafka.replication", 1..=100, "from 1 to 100"),
+            },
+            placement: Placement {
+                tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
+                batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),
+                waiting_line: s.within("placement.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
+            },
+            publisher: Publisher {
+                queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
+                linger: s.get("publisher.linger"),
+                batch_max_messages: s.within("publisher.batch_max_messages", 1..=100_000, "from 1 to 100000"),
+                max_in_flight: s.within("publisher.max_in_flight", 1..=1_000_000, "from 1 to 1000000"),
+                max_failures: s.within("publisher.max_failures", 1..=1_000_000, "from 1 to 1000000"),
+                backoff_initial: s.within("publisher.backoff_initial", A_MOMENT.., "1ms or longer"),
+                backoff_max: s.within("publisher.backoff_max", A_MOMENT.., "1ms or longer"),
+                outage_backoff_max: s.within("publisher.outage_backoff_max", A_MOMENT.., "1ms or longer"),
+            },
+            claim: Claim {
+                page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000"),
+                look_every: s.within("claim.look_every", A_MOMENT.., "1ms or longer"),
+            },
+            log_level: s.checked("log.level", telemetry::check_level),
+            shutdown: lifecycle::Timing::read(s),
+        };
+        s.checked("auth.mode", |mode: &String| match mode.as_str() {
+            "disabled" => Ok(()),
+            _ => Err("must be \"disabled\": this version cannot check tokens".into()),
+        });
+        if config.publisher.backoff_initial > config.publisher.backoff_max {
+            s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");
+        }
+        config
+    }
+}

@@ -1,0 +1,38 @@
+//! What is handed to the producer and not yet marked. Bounded; and whoever holds the whole bound
+//! knows that nothing is in flight and nothing can be handed over.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many messages may be in flight.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    permits: Arc<Semaphore>,
+    all: u32,
+}
+
+/// One or more messages in flight; given back when they are marked or come back.
+pub type Permit = OwnedSemaphorePermit;
+
+impl Flight {
+    #[must_use]
+    pub fn new(all: u32) -> Self {
+        Self { permits: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// Waits until `count` more messages may be in flight; `count` must not exceed the bound.
+    pub async fn begin(&self, count: u32) -> Permit {
+        Arc::clone(&self.permits).acquire_many_owned(count).await.expect("the semaphore is never closed")
+    }
+
+    /// Waits until nothing is in flight, and keeps it so while the permit is held.
+    pub async fn landed(&self) -> Permit {
+        self.begin(self.all).await
+    }
+
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        self.all
+    }
+}

@@ -1,0 +1,55 @@
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use order_service::{app, config::Config};
+use shared::{database, lifecycle::Exit, telemetry};
+
+/// Takes orders and announces each of them, once.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// A TOML file with settings; the environment wins over it.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the service (the default).
+    Serve,
+    /// Brings the schema up to date and ends.
+    Migrate,
+    /// Prints the effective settings as TOML, secrets masked.
+    Config,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let _failpoints = fail::FailScenario::setup();
+    let cli = Cli::parse();
+    let (config, shown) = match Config::load(cli.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            return Exit::WrongSettings.into();
+        }
+    };
+    let done = match cli.command.unwrap_or(Command::Serve) {
+        Command::Config => {
+            print!("{shown}");
+            Ok(Exit::Stopped)
+        }
+        Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
+        Command::Serve => {
+            telemetry::start(&config.log_level);
+            app::serve(config).await
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        Exit::Failed
+    })
+    .into()
+}

@@ -1,0 +1,246 @@
+//! What an order is: the types a caller's request is parsed into, and the order as it is read.
+
+mod listing;
+
+use std::fmt;
+
+pub use listing::{Filter, Page, list};
+use serde::{Deserialize, Serialize};
+use shared::{json::Object, problem::Violation};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+const MAX_LINES: usize = 200;
+const QUANTITY: std::ops::RangeInclusive<i64> = 1..=1_000_000;
+
+/// The name of an order outside: `OS` + its number, at least six digits, + `-ORD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OrderRef(i64);
+
+impl OrderRef {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_uppercase();
+        let digits = text.strip_prefix("OS")?.strip_suffix("-ORD")?;
+        let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
+        let found = Self(number);
+        // One order has one name: 0000042 is not another way to write 000042.
+        (number > 0 && found.to_string() == text).then_some(found)
+    }
+
+    #[must_use]
+    pub fn from_number(order_id: i64) -> Self {
+        Self(order_id)
+    }
+
+    #[must_use]
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for OrderRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OS{:06}-ORD", self.0)
+    }
+}
+
+impl Serialize for OrderRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Who ordered: 1-64 characters without control characters, trimmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CustomerRef(String);
+
+impl CustomerRef {
+    const RULE: &'static str = "This must be 1 to 64 visible characters.";
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderItem {
+    pub product_id: Uuid,
+    pub quantity: i32,
+}
+
+/// An order that fits every rule and is not placed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOrder {
+    customer_ref: CustomerRef,
+    items: Vec<OrderItem>,
+}
+
+/// The body of `POST /orders`: the shape only.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewOrderBody {
+    customer_ref: String,
+    order_items: Vec<Object<NewItemBody>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewItemBody {
+    product_id: String,
+    quantity: i64,
+}
+
+impl NewOrder {
+    /// # Errors
+    /// Every rule that is broken, by place.
+    pub fn parse(body: &NewOrderBody) -> Result<Self, Vec<Violation>> {
+        let mut violations = Vec::new();
+        let customer_ref = CustomerRef::parse(&body.customer_ref);
+        if customer_ref.is_none() {
+            violations.push(Violation::new("/customerRef", CustomerRef::RULE));
+        }
+        if !(1..=MAX_LINES).contains(&body.order_items.len()) {
+            violations.push(Violation::new("/orderItems", format!("There must be 1 to {MAX_LINES} lines.")));
+        }
+        let mut items = Vec::with_capacity(body.order_items.len());
+        for (index, Object(item)) in body.order_items.iter().enumerate().take(MAX_LINES) {
+            let product_id = Some(&item.product_id).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+            if product_id.is_none() {
+                violations.push(Violation::new(format!("/orderItems/{index}/productId"), "This must be a UUID."));
+            }
+            let quantity = Some(item.quantity).filter(|n| QUANTITY.contains(n)).and_then(|n| i32::try_from(n).ok());
+            if quantity.is_none() {
+                let rule = format!("This must be from {} to {}.", QUANTITY.start(), QUANTITY.end());
+                violations.push(Violation::new(format!("/orderItems/{index}/quantity"), rule));
+            }
+            items.extend(product_id.zip(quantity).map(|(product_id, quantity)| OrderItem { product_id, quantity }));
+        }
+        match customer_ref {
+            Some(customer_ref) if violations.is_empty() => Ok(Self { customer_ref, items }),
+            _ => Err(violations),
+        }
+    }
+
+    #[must_use]
+    pub fn customer_ref(&self) -> &CustomerRef {
+        &self.customer_ref
+    }
+
+    #[must_use]
+    pub fn items(&self) -> &[OrderItem] {
+        &self.items
+    }
+
+    /// The order it became.
+    #[must_use]
+    pub fn placed(self, order_ref: OrderRef, placed_at: OffsetDateTime) -> Order {
+        Order {
+            summary: OrderSummary {
+                order_ref,
+                customer_ref: self.customer_ref.0,
+                number_of_items: self.items.len(),
+                status_name: "New".into(),
+                placed_at,
+            },
+            order_items: self.items,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderSummary {
+    pub order_ref: OrderRef,
+    pub customer_ref: String,
+    pub number_of_items: usize,
+    pub status_name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub placed_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    #[serde(flatten)]
+    pub summary: OrderSummary,
+    pub order_items: Vec<OrderItem>,
+}
+
+/// One order with its lines.
+///
+/// # Errors
+/// The database's.
+pub async fn find(pool: &PgPool, order_ref: OrderRef) -> Result<Option<Order>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT o.customer_ref, o.status, o.placed_at, i.product_id, i.quantity
+        FROM orders o JOIN order_items i USING (order_id)
+        WHERE o.order_id = $1
+        ORDER BY i.line_number
+        "#,
+        order_ref.number()
+    )
+    .fetch_all(pool)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    Ok(Some(Order {
+        summary: OrderSummary {
+            order_ref,
+            customer_ref: first.customer_ref.clone(),
+            number_of_items: rows.len(),
+            status_name: first.status.clone(),
+            placed_at: first.placed_at,
+        },
+        order_items: rows.iter().map(|row| OrderItem { product_id: row.product_id, quantity: row.quantity }).collect(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_order_has_one_name() {
+        assert_eq!(OrderRef::parse("os000042-ord").map(OrderRef::number), Some(42));
+        assert_eq!(OrderRef::parse("OS1234567-ORD").map(OrderRef::number), Some(1_234_567));
+        for other in ["OS0000042-ORD", "OS42-ORD", "OS000000-ORD", "OS+00042-ORD", "OS-00042-ORD", "OSx-ORD", ""] {
+            assert_eq!(OrderRef::parse(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_reference_is_read_as_it_is_written(number in 1..i64::MAX) {
+            let order_ref = OrderRef::from_number(number);
+            prop_assert_eq!(OrderRef::parse(&order_ref.to_string()), Some(order_ref));
+            prop_assert_eq!(OrderRef::parse(&order_ref.to_string().to_lowercase()), Some(order_ref));
+        }
+
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in ".*") {
+            drop(OrderRef::parse(&text));
+            drop(CustomerRef::parse(&text));
+        }
+
+        #[test]
+        fn a_customer_reference_is_trimmed_and_stays_the_same(text in "\\PC{1,64}") {
+            if let Some(parsed) = CustomerRef::parse(&text) {
+                prop_assert_eq!(parsed.as_str(), text.trim());
+                prop_assert_eq!(CustomerRef::parse(parsed.as_str()), Some(parsed));
+            }
+        }
+    }
+}

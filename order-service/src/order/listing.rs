@@ -1,0 +1,156 @@
+//! Orders newest first, page by page. A page ends at a place in the order of the list, not after a
+//! number of rows: orders placed while somebody pages move nothing.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use shared::{problem::Problem, query::Query};
+use sqlx::PgPool;
+use time::{OffsetDateTime, macros::datetime};
+
+use super::{OrderRef, OrderSummary};
+
+const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
+/// Before and after everything that can be placed: bounds that are always there make one query.
+const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_ref: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    pub placed_from: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    pub placed_before: Option<OffsetDateTime>,
+}
+
+/// One page of a list: from where, and how much.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub filter: Filter,
+    limit: i64,
+    after: Option<Place>,
+}
+
+/// A place in a list, between two orders. It belongs to the filter it was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    #[serde(with = "time::serde::rfc3339")]
+    placed_at: OffsetDateTime,
+    order_id: i64,
+}
+
+impl Page {
+    /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one.
+    ///
+    /// # Errors
+    /// 400 for what does not parse or is not known, 422 for a limit out of range.
+    pub fn parse(query: &str, customer_ref: Option<String>) -> Result<Self, Problem> {
+        let known = ["limit", "cursor", "status", "placedFrom", "placedBefore", "customerRef"];
+        // A list of one customer has its filter in the path.
+        let known = if customer_ref.is_some() { &known[..5] } else { &known[..] };
+        let mut query = Query::parse(query, known)?;
+        let filter = Filter {
+            customer_ref: customer_ref.or_else(|| query.text("customerRef")),
+            status: query.get("status", "a status of an order", |text| {
+                STATUSES.contains(&text).then(|| text.to_owned())
+            })?,
+            placed_from: query.time("placedFrom")?,
+            placed_before: query.time("placedBefore")?,
+        };
+        let limit = query.limit()?;
+        let after = query.get("cursor", "a cursor of this list", |text| Place::decode(text, &filter))?;
+        Ok(Self { filter, limit, after })
+    }
+
+    /// The cursor of the page that begins behind `last`.
+    fn next(&self, last: &OrderSummary) -> String {
+        Place { placed_at: last.placed_at, order_id: last.order_ref.number() }.encode(&self.filter)
+    }
+}
+
+impl Place {
+    fn encode(self, filter: &Filter) -> String {
+        let text = serde_json::to_vec(&(self, filter)).expect("times, numbers and text are JSON");
+        BASE64_URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn decode(text: &str, filter: &Filter) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (place, of): (Self, Filter) = serde_json::from_slice(&bytes).ok()?;
+        (of == *filter).then_some(place)
+    }
+}
+
+/// The page, and the cursor of the next one where there is more.
+///
+/// # Errors
+/// The database's.
+pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
+    let from = page.filter.placed_from.unwrap_or(EVER.0);
+    // "Before a time" is "before its first order": one bound serves the filter and the cursor.
+    let before = (page.filter.placed_before.unwrap_or(EVER.1), 0);
+    let after = page.after.map_or(before, |place| (place.placed_at, place.order_id));
+    let (time, id) = before.min(after);
+    let limit = page.limit + 1;
+    let status = page.filter.status.as_deref();
+    let mut found = match page.filter.customer_ref.as_deref() {
+        // PostgreSQL has no such character in a text: nobody can have it in a reference.
+        Some(customer_ref) if customer_ref.contains('\0') => Vec::new(),
+        Some(customer_ref) => sqlx::query_as!(
+            Row,
+            r#"
+            SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
+            WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
+                AND ($5::text IS NULL OR status = $5)
+            ORDER BY placed_at DESC, order_id DESC LIMIT $6
+            "#,
+            customer_ref, from, time, id, status, limit
+        )
+        .fetch_all(pool)
+        .await?,
+        None => sqlx::query_as!(
+            Row,
+            r#"
+            SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
+            WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3) AND ($4::text IS NULL OR status = $4)
+            ORDER BY placed_at DESC, order_id DESC LIMIT $5
+            "#,
+            from, time, id, status, limit
+        )
+        .fetch_all(pool)
+        .await?,
+    }
+    .into_iter()
+    .map(OrderSummary::from)
+    .collect::<Vec<_>>();
+    let more = i64::try_from(found.len()).is_ok_and(|n| n > page.limit);
+    if more {
+        found.pop();
+    }
+    let next = found.last().filter(|_| more).map(|last| page.next(last));
+    Ok((found, next))
+}
+
+struct Row {
+    order_id: i64,
+    customer_ref: String,
+    status: String,
+    number_of_items: i16,
+    placed_at: OffsetDateTime,
+}
+
+impl From<Row> for OrderSummary {
+    fn from(row: Row) -> Self {
+        Self {
+            order_ref: OrderRef::from_number(row.order_id),
+            customer_ref: row.customer_ref,
+            number_of_items: usize::try_from(row.number_of_items).expect("the schema has it at least 1"),
+            status_name: row.status,
+            placed_at: row.placed_at,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From the queue to Kafka: messages are handed to the producer in batches and leave this task's
+//! sight until the broker has answered; [`marks`] takes the answers.
+//!
+//! A message is in one place at a time: the queue, the batch that fills, in flight, or waiting here
+//! for its next attempt. Its slot travels with it.
+
+mod answer;
+mod backoff;
+pub mod marks;
+mod outage;
+mod producer;
+mod topic;
+
+pub use answer::{Answer, Outgoing, Returned, Verdict};
+use backoff::Waiting;
+use fail::fail_point;
+use outage::Outage;
+use producer::Producers;
+use shared::{health::Component, lifecycle::Shutdown};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    config::{self, Config},
+    flight::Flight,
+    instance::Instance,
+    queue,
+};
+
+/// The background task that sends.
+#[derive(Debug)]
+pub struct Publisher {
+    queue: queue::Receiver,
+    returned: mpsc::UnboundedReceiver<Returned>,
+    producers: Producers,
+    topic: topic::Creation,
+    flight: Flight,
+    instance: Instance,
+    settings: config::Publisher,
+    waiting: Waiting,
+    outage: Outage,
+    page: Component,
+}
+
+impl Publisher {
+    /// `answers` is where the producers' answers go, `returned` where the messages come from that
+    /// did not get through.
+    ///
+    /// # Errors
+    /// librdkafka refuses its settings.
+    pub fn new(
+        config: &Config,
+        queue: queue::Receiver,
+        answers: mpsc::UnboundedSender<Answer>,
+        returned: mpsc::UnboundedReceiver<Returned>,
+        (flight, instance): (Flight, Instance),
+        page: Component,
+    ) -> anyhow::Result<Self> {
+        let outage = Outage::new(&config.publisher);
+        Ok(Self {
+            queue,
+            returned,
+            producers: Producers::new(config, answers, outage.delivered(), page.clone())?,
+            topic: topic::Creation::new(config)?,
+            flight,
+            instance,
+            settings: config.publisher.clone(),
+            waiting: Waiting::default(),
+            outage,
+            page,
+        })
+    }
+
+    /// Sends until the queue is closed and empty and everything in flight has landed.
+    ///
+    /// # Errors
+    /// librdkafka refuses to make a new producer after a fatal error.
+    pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+        self.topic.ensure(&self.page, &shutdown).await;
+        while let Some(batch) = self.next_batch().await? {
+            sleep_until(self.outage.over_at()).await;
+            self.hand_over(batch).await;
+        }
+        self.drain().await
+    }
+
+    /// What is to be sent next: a full batch, or what has come within `publisher.linger` of the
+    /// first message. None when the queue is closed and empty.
+    async fn next_batch(&mut self) -> anyhow::Result<Option<Vec<Outgoing>>> {
+        let full = self.settings.batch_max_messages.min(self.flight.bound()).min(self.settings.queue_capacity) as usize;
+        let (mut batch, mut fresh, mut lingers_until) = (Vec::new(), Vec::new(), None);
+        loop {
+            let now = Instant::now();
+            while batch.len() < full && let Some(due) = self.waiting.next_due(now) {
+                batch.push(due);
+            }
+            if !batch.is_empty() {
+                let until = *lingers_until.get_or_insert(now + self.settings.linger);
+                if batch.len() >= full || until <= now {
+                    return Ok(Some(batch));
+                }
+            }
+            let wake = lingers_until.into_iter().chain(self.waiting.next_at()).min();
+            tokio::select! {
+                biased;
+                Some(returned) = self.returned.recv() => self.take_back(returned)?,
+                received = self.queue.recv_many(&mut fresh, full - batch.len()) => {
+                    if received == 0 {
+                        return Ok(Some(batch).filter(|batch| !batch.is_empty()));
+                    }
+                    batch.extend(fresh.drain(..).map(Outgoing::from));
+                }
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// Hands a batch to the producer. What belongs to an identity that has ended meanwhile is
+    /// dropped: its rows are claimed again.
+    async fn hand_over(&mut self, batch: Vec<Outgoing>) {
+        let count = u32::try_from(batch.len()).expect("a batch is bounded by a u32");
+        // The permits first: whoever renews the identity holds them all while it changes.
+        let mut permits = self.flight.begin(count).await;
+        let owner = self.instance.id();
+        fail_point!("publisher::before_send", |_| std::process::abort());
+        for message in batch {
+            let permit = permits.split(1).expect("one was acquired for each message");
+            if message.queued.owner == owner {
+                self.producers.send(message, permit);
+            }
+        }
+    }
+
+    /// A message came back.
+    fn take_back(&mut self, returned: Returned) -> anyhow::Result<()> {
+        let Returned { mut message, why, due } = returned;
+        match why {
+            // Of a batch that was rejected one message is to blame: alone it shows which.
+            Verdict::Rejected(_) => message.alone = true,
+            Verdict::Outage(_) => self.outage.goes_on(),
+            Verdict::Fatal(error) => self.producers.rebuild(&error)?,
+        }
+        self.waiting.push(due.unwrap_or_else(Instant::now), message);
+        Ok(())
+    }
+
+    /// The queue is closed: what is in flight lands, and of a batch that was rejected each message
+    /// gets its attempt alone. Everything else stays in the table for whoever comes next.
+    async fn drain(mut self) -> anyhow::Result<()> {
+        loop {
+            let flight = self.flight.clone();
+            tokio::select! {
+                biased;
+                Some(returned) = self.returned.recv() => {
+                    if let Returned { mut message, why: Verdict::Rejected(_), due: None } = returned {
+                        message.alone = true;
+                        self.hand_over(vec![message]).await;
+                    }
+                }
+                _permit = flight.landed() => break,
+            }
+        }
+        // Joins the producers' threads; the marks end when the last of them is gone.
+        tokio::task::spawn_blocking(move || drop(self.producers)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! What the broker's answer means for a message.
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Message},
+};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use crate::{flight, queue::Queued};
+
+/// A message on its way out.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub queued: Queued,
+    /// Sent in a request of its own, so that a rejection is this message's and no neighbour's.
+    pub alone: bool,
+    /// Its share of the part of the queue that may wait for a back-off.
+    pub waiting: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Queued> for Outgoing {
+    fn from(queued: Queued) -> Self {
+        Self { alone: queued.message.failures > 0, queued, waiting: None }
+    }
+}
+
+/// The broker's answer to a message, which is in flight until it has been dealt with.
+#[derive(Debug)]
+pub struct Answer {
+    pub message: Outgoing,
+    pub permit: flight::Permit,
+    pub result: Result<Place, Verdict>,
+}
+
+/// Where an acknowledged message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// Why a message did not get through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The broker will never take a message of this batch as it is.
+    Rejected(String),
+    /// It is not the message's fault and is never counted.
+    Outage(RDKafkaErrorCode),
+    /// The producer has failed for good; the next one may not.
+    Fatal(String),
+}
+
+/// A message that goes back to the publisher.
+#[derive(Debug)]
+pub struct Returned {
+    pub message: Outgoing,
+    pub why: Verdict,
+    /// When to try again, where it has a back-off to wait out.
+    pub due: Option<Instant>,
+}
+
+impl Verdict {
+    pub(super) fn of(error: &KafkaError) -> Self {
+        use RDKafkaErrorCode as Code;
+        match shared::kafka::code(error) {
+            code @ (Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::MessageBatchTooLarge
+            | Code::PolicyViolation) => Self::Rejected(code.to_string()),
+            code @ Code::Fatal => Self::Fatal(code.to_string()),
+            code => Self::Outage(code),
+        }
+    }
+}
+
+pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Place, Verdict> {
+    match delivered {
+        Ok(message) => Ok(Place { partition: message.partition(), offset: message.offset() }),
+        Err((error, _)) => Err(Verdict::of(error)),
+    }
+}

@@ -1,0 +1,170 @@
+//! The producers: one that batches, and one whose every request holds a single message.
+//!
+//! Idempotence is on and no message ever times out: an outage is waited out under the same sequence
+//! numbers, so that nothing is sent twice and nothing ends as "possibly persisted".
+
+use std::sync::{OnceLock, atomic::Ordering};
+
+use anyhow::Context;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+};
+use shared::{health::Component, kafka};
+use tokio::sync::mpsc;
+
+use super::{
+    Answer, Outgoing,
+    answer::{self, Verdict},
+    outage::Delivered,
+};
+use crate::{config::Config, flight::Permit};
+
+#[derive(Debug)]
+pub(super) struct Producers {
+    kafka: kafka::Settings,
+    topic: String,
+    max_in_flight: String,
+    answers: Answers,
+    batched: Lane,
+    /// Made when the first message has to be sent alone: most processes never need it.
+    alone: OnceLock<Lane>,
+}
+
+struct Lane(ThreadedProducer<Answers>);
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Producers {
+    pub(super) fn new(
+        config: &Config,
+        answers: mpsc::UnboundedSender<Answer>,
+        delivered: Delivered,
+        page: Component,
+    ) -> anyhow::Result<Self> {
+        let answers = Answers { answers, delivered, page };
+        let max_in_flight = config.publisher.max_in_flight.to_string();
+        let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
+        let topic = config.topic.name.clone();
+        Ok(Self { kafka: config.kafka.clone(), topic, max_in_flight, answers, batched, alone: OnceLock::new() })
+    }
+
+    /// Hands a message over. What librdkafka refuses at once comes back as an answer like any other.
+    pub(super) fn send(&mut self, message: Outgoing, permit: Permit) {
+        let lane = if message.alone { self.alone() } else { Some(&self.batched) };
+        let Some(lane) = lane else {
+            let result = Err(Verdict::Outage(RDKafkaErrorCode::Fail));
+            return self.answers.tell(Answer { message, permit, result });
+        };
+        let sent = message.queued.message.clone();
+        let headers = sent.headers().fold(OwnedHeaders::new_with_capacity(sent.headers.len() / 2), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new((message, permit)))
+            .key(sent.key.as_str())
+            .payload(sent.value.as_str())
+            .headers(headers);
+        if let Err((error, record)) = lane.0.send(record) {
+            let (message, permit) = *record.delivery_opaque;
+            // Refused before it met any neighbour: it was alone.
+            let message = Outgoing { alone: true, ..message };
+            self.answers.tell(Answer { message, permit, result: Err(Verdict::of(&error)) });
+        }
+    }
+
+    /// Replaces the producers that have failed for good.
+    pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
+        if self.batched.0.client().fatal_error().is_some() {
+            tracing::error!(error, "the producer failed for good; making a new one");
+            let old = std::mem::replace(&mut self.batched, batching(&self.kafka, &self.max_in_flight, self.answers.clone())?);
+            drop_elsewhere(old);
+        }
+        if self.alone.get().is_some_and(|lane| lane.0.client().fatal_error().is_some()) {
+            self.alone.take().map(drop_elsewhere);
+        }
+        Ok(())
+    }
+
+    fn alone(&self) -> Option<&Lane> {
+        if self.alone.get().is_none() {
+            let made = producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], self.answers.clone());
+            match made {
+                Ok(lane) => drop(self.alone.set(lane)),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "cannot make the second producer"),
+            }
+        }
+        self.alone.get()
+    }
+}
+
+/// Dropping a producer joins its thread.
+fn drop_elsewhere(lane: Lane) {
+    drop(tokio::task::spawn_blocking(move || drop(lane)));
+}
+
+fn batching(kafka: &kafka::Settings, max_in_flight: &str, answers: Answers) -> anyhow::Result<Lane> {
+    // The publisher lingers itself, so that a stop need not wait for librdkafka's linger to end.
+    producer(kafka, max_in_flight, &[("linger.ms", "0")], answers)
+}
+
+fn producer(kafka: &kafka::Settings, max_in_flight: &str, own: &[(&str, &str)], answers: Answers) -> anyhow::Result<Lane> {
+    let mut settings = vec![
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", "0"),
+        ("queue.buffering.max.messages", max_in_flight),
+        ("queue.buffering.max.kbytes", "32768"),
+        ("compression.type", "lz4"),
+    ];
+    settings.extend_from_slice(own);
+    let config = kafka.client(&settings);
+    config.create_with_context(answers).map(Lane).context("librdkafka refuses the producer's settings")
+}
+
+/// Where librdkafka's thread leaves the answers.
+#[derive(Clone, Debug)]
+struct Answers {
+    // Unbounded, because what is in flight is bounded.
+    answers: mpsc::UnboundedSender<Answer>,
+    delivered: Delivered,
+    page: Component,
+}
+
+impl Answers {
+    fn tell(&self, answer: Answer) {
+        if answer.result.is_ok() {
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        // Closed only when the process is ending: the row stays as it is in the table.
+        drop(self.answers.send(answer));
+    }
+}
+
+impl ClientContext for Answers {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown && self.page.waiting(reason) {
+            tracing::warn!(reason, "no broker in reach; orders are accepted, their messages wait");
+        }
+        kafka::Quiet.error(error, reason);
+    }
+}
+
+impl ProducerContext for Answers {
+    type DeliveryOpaque = Box<(Outgoing, Permit)>;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
+        let (message, permit) = *sent;
+        self.tell(Answer { message, permit, result: answer::result_of(delivered) });
+    }
+}

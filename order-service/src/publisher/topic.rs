@@ -1,0 +1,70 @@
+//! The topic is made on purpose, with the partitions configured, and never by a broker that sees
+//! its name for the first time.
+
+use anyhow::Context;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+};
+use shared::{health::Component, kafka, lifecycle::Shutdown};
+
+use crate::config::{self, Config};
+
+pub(super) struct Creation {
+    admin: AdminClient<kafka::Quiet>,
+    topic: config::Topic,
+}
+
+impl std::fmt::Debug for Creation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Creation").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Creation {
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+        let admin = config.kafka.client(&[]).create_with_context(kafka::Quiet);
+        Ok(Self { admin: admin.context("librdkafka refuses the settings")?, topic: config.topic.clone() })
+    }
+
+    /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
+    /// waits for somebody who may: sending finds out.
+    pub(super) async fn ensure(&self, page: &Component, shutdown: &Shutdown) {
+        let config::Topic { name, partitions, replication } = &self.topic;
+        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+        let options = AdminOptions::new().request_timeout(Some(kafka::ANSWER_WITHIN)).operation_timeout(Some(kafka::ANSWER_WITHIN));
+        for pause in shared::database::backoff() {
+            let answer = self.admin.create_topics([&wanted], &options);
+            let Some(answer) = shutdown.unless_draining(answer).await else { return };
+            match answer.as_deref() {
+                Ok([Ok(_)]) => {
+                    tracing::info!(topic = name, partitions, replication, "created the topic");
+                    return page.working();
+                }
+                Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return page.working(),
+                Ok([Err((_, code))]) if !is_outage(*code) => {
+                    tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
+                    return;
+                }
+                Ok(other) => drop(page.waiting(format!("{other:?}"))),
+                Err(error) => {
+                    if page.waiting(error) {
+                        tracing::warn!(error = %error, "waiting for kafka; orders are accepted, their messages wait");
+                    }
+                }
+            }
+            if shutdown.unless_draining(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether asking again may bring another answer.
+fn is_outage(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::RequestTimedOut | Code::NotController | Code::BrokerTransportFailure | Code::OperationTimedOut | Code::InvalidReplicationFactor
+    )
+}
