@@ -46,7 +46,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     let management = listen("management", config.management.0, 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
         let (routes, shutdown) = (probes.routes(), shutdown.clone());
-        |_| management.serve(routes, shutdown)
+        |page| management.serve(routes, shutdown, page)
     });
 
     let ready = async {
@@ -64,7 +64,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     }
 
     let instance = Instance::begin(&pool).await?;
-    spawn_flow(&mut tasks, &config, &pool, &instance, &health, &shutdown)?;
+    spawn_flow(&mut tasks, &config, &pool, &instance, &shutdown)?;
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -79,7 +79,6 @@ fn spawn_flow(
     config: &Config,
     pool: &PgPool,
     instance: &Instance,
-    health: &Health,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
@@ -91,21 +90,24 @@ fn spawn_flow(
     let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let (routes, shutdown) = (http::routes(pool.clone(), placement), shutdown.clone());
-        |_| api.serve(routes, shutdown)
+        |page| api.serve(routes, shutdown, page)
     });
     for _ in 0..config.placement.tasks {
         let line = line.clone();
         tasks.spawn("placement", |page| line.run(page));
     }
-    let page = health.component("publisher");
-    let publisher = Publisher::new(config, queued, answers, returned, (flight.clone(), instance.clone()), page.clone())?;
     tasks.spawn("publisher", {
-        let shutdown = shutdown.clone();
-        |_| publisher.run(shutdown)
+        let (config, flight, instance, shutdown) = (config.clone(), flight.clone(), instance.clone(), shutdown.clone());
+        |page| async move {
+            Publisher::new(&config, queued, answers, returned, (flight, instance), page)?.run(shutdown).await
+        }
     });
-    let marks = Marks::new(pool.clone(), answered, returns, config.publisher.clone(), page);
-    tasks.spawn("marks", |_| marks.run());
-    let claimer = Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone(), flight);
+    tasks.spawn("marks", {
+        let (pool, settings) = (pool.clone(), config.publisher.clone());
+        |page| Marks::new(pool, answered, returns, settings, page).run()
+    });
+    let claimer =
+        Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone(), flight);
     tasks.spawn("claim", {
         let shutdown = shutdown.clone();
         |page| claimer.run(shutdown, page)

@@ -24,7 +24,14 @@ pub struct Claimer {
 
 impl Claimer {
     #[must_use]
-    pub fn new(settings: &config::Claim, queue_capacity: u32, pool: PgPool, queue: Queue, instance: Instance, flight: Flight) -> Self {
+    pub fn new(
+        settings: &config::Claim,
+        queue_capacity: u32,
+        pool: PgPool,
+        queue: Queue,
+        instance: Instance,
+        flight: Flight,
+    ) -> Self {
         // A page larger than the queue would wait for room that never comes.
         let page = settings.page_size.min(queue_capacity.div_ceil(2));
         let page_size = NonZeroUsize::new(page as usize).expect("both settings are at least 1");
@@ -76,7 +83,12 @@ impl Claimer {
     }
 
     /// The reference of the page's last row; none after the last page, or when the drain begins.
-    async fn claim_page(&self, from: InstanceId, after: Uuid, shutdown: &Shutdown) -> Result<Option<Uuid>, sqlx::Error> {
+    async fn claim_page(
+        &self,
+        from: InstanceId,
+        after: Uuid,
+        shutdown: &Shutdown,
+    ) -> Result<Option<Uuid>, sqlx::Error> {
         let Some(slots) = shutdown.unless_draining(self.queue.slots(self.page_size)).await else {
             return Ok(None);
         };

@@ -28,7 +28,9 @@ pub fn routes(pool: PgPool, placement: Placement) -> impl Fn(&mut ServiceConfig)
             .app_data(pool.clone())
             .app_data(placement.clone())
             .service(web::resource("/orders").post(place).get(list).default_service(only("GET, POST")))
-            .service(web::resource("/orders/customer/{customer_ref}").get(list_of_customer).default_service(only("GET")))
+            .service(
+                web::resource("/orders/customer/{customer_ref}").get(list_of_customer).default_service(only("GET")),
+            )
             .service(web::resource("/orders/{order_ref}").get(find).default_service(only("GET")));
     }
 }

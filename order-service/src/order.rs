@@ -115,7 +115,8 @@ impl NewOrder {
         }
         let mut items = Vec::with_capacity(body.order_items.len());
         for (index, Object(item)) in body.order_items.iter().enumerate().take(MAX_LINES) {
-            let product_id = Some(&item.product_id).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+            let product_id =
+                Some(&item.product_id).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
             if product_id.is_none() {
                 violations.push(Violation::new(format!("/orderItems/{index}/productId"), "This must be a UUID."));
             }

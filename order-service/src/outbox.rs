@@ -77,7 +77,13 @@ pub async fn left_behind(pool: &PgPool) -> Result<Vec<InstanceId>, sqlx::Error> 
 ///
 /// # Errors
 /// The database's. After [`shared::database::Failure::Outage`] nobody knows what `to` owns.
-pub async fn claim(pool: &PgPool, from: InstanceId, to: InstanceId, after: Uuid, limit: i64) -> Result<Vec<Message>, sqlx::Error> {
+pub async fn claim(
+    pool: &PgPool,
+    from: InstanceId,
+    to: InstanceId,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Message>, sqlx::Error> {
     let mut messages = sqlx::query_as!(
         Message,
         r#"

@@ -124,7 +124,11 @@ impl Line {
 
     /// One statement for the whole batch, repeated until its outcome is known. Gives the batch back
     /// where the database refuses it.
-    async fn place_together(&self, batch: Vec<Accepted>, page: &Component) -> Result<(), (Vec<Accepted>, Arc<sqlx::Error>)> {
+    async fn place_together(
+        &self,
+        batch: Vec<Accepted>,
+        page: &Component,
+    ) -> Result<(), (Vec<Accepted>, Arc<sqlx::Error>)> {
         let columns = Columns::of(&batch, self.queue.owner());
         let mut outcome_unknown = false;
         for pause in backoff() {

@@ -93,7 +93,9 @@ impl Publisher {
         let (mut batch, mut fresh, mut lingers_until) = (Vec::new(), Vec::new(), None);
         loop {
             let now = Instant::now();
-            while batch.len() < full && let Some(due) = self.waiting.next_due(now) {
+            while batch.len() < full
+                && let Some(due) = self.waiting.next_due(now)
+            {
                 batch.push(due);
             }
             if !batch.is_empty() {
@@ -139,7 +141,12 @@ impl Publisher {
         match why {
             // Of a batch that was rejected one message is to blame: alone it shows which.
             Verdict::Rejected(_) => message.alone = true,
-            Verdict::Outage(_) => self.outage.goes_on(),
+            Verdict::Outage(code) => {
+                if self.page.waiting(code) {
+                    tracing::warn!(error = %code, "kafka takes nothing; orders are accepted, their messages wait");
+                }
+                self.outage.goes_on();
+            }
             Verdict::Fatal(error) => self.producers.rebuild(&error)?,
         }
         self.waiting.push(due.unwrap_or_else(Instant::now), message);

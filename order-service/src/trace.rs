@@ -16,7 +16,8 @@ impl TraceContext {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let parent = text(headers, "traceparent").filter(|text| is_traceparent(text));
-        let state = text(headers, "tracestate").filter(|text| parent.is_some() && (1..=TRACESTATE_LIMIT).contains(&text.len()));
+        let state =
+            text(headers, "tracestate").filter(|text| parent.is_some() && (1..=TRACESTATE_LIMIT).contains(&text.len()));
         Self { parent, state }
     }
 }

@@ -64,9 +64,10 @@ impl Reader {
     /// As [`Reader::get`], with a rule of the caller's own; it answers with what the value must be.
     pub fn checked<T: Setting>(&mut self, key: &str, rule: impl Fn(&T) -> Result<(), String>) -> T {
         self.known.insert(key.to_owned());
-        let default = self.defaults.get(key).map(|text| {
-            T::parse(text).unwrap_or_else(|rule| panic!("the embedded default of {key} {rule}"))
-        });
+        let default = self
+            .defaults
+            .get(key)
+            .map(|text| T::parse(text).unwrap_or_else(|rule| panic!("the embedded default of {key} {rule}")));
         let value = match self.given.get(key) {
             Some(text) => T::parse(text).and_then(|value| rule(&value).map(|()| value)),
             None => default.clone().ok_or_else(|| "is required".to_owned()),

@@ -146,12 +146,17 @@ impl Failure {
     pub fn of(error: &sqlx::Error) -> Self {
         let Some(answer) = error.as_database_error() else {
             return match error {
-                sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => Self::Defect,
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => {
+                    Self::Defect
+                }
                 _ => Self::Outage,
             };
         };
         // A session that is being ended may be ended after its commit and before its answer.
-        if answer.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic)) {
+        if answer
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+        {
             return Self::Outage;
         }
         let code = answer.code().unwrap_or_default();

@@ -45,7 +45,8 @@ impl Health {
     /// The page of a new component, which is starting.
     #[must_use]
     pub fn component(&self, name: &'static str) -> Component {
-        let report = Report { state: State::Starting, since: OffsetDateTime::now_utc(), last_success: None, last_error: None };
+        let report =
+            Report { state: State::Starting, since: OffsetDateTime::now_utc(), last_success: None, last_error: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, report);
         Component { health: self.clone(), name }
     }

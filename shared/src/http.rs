@@ -29,7 +29,10 @@ pub const DATABASE_PATIENCE: Duration = Duration::from_millis(2_500);
 ///
 /// # Errors
 /// None of its own: only another middleware's.
-pub async fn around(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+pub async fn around(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::of(&request);
     let path = request.path().to_owned();
     let span = tracing::info_span!("request", "request.id" = %id, "http.request.method" = %request.method());

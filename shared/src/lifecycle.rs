@@ -44,10 +44,7 @@ pub struct Timing {
 
 impl Timing {
     pub fn read(settings: &mut Reader) -> Self {
-        Self {
-            readiness_delay: settings.get("shutdown.readiness_delay"),
-            grace: settings.get("shutdown.grace"),
-        }
+        Self { readiness_delay: settings.get("shutdown.readiness_delay"), grace: settings.get("shutdown.grace") }
     }
 }
 

@@ -87,7 +87,10 @@ impl Problem {
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(Arc::new(cause.into())),
-            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The service failed to answer. The failure is logged with this requestId.")
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The service failed to answer. The failure is logged with this requestId.",
+            )
         }
     }
 

@@ -6,7 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging at `level`, or at what `RUST_LOG` says. A terminal gets lines for people.
 pub fn start(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // The server's own lines about its workers repeat what is logged when it listens.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},actix_server=warn")));
     let logs = tracing_subscriber::fmt().with_env_filter(filter);
     if std::io::stdout().is_terminal() {
         logs.init();

@@ -55,9 +55,8 @@ impl Page {
         let mut query = Query::parse(query, known)?;
         let filter = Filter {
             customer_ref: customer_ref.or_else(|| query.text("customerRef")),
-            status: query.get("status", "a status of an order", |text| {
-                STATUSES.contains(&text).then(|| text.to_owned())
-            })?,
+            status: query
+                .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,
             placed_from: query.time("placedFrom")?,
             placed_before: query.time("placedBefore")?,
         };
@@ -100,29 +99,42 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Opti
     let mut found = match page.filter.customer_ref.as_deref() {
         // PostgreSQL has no such character in a text: nobody can have it in a reference.
         Some(customer_ref) if customer_ref.contains('\0') => Vec::new(),
-        Some(customer_ref) => sqlx::query_as!(
-            Row,
-            r#"
+        Some(customer_ref) => {
+            sqlx::query_as!(
+                Row,
+                r#"
             SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
             WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
                 AND ($5::text IS NULL OR status = $5)
             ORDER BY placed_at DESC, order_id DESC LIMIT $6
             "#,
-            customer_ref, from, time, id, status, limit
-        )
-        .fetch_all(pool)
-        .await?,
-        None => sqlx::query_as!(
-            Row,
-            r#"
+                customer_ref,
+                from,
+                time,
+                id,
+                status,
+                limit
+            )
+            .fetch_all(pool)
+            .await?
+        }
+        None => {
+            sqlx::query_as!(
+                Row,
+                r#"
             SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
             WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3) AND ($4::text IS NULL OR status = $4)
             ORDER BY placed_at DESC, order_id DESC LIMIT $5
             "#,
-            from, time, id, status, limit
-        )
-        .fetch_all(pool)
-        .await?,
+                from,
+                time,
+                id,
+                status,
+                limit
+            )
+            .fetch_all(pool)
+            .await?
+        }
     }
     .into_iter()
     .map(OrderSummary::from)

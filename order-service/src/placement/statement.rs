@@ -196,7 +196,13 @@ impl From<Row> for Placed {
             order_id: row.order_id,
             placed_at: row.placed_at,
             owner: row.owner.into(),
-            message: Message { message_ref: row.message_ref, key: row.key, value: row.value, headers: row.headers, failures: 0 },
+            message: Message {
+                message_ref: row.message_ref,
+                key: row.key,
+                value: row.value,
+                headers: row.headers,
+                failures: 0,
+            },
         }
     }
 }

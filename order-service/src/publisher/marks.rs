@@ -151,11 +151,6 @@ impl Marks {
     }
 
     fn give_back(&self, message: Outgoing, why: Verdict, due: Option<Instant>) {
-        if let Verdict::Outage(code) = why
-            && self.page.waiting(code)
-        {
-            tracing::warn!(error = %code, "kafka takes nothing; orders are accepted, their messages wait");
-        }
         // Closed only when the publisher is gone: the row stays as it is in the table.
         drop(self.returned.send(Returned { message, why, due }));
     }

@@ -3,7 +3,7 @@
 //! Idempotence is on and no message ever times out: an outage is waited out under the same sequence
 //! numbers, so that nothing is sent twice and nothing ends as "possibly persisted".
 
-use std::sync::{OnceLock, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 
 use anyhow::Context;
 use rdkafka::{
@@ -26,12 +26,12 @@ use crate::{config::Config, flight::Permit};
 #[derive(Debug)]
 pub(super) struct Producers {
     kafka: kafka::Settings,
-    topic: String,
+    topic: Arc<str>,
     max_in_flight: String,
     answers: Answers,
     batched: Lane,
     /// Made when the first message has to be sent alone: most processes never need it.
-    alone: OnceLock<Lane>,
+    alone: Option<Lane>,
 }
 
 struct Lane(ThreadedProducer<Answers>);
@@ -52,22 +52,26 @@ impl Producers {
         let answers = Answers { answers, delivered, page };
         let max_in_flight = config.publisher.max_in_flight.to_string();
         let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
-        let topic = config.topic.name.clone();
-        Ok(Self { kafka: config.kafka.clone(), topic, max_in_flight, answers, batched, alone: OnceLock::new() })
+        let topic = config.topic.name.as_str().into();
+        Ok(Self { kafka: config.kafka.clone(), topic, max_in_flight, answers, batched, alone: None })
     }
 
     /// Hands a message over. What librdkafka refuses at once comes back as an answer like any other.
     pub(super) fn send(&mut self, message: Outgoing, permit: Permit) {
-        let lane = if message.alone { self.alone() } else { Some(&self.batched) };
-        let Some(lane) = lane else {
-            let result = Err(Verdict::Outage(RDKafkaErrorCode::Fail));
-            return self.answers.tell(Answer { message, permit, result });
+        let topic = Arc::clone(&self.topic);
+        let lane = match self.lane(message.alone) {
+            Ok(lane) => lane,
+            Err(error) => {
+                let result = Err(Verdict::Fatal(format!("{error:#}")));
+                return self.answers.tell(Answer { message, permit, result });
+            }
         };
         let sent = message.queued.message.clone();
-        let headers = sent.headers().fold(OwnedHeaders::new_with_capacity(sent.headers.len() / 2), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
-        let record = BaseRecord::with_opaque_to(&self.topic, Box::new((message, permit)))
+        let headers =
+            sent.headers().fold(OwnedHeaders::new_with_capacity(sent.headers.len() / 2), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
+        let record = BaseRecord::with_opaque_to(&topic, Box::new((message, permit)))
             .key(sent.key.as_str())
             .payload(sent.value.as_str())
             .headers(headers);
@@ -81,26 +85,32 @@ impl Producers {
 
     /// Replaces the producers that have failed for good.
     pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
-        if self.batched.0.client().fatal_error().is_some() {
+        if self.batched.has_failed() {
             tracing::error!(error, "the producer failed for good; making a new one");
-            let old = std::mem::replace(&mut self.batched, batching(&self.kafka, &self.max_in_flight, self.answers.clone())?);
-            drop_elsewhere(old);
+            let new = batching(&self.kafka, &self.max_in_flight, self.answers.clone())?;
+            drop_elsewhere(std::mem::replace(&mut self.batched, new));
         }
-        if self.alone.get().is_some_and(|lane| lane.0.client().fatal_error().is_some()) {
-            self.alone.take().map(drop_elsewhere);
+        if let Some(failed) = self.alone.take_if(|lane| lane.has_failed()) {
+            drop_elsewhere(failed);
         }
         Ok(())
     }
 
-    fn alone(&self) -> Option<&Lane> {
-        if self.alone.get().is_none() {
-            let made = producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], self.answers.clone());
-            match made {
-                Ok(lane) => drop(self.alone.set(lane)),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "cannot make the second producer"),
-            }
+    fn lane(&mut self, alone: bool) -> anyhow::Result<&Lane> {
+        if !alone {
+            return Ok(&self.batched);
         }
-        self.alone.get()
+        let made = match self.alone.take() {
+            Some(lane) => lane,
+            None => producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], self.answers.clone())?,
+        };
+        Ok(self.alone.insert(made))
+    }
+}
+
+impl Lane {
+    fn has_failed(&self) -> bool {
+        self.0.client().fatal_error().is_some()
     }
 }
 
@@ -114,7 +124,12 @@ fn batching(kafka: &kafka::Settings, max_in_flight: &str, answers: Answers) -> a
     producer(kafka, max_in_flight, &[("linger.ms", "0")], answers)
 }
 
-fn producer(kafka: &kafka::Settings, max_in_flight: &str, own: &[(&str, &str)], answers: Answers) -> anyhow::Result<Lane> {
+fn producer(
+    kafka: &kafka::Settings,
+    max_in_flight: &str,
+    own: &[(&str, &str)],
+    answers: Answers,
+) -> anyhow::Result<Lane> {
     let mut settings = vec![
         ("enable.idempotence", "true"),
         ("acks", "all"),
@@ -141,6 +156,7 @@ impl Answers {
     fn tell(&self, answer: Answer) {
         if answer.result.is_ok() {
             self.delivered.fetch_add(1, Ordering::Relaxed);
+            self.page.working();
         }
         // Closed only when the process is ending: the row stays as it is in the table.
         drop(self.answers.send(answer));

@@ -32,7 +32,9 @@ impl Creation {
     pub(super) async fn ensure(&self, page: &Component, shutdown: &Shutdown) {
         let config::Topic { name, partitions, replication } = &self.topic;
         let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
-        let options = AdminOptions::new().request_timeout(Some(kafka::ANSWER_WITHIN)).operation_timeout(Some(kafka::ANSWER_WITHIN));
+        let options = AdminOptions::new()
+            .request_timeout(Some(kafka::ANSWER_WITHIN))
+            .operation_timeout(Some(kafka::ANSWER_WITHIN));
         for pause in shared::database::backoff() {
             let answer = self.admin.create_topics([&wanted], &options);
             let Some(answer) = shutdown.unless_draining(answer).await else { return };
@@ -65,6 +67,10 @@ fn is_outage(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
-        Code::RequestTimedOut | Code::NotController | Code::BrokerTransportFailure | Code::OperationTimedOut | Code::InvalidReplicationFactor
+        Code::RequestTimedOut
+            | Code::NotController
+            | Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::InvalidReplicationFactor
     )
 }

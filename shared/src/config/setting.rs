@@ -60,7 +60,9 @@ impl Setting for String {
 /// A list, written with commas.
 impl Setting for Vec<String> {
     fn parse(text: &str) -> Result<Self, String> {
-        text.split(',').map(|part| String::parse(part).map_err(|_| "must be a list of names with commas".into())).collect()
+        text.split(',')
+            .map(|part| String::parse(part).map_err(|_| "must be a list of names with commas".into()))
+            .collect()
     }
 
     fn show(&self) -> toml::Value {

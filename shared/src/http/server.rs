@@ -13,7 +13,7 @@ use actix_web::{
 use anyhow::Context;
 
 use super::{around, no_such_path};
-use crate::lifecycle::Shutdown;
+use crate::{health::Component, lifecycle::Shutdown};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -50,7 +50,12 @@ impl Server {
     ///
     /// # Errors
     /// The server cannot be started or ends on its own.
-    pub fn serve<F>(self, routes: F, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
+    pub fn serve<F>(
+        self,
+        routes: F,
+        shutdown: Shutdown,
+        page: Component,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
@@ -69,6 +74,10 @@ impl Server {
             .shutdown_signal(async move { shutdown.drain_begun().await })
             .listen(self.listener)
             .map(HttpServer::run);
-        async move { Ok(server?.await?) }
+        async move {
+            let server = server?;
+            page.working();
+            Ok(server.await?)
+        }
     }
 }
