@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+.PHONY: help run down reset status build test bench check prepare audit
+
+# Of both services at once, so that what they share is compiled once; without the other crates, whose
+# features of shared dependencies would end up in the services.
+release := cargo build --release -p order-service -p activity-service
+
+help: ## Show this
+	@awk -F ': *## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Provide, start and try everything, then follow the logs (FOLLOW=0: leave it running)
+	@dev/run
+
+down: ## Stop what make run started
+	@dev/run down
+
+reset: ## Stop it and remove its data
+	@dev/run reset
+
+status: ## Show what runs, and where
+	@dev/run status
+
+build: ## Build both services for release
+	$(release)
+
+test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it name')
+	dev/provide test
+	cargo build --workspace --all-targets --features failpoints
+	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
+
+bench: ## Measure speed and memory; figures go to target/bench
+	dev/provide test
+	$(release)
+	cargo build --release -p bench
+	dev/with-stack cargo run --release -p bench -- $(ARGS)
+
+check: ## Formatting, lints, and whether the checked-in query data is fresh
+	dev/provide test
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
+	dev/with-stack dev/sqlx-prepare --check
+
+prepare: ## Write the query data (.sqlx) again after a change of queries or migrations
+	dev/provide test
+	dev/with-stack dev/sqlx-prepare
+
+audit: ## Check dependencies: bans, licences, sources
+	dev/provide audit
+	PATH="$(CURDIR)/.dev/tools/bin:$$PATH" cargo deny check bans licenses sources
