@@ -1,2 +1,3 @@
 DROP TABLE outbox;
 DROP TABLE instances;
+DROP SEQUENCE instance_id;

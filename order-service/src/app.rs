@@ -13,13 +13,14 @@ use shared::{
 };
 use sqlx::{PgPool, migrate::Migrator};
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     claim::Claimer,
     config::Config,
     flight::Flight,
     http,
-    instance::Instance,
+    instance::{Instance, session::Session},
     placement,
     publisher::{Publisher, marks::Marks},
     queue::Queue,
@@ -63,8 +64,15 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
         return Ok(Exit::OldSchema);
     }
 
-    let instance = Instance::begin(&pool).await?;
-    spawn_flow(&mut tasks, &config, &pool, &instance, &shutdown)?;
+    let flight = Flight::new(config.publisher.max_in_flight);
+    let (session, instance) = Session::begin(config.session.clone(), flight.clone()).await?;
+    // The session outlives the drain: without its confirmations nothing is handed over.
+    let drained = CancellationToken::new();
+    tasks.spawn("session", {
+        let drained = drained.clone();
+        |page| session.run(drained, page)
+    });
+    spawn_flow(&mut tasks, &config, &pool, &instance, flight, &shutdown, drained)?;
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -79,10 +87,11 @@ fn spawn_flow(
     config: &Config,
     pool: &PgPool,
     instance: &Instance,
+    flight: Flight,
     shutdown: &Shutdown,
+    drained: CancellationToken,
 ) -> anyhow::Result<()> {
     let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
-    let flight = Flight::new(config.publisher.max_in_flight);
     let (answers, answered) = mpsc::unbounded_channel();
     let (returns, returned) = mpsc::unbounded_channel();
     let (placement, line) = placement::line(&config.placement, pool.clone(), queue.clone());
@@ -97,17 +106,19 @@ fn spawn_flow(
         tasks.spawn("placement", |page| line.run(page));
     }
     tasks.spawn("publisher", {
-        let (config, flight, instance, shutdown) = (config.clone(), flight.clone(), instance.clone(), shutdown.clone());
+        let (config, instance, shutdown) = (config.clone(), instance.clone(), shutdown.clone());
         |page| async move {
             Publisher::new(&config, queued, answers, returned, (flight, instance), page)?.run(shutdown).await
         }
     });
     tasks.spawn("marks", {
         let (pool, settings) = (pool.clone(), config.publisher.clone());
-        |page| Marks::new(pool, answered, returns, settings, page).run()
+        |page| async move {
+            let _last_to_end = drained.drop_guard();
+            Marks::new(pool, answered, returns, settings, page).run().await
+        }
     });
-    let claimer =
-        Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone(), flight);
+    let claimer = Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone());
     tasks.spawn("claim", {
         let shutdown = shutdown.clone();
         |page| claimer.run(shutdown, page)

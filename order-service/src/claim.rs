@@ -1,15 +1,19 @@
 //! How rows that are nobody's come into memory: at startup, after an overflow, when another
 //! instance has ended, after a retry. One statement serves them all.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::num::NonZeroUsize;
 
 use fail::fail_point;
 use shared::{database::Failure, health::Component, lifecycle::Shutdown};
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::{config, flight::Flight, instance::Instance, instance::InstanceId, outbox, queue::Queue};
+use crate::{
+    config,
+    instance::{Instance, InstanceId},
+    outbox,
+    queue::Queue,
+};
 
 /// The background task that claims.
 #[derive(Debug)]
@@ -17,38 +21,27 @@ pub struct Claimer {
     pub pool: PgPool,
     pub queue: Queue,
     pub instance: Instance,
-    pub flight: Flight,
     pub page_size: NonZeroUsize,
-    pub look_every: Duration,
 }
 
 impl Claimer {
     #[must_use]
-    pub fn new(
-        settings: &config::Claim,
-        queue_capacity: u32,
-        pool: PgPool,
-        queue: Queue,
-        instance: Instance,
-        flight: Flight,
-    ) -> Self {
+    pub fn new(settings: &config::Claim, queue_capacity: u32, pool: PgPool, queue: Queue, instance: Instance) -> Self {
         // A page larger than the queue would wait for room that never comes.
         let page = settings.page_size.min(queue_capacity.div_ceil(2));
         let page_size = NonZeroUsize::new(page as usize).expect("both settings are at least 1");
-        Self { pool, queue, instance, flight, page_size, look_every: settings.look_every }
+        Self { pool, queue, instance, page_size }
     }
 
     /// Looks for rows that are nobody's until the drain begins.
     ///
     /// # Errors
-    /// None: what fails is tried again at the next look.
+    /// None: what fails is tried again at the session's next look.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        let mut look = interval(self.look_every);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !shutdown.is_draining() {
             let wait = async {
                 tokio::select! {
-                    _ = look.tick() => {}
+                    () = self.instance.left_behind() => {}
                     () = self.queue.overflowed() => {}
                 }
             };
@@ -112,25 +105,11 @@ impl Claimer {
                 // The answer may have been lost on its way: rows may be ours that are in no memory.
                 if Failure::of(&error) == Failure::Outage {
                     drop(slots);
-                    self.resolve_doubt(shutdown).await;
+                    tracing::warn!("the outcome of a claim is unknown");
+                    shutdown.unless_draining(self.instance.replaced_after_doubt(owner)).await;
                 }
                 Err(error)
             }
         }
-    }
-
-    /// Nothing is handed over any more, what is in flight comes to its end, the identity ends.
-    async fn resolve_doubt(&self, shutdown: &Shutdown) {
-        tracing::warn!("the outcome of a claim is unknown: taking a new identity");
-        let Some(nothing_in_flight) = shutdown.unless_draining(self.flight.landed()).await else {
-            return;
-        };
-        for pause in shared::database::backoff() {
-            if self.instance.renew(&self.pool).await.is_ok() || shutdown.is_draining() {
-                break;
-            }
-            tokio::time::sleep(pause).await;
-        }
-        drop(nothing_in_flight);
     }
 }

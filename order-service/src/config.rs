@@ -7,6 +7,8 @@ use shared::{
     database, kafka, lifecycle, telemetry,
 };
 
+use crate::instance::session;
+
 const DEFAULTS: &str = include_str!("../default.toml");
 const ENVIRONMENT: &str = "ORDER_SERVICE";
 
@@ -20,6 +22,7 @@ pub struct Config {
     pub placement: Placement,
     pub publisher: Publisher,
     pub claim: Claim,
+    pub session: session::Settings,
     pub log_level: String,
     pub shutdown: lifecycle::Timing,
 }
@@ -53,7 +56,6 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub page_size: u32,
-    pub look_every: Duration,
 }
 
 impl Config {
@@ -69,8 +71,13 @@ impl Config {
 
     fn read(s: &mut Reader) -> Self {
         const A_MOMENT: Duration = Duration::from_millis(1);
+        let database = database::Settings::read(s);
         let config = Self {
-            database: database::Settings::read(s),
+            session: session::Settings {
+                url: s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone()),
+                takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
+            },
+            database,
             http: s.get("http.bind"),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
@@ -94,10 +101,7 @@ impl Config {
                 backoff_max: s.within("publisher.backoff_max", A_MOMENT.., "1ms or longer"),
                 outage_backoff_max: s.within("publisher.outage_backoff_max", A_MOMENT.., "1ms or longer"),
             },
-            claim: Claim {
-                page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000"),
-                look_every: s.within("claim.look_every", A_MOMENT.., "1ms or longer"),
-            },
+            claim: Claim { page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000") },
             log_level: s.checked("log.level", telemetry::check_level),
             shutdown: lifecycle::Timing::read(s),
         };

@@ -1,12 +1,20 @@
-//! Who this process is to the outbox. Every process takes a new identity; a row of the outbox is
-//! in the memory of its owner only, and what an ended identity left behind is claimed by others.
+//! Who this process is to the outbox, and how anybody knows that it is alive.
+//!
+//! Every process takes a new identity and holds an advisory lock on it, on a connection of its own:
+//! the held lock is the proof of life. A paused process keeps it, a killed one loses it at once. A
+//! row of the outbox is in the memory of its owner only; what an ended identity left behind is
+//! claimed by others. [`session`] has the steps; here is what the other tasks see of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+mod identity;
+pub mod session;
+
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// An identity: what a row's `owner` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,67 +38,82 @@ impl From<i64> for InstanceId {
 
 /// The identity that this process has now.
 #[derive(Clone, Debug)]
-pub struct Instance {
-    current: Arc<AtomicI64>,
+pub struct Instance(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    standing: watch::Sender<Standing>,
+    /// How old a confirmation may be when a message is handed over: half of what others wait before
+    /// they take over, so that a hand-over is long past when they do.
+    trusted_for: Duration,
+    doubted: Notify,
+    left_behind: Notify,
+}
+
+/// An identity, and when its lock was last known to be held.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    id: InstanceId,
+    confirmed_at: Instant,
 }
 
 impl Instance {
-    /// Takes a new identity and declares every other one ended: this version of the service is run
-    /// as one instance, so whoever else is listed is gone.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn begin(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        let id = sqlx::query_scalar!(
-            r#"
-            WITH mine AS (INSERT INTO instances DEFAULT VALUES RETURNING instance_id),
-                -- Reads the table as it was before the insert: never ends the new identity.
-                others AS (UPDATE instances SET ended_at = now() WHERE ended_at IS NULL)
-            SELECT instance_id FROM mine
-            "#
-        )
-        .fetch_one(pool)
-        .await?;
-        tracing::info!(instance = id, "took an identity");
-        Ok(Self { current: Arc::new(AtomicI64::new(id)) })
+    fn new(id: InstanceId, confirmed_at: Instant, takeover_after: Duration) -> Self {
+        Self(Arc::new(Shared {
+            standing: watch::Sender::new(Standing { id, confirmed_at }),
+            trusted_for: takeover_after / 2,
+            doubted: Notify::new(),
+            left_behind: Notify::new(),
+        }))
     }
 
     #[must_use]
     pub fn id(&self) -> InstanceId {
-        InstanceId(self.current.load(Ordering::SeqCst))
+        self.0.standing.borrow().id
     }
 
-    /// The one cure for every doubt about what this process owns: ends its identity and takes a
-    /// new one. The caller has made sure that nothing is in flight; everything in memory belongs
-    /// to the old identity and is dropped where it is met, to be claimed again.
-    ///
-    /// # Errors
-    /// The database's; asking again is safe, an identity that was taken and is not used owns nothing.
-    pub async fn renew(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let old = self.id();
-        let id = sqlx::query_scalar!(
-            r#"
-            WITH ended AS (UPDATE instances SET ended_at = coalesce(ended_at, now()) WHERE instance_id = $1)
-            INSERT INTO instances DEFAULT VALUES RETURNING instance_id
-            "#,
-            old.number()
-        )
-        .fetch_one(pool)
-        .await?;
-        self.current.store(id, Ordering::SeqCst);
-        tracing::warn!(instance = id, "instance.before" = old.number(), "took a new identity");
-        Ok(())
+    /// The identity, if its lock was confirmed so lately that nobody can have taken over.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<InstanceId> {
+        let standing = *self.0.standing.borrow();
+        (standing.confirmed_at.elapsed() < self.0.trusted_for).then_some(standing.id)
     }
 
-    /// Hands everything that this process still owns over to whoever comes next.
+    /// Until the lock is confirmed.
+    pub async fn confirmation(&self) {
+        let mut standing = self.0.standing.subscribe();
+        let trusted = standing.wait_for(|standing| standing.confirmed_at.elapsed() < self.0.trusted_for);
+        trusted.await.expect("the sender lives in self");
+    }
+
+    /// Rows may be owned by this identity that are in no memory. The one cure for every doubt: the
+    /// identity ends once nothing is in flight, and a new one is taken; returns when that is done.
+    /// What is in memory belongs to the old identity, is dropped where it is met and claimed again.
+    pub async fn replaced_after_doubt(&self, doubted: InstanceId) {
+        let mut standing = self.0.standing.subscribe();
+        self.0.doubted.notify_one();
+        standing.wait_for(|standing| standing.id != doubted).await.expect("the sender lives in self");
+    }
+
+    /// Until there are rows that nobody living owns.
+    pub async fn left_behind(&self) {
+        self.0.left_behind.notified().await;
+    }
+
+    /// Hands everything that this process still owns over to others, in one statement.
     ///
     /// # Errors
     /// The database's.
     pub async fn end(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let id = self.id().number();
-        sqlx::query!("UPDATE instances SET ended_at = coalesce(ended_at, now()) WHERE instance_id = $1", id)
-            .execute(pool)
-            .await?;
-        Ok(())
+        let mut connection = pool.acquire().await?;
+        identity::end(&mut connection, self.id()).await
+    }
+
+    fn confirm(&self, confirmed_at: Instant) {
+        self.0.standing.send_modify(|standing| standing.confirmed_at = confirmed_at);
+    }
+
+    fn replace(&self, id: InstanceId, confirmed_at: Instant) {
+        self.0.standing.send_replace(Standing { id, confirmed_at });
     }
 }

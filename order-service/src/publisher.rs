@@ -123,9 +123,15 @@ impl Publisher {
     /// dropped: its rows are claimed again.
     async fn hand_over(&mut self, batch: Vec<Outgoing>) {
         let count = u32::try_from(batch.len()).expect("a batch is bounded by a u32");
-        // The permits first: whoever renews the identity holds them all while it changes.
-        let mut permits = self.flight.begin(count).await;
-        let owner = self.instance.id();
+        // Whoever replaces the identity holds all permits while it changes: nobody waits for a
+        // confirmation with permits in hand.
+        let (mut permits, owner) = loop {
+            self.instance.confirmation().await;
+            let permits = self.flight.begin(count).await;
+            if let Some(owner) = self.instance.confirmed() {
+                break (permits, owner);
+            }
+        };
         fail_point!("publisher::before_send", |_| std::process::abort());
         for message in batch {
             let permit = permits.split(1).expect("one was acquired for each message");

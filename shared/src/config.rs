@@ -61,6 +61,12 @@ impl Reader {
         self.checked(key, |value| if range.contains(value) { Ok(()) } else { Err(format!("must be {rule}")) })
     }
 
+    /// A setting that may be left out.
+    pub fn optional<T: Setting>(&mut self, key: &str, rule: impl Fn(&T) -> Result<(), String>) -> Option<T> {
+        self.known.insert(key.to_owned());
+        self.given.contains_key(key).then(|| self.checked(key, rule))
+    }
+
     /// As [`Reader::get`], with a rule of the caller's own; it answers with what the value must be.
     pub fn checked<T: Setting>(&mut self, key: &str, rule: impl Fn(&T) -> Result<(), String>) -> T {
         self.known.insert(key.to_owned());

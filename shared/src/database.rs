@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sqlx::{
-    Connection, Executor, PgPool,
+    Connection, Executor, PgConnection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
 };
@@ -32,10 +32,7 @@ pub struct Settings {
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
         Self {
-            url: settings.checked("database.url", |url: &Secret| {
-                let parsed = PgConnectOptions::from_str(url.expose());
-                parsed.map(|_| ()).map_err(|_| "must be a URL like postgres://user@host:5432/database".into())
-            }),
+            url: settings.checked("database.url", is_url),
             max_connections: settings.within("database.max_connections", 2..=1000, "from 2 to 1000"),
         }
     }
@@ -64,6 +61,24 @@ impl Settings {
             });
         Ok(pool.connect_lazy_with(options.application_name(application)))
     }
+}
+
+/// The rule of a setting that is a connection URL.
+///
+/// # Errors
+/// What it must be instead.
+pub fn is_url(url: &Secret) -> Result<(), String> {
+    let parsed = PgConnectOptions::from_str(url.expose());
+    parsed.map(|_| ()).map_err(|_| "must be a URL like postgres://user@host:5432/database".into())
+}
+
+/// A connection of its own, outside the pool.
+///
+/// # Errors
+/// The database's.
+pub async fn connect(url: &Secret, application: &str) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url.expose())?;
+    PgConnection::connect_with(&options.application_name(application)).await
 }
 
 /// Whether a statement is answered, soon.

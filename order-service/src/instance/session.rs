@@ -1,0 +1,202 @@
+//! The life of an identity, on the one connection that holds its lock.
+//!
+//! *Holding*: a look a second, which confirms the lock and finds who is gone. *Lost*: the connection
+//! broke; connect, take the same lock, and unless the identity was ended meanwhile go on. *Replacing*:
+//! it was ended, or there is doubt about what it owns; nothing is handed over, what is in flight
+//! lands, a new identity is taken. A new process, one back from a pause and one whose session was
+//! cut all pass through these.
+
+use std::{collections::HashMap, time::Duration};
+
+use shared::{
+    config::Secret,
+    database::{self, backoff},
+    health::Component,
+};
+use sqlx::{Executor, postgres::PgConnection};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Instance, InstanceId, identity};
+use crate::flight::Flight;
+
+/// The process's session with the database.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    connection: PgConnection,
+    instance: Instance,
+    flight: Flight,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub url: Secret,
+    /// How long another instance must be gone before its messages are taken over.
+    pub takeover_after: Duration,
+}
+
+impl Settings {
+    /// A look a second; more often where others would otherwise wait shorter than two looks.
+    fn look_every(&self) -> Duration {
+        (self.takeover_after / 5).min(Duration::from_secs(1))
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connecting = async {
+            let mut connection = database::connect(&self.url, "order-service session").await?;
+            // A vanished host cannot close its connection: the server finds out by asking, in as
+            // long as a take-over waits.
+            let seconds = self.takeover_after.as_secs().max(3) / 3;
+            let keepalive = format!(
+                "SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
+                 SET tcp_user_timeout = '{}ms'",
+                self.takeover_after.as_millis()
+            );
+            connection.execute(keepalive.as_str()).await?;
+            Ok(connection)
+        };
+        within(self.takeover_after, connecting).await
+    }
+}
+
+impl Session {
+    /// Connects and takes a new identity.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(settings: Settings, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
+        let mut connection = settings.connect().await?;
+        let asked_at = Instant::now();
+        let id = identity::take(&mut connection).await?;
+        tracing::info!(instance = id.number(), "took an identity");
+        let instance = Instance::new(id, asked_at, settings.takeover_after);
+        Ok((Self { settings, connection, instance: instance.clone(), flight }, instance))
+    }
+
+    /// Keeps the identity, or another one, until `stop`.
+    ///
+    /// # Errors
+    /// None: whatever happens to the connection, it is made again.
+    pub async fn run(self, stop: CancellationToken, page: Component) -> anyhow::Result<()> {
+        stop.run_until_cancelled(self.live(&page)).await;
+        Ok(())
+    }
+
+    async fn live(mut self, page: &Component) {
+        let mut replace = false;
+        loop {
+            let lost = if replace {
+                self.replace().await.map(|()| replace = false)
+            } else {
+                self.hold(page).await.map(|()| replace = true)
+            };
+            if let Err(error) = lost {
+                if page.waiting(&error) {
+                    tracing::warn!(error = %error, "lost the session with the database");
+                }
+                // Its connection goes first: as long as it is open it may hold the lock.
+                let Self { settings, connection, instance, flight } = self;
+                drop(connection);
+                let (connection, ended) = resume(&settings, &instance).await;
+                self = Self { settings, connection, instance, flight };
+                replace |= ended;
+            }
+        }
+    }
+
+    /// Looks once a second, until the identity has to be replaced. A look that succeeds proves that
+    /// the lock is held, because the lock is the connection's.
+    async fn hold(&mut self, page: &Component) -> Result<(), sqlx::Error> {
+        let id = self.instance.id();
+        let held_since = Instant::now();
+        let mut gone_since = HashMap::new();
+        loop {
+            let asked_at = Instant::now();
+            let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
+            if look.ended {
+                return Ok(());
+            }
+            self.instance.confirm(asked_at);
+            page.working();
+            gone_since.retain(|other, _| look.gone.contains(other));
+            for other in look.gone {
+                let since = *gone_since.entry(other).or_insert(asked_at);
+                // After an outage of the database everyone looks gone: everyone returns first.
+                if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after {
+                    self.end_other(InstanceId(other)).await?;
+                }
+            }
+            if look.left_behind {
+                self.instance.0.left_behind.notify_one();
+            }
+            tokio::select! {
+                () = self.instance.0.doubted.notified() => return Ok(()),
+                () = sleep(self.settings.look_every()) => {}
+            }
+        }
+    }
+
+    /// Declares another identity ended, its lock in hand: it cannot come back in between.
+    async fn end_other(&mut self, other: InstanceId) -> Result<(), sqlx::Error> {
+        let takeover = async {
+            if identity::try_lock(&mut self.connection, other).await? {
+                identity::end(&mut self.connection, other).await?;
+                identity::unlock(&mut self.connection, other).await?;
+                tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
+                self.instance.0.left_behind.notify_one();
+            }
+            Ok(())
+        };
+        within(self.settings.takeover_after, takeover).await
+    }
+
+    /// Ends the identity and takes a new one. While all of the flight is held nothing is in flight
+    /// and nothing can be handed over.
+    async fn replace(&mut self) -> Result<(), sqlx::Error> {
+        let _nothing_in_flight = self.flight.landed().await;
+        let old = self.instance.id();
+        let asked_at = Instant::now();
+        let replacing = async {
+            identity::end(&mut self.connection, old).await?;
+            identity::take(&mut self.connection).await
+        };
+        let new = within(self.settings.takeover_after, replacing).await?;
+        self.instance.replace(new, asked_at);
+        tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
+        Ok(())
+    }
+}
+
+/// Connects again and takes the same lock; whether the identity was ended meanwhile.
+async fn resume(settings: &Settings, instance: &Instance) -> (PgConnection, bool) {
+    let id = instance.id();
+    for pause in backoff() {
+        let resuming = async {
+            let mut connection = settings.connect().await?;
+            let asked_at = Instant::now();
+            let asking = async {
+                // Held by the old session, which the server has not given up yet, or by one that is
+                // just declaring this identity ended.
+                let locked = identity::try_lock(&mut connection, id).await?;
+                let ended = identity::has_ended(&mut connection, id).await?;
+                Ok((locked || ended).then_some(ended))
+            };
+            let ended = within(settings.takeover_after, asking).await?;
+            Ok::<_, sqlx::Error>(ended.map(|ended| (connection, ended, asked_at)))
+        };
+        if let Ok(Some((connection, ended, asked_at))) = resuming.await {
+            if !ended {
+                instance.confirm(asked_at);
+            }
+            return (connection, ended);
+        }
+        sleep(pause).await;
+    }
+    unreachable!("the back-off never ends")
+}
+
+/// A session that does not answer is lost.
+async fn within<T>(limit: Duration, statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(limit, statement).await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("no answer in time".into())))
+}
