@@ -1,0 +1,101 @@
+//! One Kafka message, read: an activity that can be counted, or the reason why not.
+//!
+//! Pure: which types exist is asked later, inside the counting transaction. Only `messageRef`,
+//! `activityTypeCode` and `activityAt` are looked at; what else a message holds is its sender's
+//! business.
+
+mod field;
+
+use field::Field;
+use serde::{Deserialize, de::IgnoredAny};
+use shared::{json::Object, message::ActivityTypeCode};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339, macros::datetime};
+use uuid::Uuid;
+
+use crate::quarantine::{Reason, Rejected};
+
+/// Nothing happened earlier: what claims to is a broken clock or a default value.
+const FIRST_INSTANT: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
+/// Time zones and clocks apart, nothing has happened later.
+const AHEAD_OF_THE_CLOCK: Duration = Duration::DAY;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    pub message_ref: Uuid,
+    pub code: ActivityTypeCode,
+    pub at: OffsetDateTime,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    message_ref: Field<'a>,
+    #[serde(borrow, default)]
+    activity_type_code: Field<'a>,
+    #[serde(borrow, default)]
+    activity_at: Field<'a>,
+}
+
+/// `ce_type` is the header of that name; `now` is the clock that "ahead" refers to.
+///
+/// # Errors
+/// Why the message cannot be counted.
+pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>, now: OffsetDateTime) -> Result<Activity, Rejected> {
+    let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
+    let fields = read(value)?;
+    let code = fields.activity_type_code.as_text().and_then(ActivityTypeCode::parse);
+    check(&fields, code.as_ref(), ce_type, now).map_err(|why| Rejected { code, ..why })
+}
+
+fn check(
+    fields: &Fields<'_>,
+    code: Option<&ActivityTypeCode>,
+    ce_type: Option<&[u8]>,
+    now: OffsetDateTime,
+) -> Result<Activity, Rejected> {
+    // Before the fields: another version may have others.
+    if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
+        return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
+    }
+    let message_ref = fields
+        .message_ref
+        .as_text()
+        // uuid reads other spellings too, none of them of this length.
+        .filter(|text| text.len() == 36)
+        .and_then(|text| Uuid::try_parse(text).ok())
+        .ok_or_else(|| rejected(Reason::BadField, "messageRef must be a UUID"))?;
+    let code = code.ok_or_else(|| rejected(Reason::BadField, "activityTypeCode must be a code like ORDER_CREATED"))?;
+    let at = fields
+        .activity_at
+        .as_text()
+        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+        .ok_or_else(|| rejected(Reason::BadField, "activityAt must be a timestamp of RFC 3339"))?;
+    if at < FIRST_INSTANT {
+        return Err(rejected(Reason::BadDate, "activityAt must not be before 2000-01-01"));
+    }
+    if at - now > AHEAD_OF_THE_CLOCK {
+        return Err(rejected(Reason::BadDate, "activityAt must not be more than a day ahead of the clock"));
+    }
+    Ok(Activity { message_ref, code: code.clone(), at })
+}
+
+fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
+    // First, and whole: serde_json does not look into the texts it skips.
+    let text = std::str::from_utf8(value).map_err(|_| rejected(Reason::NotJson, "the value must be UTF-8"))?;
+    serde_json::from_str::<Object<Fields<'_>>>(text).map(|fields| fields.0).map_err(|error| {
+        // A wrong shape may stand before a syntax error.
+        if !error.is_data() || serde_json::from_str::<IgnoredAny>(text).is_err() {
+            rejected(Reason::NotJson, "the value must be JSON")
+        } else {
+            rejected(Reason::BadField, "the value must be an object that has each field once")
+        }
+    })
+}
+
+fn rejected(reason: Reason, detail: &'static str) -> Rejected {
+    Rejected { reason, detail: detail.into(), code: None }
+}
+
+#[cfg(test)]
+mod tests;

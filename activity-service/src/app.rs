@@ -1,0 +1,117 @@
+//! Starts everything and waits for its end. The only file that knows all others, the only one that
+//! spawns tasks.
+
+use std::time::Duration;
+
+use shared::{
+    database::{self, Failure},
+    health::{Component, Health, Probes},
+    http::listen,
+    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+    telemetry,
+};
+use sqlx::{PgPool, migrate::Migrator};
+use tokio::sync::mpsc;
+
+use crate::{
+    calendar,
+    config::Config,
+    consumer::{
+        counting::{self, Counting},
+        group::Group,
+        reading::{self, Member},
+    },
+    http::{self, Api},
+};
+
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
+
+/// Reads are short, and Postgres is what limits them.
+const API_WORKERS: usize = 2;
+
+/// Before the database is asked again that went away while it was looked at.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The command `serve`.
+pub async fn serve(config: Config) -> Exit {
+    telemetry::start(&config.log_level);
+    tracing::warn!("authentication is disabled: whoever reaches the API may use it");
+    match run(config).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot start");
+            Exit::Failed
+        }
+    }
+}
+
+/// The command `migrate`.
+pub async fn migrate(config: &Config) -> Exit {
+    match database::migrate(&config.database, &MIGRATIONS).await {
+        Ok(()) => Exit::Stopped,
+        Err(error) => {
+            eprintln!("{error:#}");
+            Exit::Failed
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<Exit> {
+    let mut signal = StopSignal::new()?;
+    let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
+    let pool = config.database.pool("activity-service")?;
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
+    let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+
+    let management = listen("management", config.management_bind, 1, grace)?;
+    tasks.spawn("management", |page| management.serve(probes.routes(), shutdown.clone(), page));
+
+    let page = health.component("database");
+    let ready = tokio::select! {
+        ready = database_ready(&pool, &config.time_zone, &page) => ready,
+        () = signal.received() => return Ok(Exit::Stopped),
+    };
+    if let Err(exit) = ready? {
+        return Ok(exit);
+    }
+
+    let api = listen("api", config.http_bind, API_WORKERS, grace)?;
+    let routes = http::routes(Api { pool: pool.clone(), time_zone: config.time_zone.clone() });
+    tasks.spawn("api", |page| api.serve(routes, shutdown.clone(), page));
+
+    let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
+    // One batch waits while another is counted and a third is collected.
+    let (read, batches) = mpsc::channel(1);
+    tasks.spawn("counting", |page| {
+        let backoff = config.consumer.backoff();
+        let counting = Counting { pool, time_zone: config.time_zone, backoff, group, shutdown: shutdown.clone(), page };
+        counting::run(counting, batches)
+    });
+    tasks.spawn("reading", |page| reading::read(member, config.consumer, read, shutdown, page));
+
+    probes.started();
+    Ok(tasks.run(signal, config.shutdown).await)
+}
+
+/// Waits for the database, then sees whether it is the right one.
+async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> anyhow::Result<Result<(), Exit>> {
+    loop {
+        database::reached(pool, page).await;
+        match fits(pool, time_zone).await {
+            // It went away again between two questions.
+            Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
+            other => return Ok(other?),
+        }
+    }
+}
+
+async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
+    if !database::schema_fits(pool, &MIGRATIONS).await? {
+        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+        return Ok(Err(Exit::OldSchema));
+    }
+    Ok(calendar::keep(pool, time_zone).await?.map_err(|refused| {
+        eprintln!("{refused}");
+        Exit::WrongSettings
+    }))
+}

@@ -1,0 +1,61 @@
+//! Every setting of the service, read and checked before anything starts.
+
+use std::{net::SocketAddr, path::Path};
+
+use shared::{
+    config::{Bind, Reader},
+    database, kafka,
+    lifecycle::Timing,
+    telemetry,
+};
+
+use crate::{calendar, consumer};
+
+const DEFAULTS: &str = include_str!("../default.toml");
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `database.url`, `database.max_connections`
+    pub database: database::Settings,
+    /// `http.bind`: the API
+    pub http_bind: SocketAddr,
+    /// `management.bind`: health, never to be exposed outside the cluster
+    pub management_bind: SocketAddr,
+    /// `kafka.brokers`, `kafka.properties.*`
+    pub kafka: kafka::Settings,
+    /// `kafka.topics`, `kafka.group_id`, `consumer.*`
+    pub consumer: consumer::Settings,
+    /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
+    pub time_zone: String,
+    /// `log.level`: a level or directives, as in `RUST_LOG`
+    pub log_level: String,
+    /// `shutdown.readiness_delay`, `shutdown.grace`
+    pub shutdown: Timing,
+}
+
+impl Config {
+    /// The settings, and the same as TOML for people.
+    ///
+    /// # Errors
+    /// Every mistake, a line each.
+    pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
+        let config = Self {
+            database: database::Settings::read(&mut reader),
+            http_bind: reader.get::<Bind>("http.bind").0,
+            management_bind: reader.get::<Bind>("management.bind").0,
+            kafka: kafka::Settings::read(&mut reader),
+            consumer: consumer::Settings::read(&mut reader),
+            time_zone: reader.checked("statistics.time_zone", calendar::check_name),
+            log_level: reader.checked("log.level", telemetry::check_level),
+            shutdown: Timing::read(&mut reader),
+        };
+        if reader.get::<String>("auth.mode") != "disabled" {
+            reader.mistake(
+                "auth.mode",
+                "must be disabled: this version cannot check tokens yet, and does not run open unless told to",
+            );
+        }
+        reader.finish().map(|effective| (config, effective))
+    }
+}

@@ -1,0 +1,167 @@
+//! Messages on their way from Kafka to the database: parsed, with their bytes still at hand.
+//!
+//! The bytes lie one after the other in one buffer. Of a message that is counted nobody needs them;
+//! of one that Postgres refuses they go into quarantine.
+
+use std::ops::Range;
+
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use shared::message::CE_TYPE;
+use time::OffsetDateTime;
+
+use super::group::{Group, Tenure};
+use crate::{
+    activity::{self, Activity},
+    quarantine::Rejected,
+};
+
+/// A batch is full at this many bytes, whatever the number of its messages. Three batches exist at
+/// once (collected, handed over, counted), and each may exceed this by one message.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub messages: Vec<Message>,
+    places: Vec<Place>,
+    /// The places before this one belong to an assignment that has changed since.
+    current: usize,
+    epoch: u64,
+    bytes: Vec<u8>,
+}
+
+/// A partition, under one assignment of it to this member.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub topic: String,
+    pub partition: i32,
+    /// None for what comes from a partition that is not assigned any more.
+    pub tenure: Option<Tenure>,
+}
+
+/// A message as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub ce_type: Option<&'a [u8]>,
+}
+
+#[derive(Debug)]
+pub struct Message {
+    place: usize,
+    pub offset: i64,
+    pub parsed: Result<Activity, Rejected>,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    ce_type: Option<Range<usize>>,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_full(&self, max_messages: usize) -> bool {
+        self.messages.len() >= max_messages || self.bytes.len() >= MAX_BYTES
+    }
+
+    pub fn push(&mut self, message: &BorrowedMessage<'_>, group: &Group, now: OffsetDateTime) {
+        let ce_type = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CE_TYPE));
+        let raw = Raw {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key(),
+            value: message.payload(),
+            ce_type: ce_type.and_then(|header| header.value),
+        };
+        self.add(&raw, group, now);
+    }
+
+    /// As [`Batch::push`], for a message from anywhere.
+    pub fn add(&mut self, raw: &Raw<'_>, group: &Group, now: OffsetDateTime) {
+        let message = Message {
+            place: self.place(raw.topic, raw.partition, group),
+            offset: raw.offset,
+            parsed: activity::parse(raw.value, raw.ce_type, now),
+            key: self.store(raw.key),
+            value: self.store(raw.value),
+            ce_type: self.store(raw.ce_type),
+        };
+        self.messages.push(message);
+    }
+
+    #[must_use]
+    pub fn place_of(&self, message: &Message) -> &Place {
+        &self.places[message.place]
+    }
+
+    #[must_use]
+    pub fn key(&self, message: &Message) -> Option<&[u8]> {
+        message.key.clone().map(|range| &self.bytes[range])
+    }
+
+    #[must_use]
+    pub fn value(&self, message: &Message) -> Option<&[u8]> {
+        message.value.clone().map(|range| &self.bytes[range])
+    }
+
+    #[must_use]
+    pub fn ce_type(&self, message: &Message) -> Option<&[u8]> {
+        message.ce_type.clone().map(|range| &self.bytes[range])
+    }
+
+    /// What is to be read next of each place once `part` is counted. Within a place the messages
+    /// stand in the order of their offsets.
+    #[must_use]
+    pub fn ends(&self, part: &Range<usize>) -> Vec<(&Place, i64)> {
+        let mut last = vec![None; self.places.len()];
+        for message in &self.messages[part.clone()] {
+            last[message.place] = Some(message.offset + 1);
+        }
+        self.places.iter().zip(last).filter_map(|(place, next)| next.map(|next| (place, next))).collect()
+    }
+
+    fn place(&mut self, topic: &str, partition: i32, group: &Group) -> usize {
+        if self.epoch != group.epoch() {
+            self.epoch = group.epoch();
+            self.current = self.places.len();
+        }
+        let known =
+            self.places[self.current..].iter().position(|place| place.partition == partition && place.topic == topic);
+        known.map_or_else(
+            || {
+                self.places.push(Place { topic: topic.to_owned(), partition, tenure: group.tenure(topic, partition) });
+                self.places.len() - 1
+            },
+            |index| self.current + index,
+        )
+    }
+
+    fn store(&mut self, bytes: Option<&[u8]>) -> Option<Range<usize>> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes?);
+        Some(start..self.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_follow_the_last_message_of_each_partition_in_the_part() {
+        let (group, mut batch) = (Group::default(), Batch::default());
+        for (partition, offset) in [(0, 7), (1, 3), (0, 8), (1, 5), (0, 12)] {
+            let raw = Raw { topic: "t", partition, offset, key: None, value: Some(b"x"), ce_type: None };
+            batch.add(&raw, &group, OffsetDateTime::UNIX_EPOCH);
+        }
+        let ends =
+            |part| batch.ends(&part).into_iter().map(|(place, next)| (place.partition, next)).collect::<Vec<_>>();
+        assert_eq!(ends(0..5), [(0, 13), (1, 6)]);
+        assert_eq!(ends(0..3), [(0, 9), (1, 4)]);
+        assert_eq!(ends(3..4), [(1, 6)]);
+        assert_eq!(batch.value(&batch.messages[4]), Some(&b"x"[..]));
+        assert_eq!(batch.key(&batch.messages[4]), None);
+    }
+}

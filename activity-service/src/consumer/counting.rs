@@ -1,0 +1,247 @@
+//! The counting task: one transaction per batch, repeated until it is committed.
+//!
+//! Whatever happens to a transaction, the cure is the same batch again, for the keys drop what was
+//! counted after all. Only a batch whose data Postgres refuses is taken apart, to find the guilty
+//! message; an outage never sends a message into quarantine.
+
+use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use shared::{database::Failure, health::Component, lifecycle::Shutdown};
+use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{Settings, batch::Batch, group::Group};
+use crate::{
+    quarantine::{self, Kept, Reason, Rejected},
+    statistics::{self, Position, Received},
+};
+
+/// Longer than any statement may take: the connection leads nowhere.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
+
+/// What became of the messages of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub counted: u64,
+    pub duplicates: u64,
+    /// Put into quarantine; those that were there already are left out.
+    pub quarantined: u64,
+}
+
+#[derive(Debug)]
+pub struct Counting {
+    pub pool: PgPool,
+    pub time_zone: String,
+    pub backoff: ExponentialBuilder,
+    pub group: Arc<Group>,
+    pub shutdown: Shutdown,
+    pub page: Component,
+}
+
+impl Settings {
+    /// The pauses between attempts while the database is out of reach.
+    #[must_use]
+    pub fn backoff(&self) -> ExponentialBuilder {
+        ExponentialBuilder::new()
+            .with_min_delay(self.backoff_initial)
+            .with_max_delay(self.backoff_max)
+            .without_max_times()
+            .with_jitter()
+    }
+}
+
+/// Counts what is read until reading ends, or until the database is away while the service stops.
+///
+/// # Errors
+/// None.
+pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
+    let _counting = counting.group.counting();
+    while let Some(mut batch) = batches.recv().await {
+        if counting.count_batch(&mut batch).await.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Counting {
+    /// Counts a batch whole, in as many parts as it takes. None where the service stops before that
+    /// is possible; Kafka still has what is left.
+    pub async fn count_batch(&self, batch: &mut Batch) -> Option<Counted> {
+        let mut sum = Counted::default();
+        let mut pauses = self.backoff.build();
+        // The next part last. Parts are never reordered: an offset says that all before is done.
+        let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
+        while let Some(part) = parts.pop() {
+            let error = match self.count_part(batch, &part).await {
+                Ok(done) => {
+                    fail::fail_point!("consumer::after_commit", |_| std::process::abort());
+                    self.group.counted(&batch.ends(&part));
+                    self.page.working();
+                    pauses = self.backoff.build();
+                    sum.add(done);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match Failure::of(&error) {
+                Failure::Conflict => parts.push(part),
+                Failure::Refused if part.len() > 1 => parts.extend(halves(&part)),
+                Failure::Refused if reject(batch, part.start, &error) => parts.push(part),
+                failure @ (Failure::Outage | Failure::Defect | Failure::Refused) => {
+                    self.tell(failure, &error);
+                    parts.push(part);
+                    let pause = tokio::time::sleep(pauses.next().unwrap_or_default());
+                    if self.shutdown.is_draining() || self.shutdown.unless_draining(pause).await.is_none() {
+                        return None;
+                    }
+                }
+            }
+        }
+        tracing::debug!(
+            counted = sum.counted,
+            duplicates = sum.duplicates,
+            quarantined = sum.quarantined,
+            "batch counted"
+        );
+        Some(sum)
+    }
+
+    /// One attempt at a part of a batch, in one transaction.
+    ///
+    /// # Errors
+    /// As Postgres answers. Nobody knows then whether it is committed.
+    pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        match timeout(ATTEMPT_WITHIN, self.transaction(&mut connection, batch, part)).await {
+            Ok(result) => result,
+            Err(_) => Err(lost(connection)),
+        }
+    }
+
+    async fn transaction(
+        &self,
+        connection: &mut PgConnection,
+        batch: &Batch,
+        part: &Range<usize>,
+    ) -> Result<Counted, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let types = statistics::types(&mut *transaction).await?;
+        let types: HashSet<&str> = types.iter().map(|one| one.activity_type_code.as_str()).collect();
+        let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
+        for message in &batch.messages[part.clone()] {
+            let (place, offset) = (batch.place_of(message), message.offset);
+            let rejected = match &message.parsed {
+                Ok(activity) if types.contains(activity.code.as_str()) => {
+                    received.push(Received { activity, topic: &place.topic, partition: place.partition, offset });
+                    continue;
+                }
+                Ok(activity) => Cow::Owned(Rejected {
+                    reason: Reason::UnknownType,
+                    detail: "activityTypeCode must be a registered type".into(),
+                    code: Some(activity.code.clone()),
+                }),
+                Err(rejected) => Cow::Borrowed(rejected),
+            };
+            kept.push(Kept {
+                topic: &place.topic,
+                partition: place.partition,
+                offset,
+                key: batch.key(message),
+                value: batch.value(message),
+                ce_type: batch.ce_type(message),
+                rejected,
+            });
+        }
+        let ends = batch.ends(part);
+        let positions: Vec<_> = ends
+            .iter()
+            .map(|(place, next)| Position { topic: &place.topic, partition: place.partition, next_offset: *next })
+            .collect();
+        let counted = statistics::count(&mut transaction, &self.time_zone, &received, &positions).await?;
+        let quarantined = quarantine::keep(&mut transaction, kept).await?;
+        fail::fail_point!("consumer::before_commit", |_| std::process::abort());
+        transaction.commit().await?;
+        Ok(Counted { counted, duplicates: received.len() as u64 - counted, quarantined })
+    }
+
+    /// Once when it begins, not with each attempt.
+    fn tell(&self, failure: Failure, error: &sqlx::Error) {
+        let news = self.page.waiting(error);
+        match failure {
+            _ if !news => {}
+            Failure::Outage | Failure::Conflict => {
+                tracing::warn!(error = %error, "counting waits for the database")
+            }
+            Failure::Refused | Failure::Defect => {
+                tracing::error!(error = %error, "counting is refused by the database")
+            }
+        }
+    }
+}
+
+impl Counted {
+    fn add(&mut self, other: Self) {
+        self.counted += other.counted;
+        self.duplicates += other.duplicates;
+        self.quarantined += other.quarantined;
+    }
+}
+
+/// The halves of a part that has two messages or more; the one to be counted first stands last.
+fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
+    let middle = part.start + part.len() / 2;
+    [middle..part.end, part.start..middle]
+}
+
+/// Marks a message that Postgres refuses even alone. False where it was marked before: then not the
+/// message is to blame.
+fn reject(batch: &mut Batch, index: usize, error: &sqlx::Error) -> bool {
+    let state = error.as_database_error().and_then(|answer| answer.code()).unwrap_or_default().into_owned();
+    let message = &mut batch.messages[index];
+    let code = match &message.parsed {
+        Ok(activity) => Some(activity.code.clone()),
+        Err(rejected) if rejected.reason == Reason::NotStorable => return false,
+        Err(rejected) => rejected.code.clone(),
+    };
+    tracing::warn!(offset = message.offset, sqlstate = %state, "the database refuses a message");
+    message.parsed = Err(Rejected {
+        reason: Reason::NotStorable,
+        detail: format!("the database refuses it: SQLSTATE {state}").into(),
+        code,
+    });
+    true
+}
+
+/// Nobody waits for a connection whose peer does not answer.
+fn lost(mut connection: PoolConnection<sqlx::Postgres>) -> sqlx::Error {
+    connection.close_on_drop();
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn however_often_parts_are_refused_each_message_has_its_turn_once_and_in_order(
+            length in 1usize..300,
+            refused in proptest::collection::vec(any::<bool>(), 600),
+        ) {
+            let mut refusals = refused.into_iter();
+            let (mut parts, mut turns) = (std::iter::once(0..length).collect::<Vec<_>>(), Vec::new());
+            while let Some(part) = parts.pop() {
+                if part.len() > 1 && refusals.next().unwrap_or(false) {
+                    parts.extend(halves(&part));
+                } else {
+                    turns.extend(part);
+                }
+            }
+            prop_assert_eq!(turns, (0..length).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The reading task: polls Kafka, collects a batch, hands it over when counting can take it.
+//!
+//! It polls through any outage of the database. Once a full batch has waited for a while, the
+//! partitions are paused, so that polling goes on without bringing more; until then they are not,
+//! because a pause throws away what was fetched ahead.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
+};
+use shared::{health::Component, kafka, lifecycle::Shutdown};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{Settings, batch::Batch, group::Group};
+
+/// How long a full batch waits before the partitions are paused, and how often what Kafka refused
+/// is told again. Not polling for as long only delays a rebalance.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the last offsets and the leave may take. Without either nothing is lost: what was
+/// counted is delivered again and recognised, and the broker notices by itself that the member is gone.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// A membership of the consumer group. Ending one blocks, for as long as the broker likes; so it
+/// ends on a thread of its own, which no exit waits for.
+#[derive(Default)]
+pub struct Member(Option<BaseConsumer<Group>>);
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Member")
+    }
+}
+
+fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
+    kafka.client(&[
+        ("group.id", &settings.group_id),
+        // One instance more or less stops only the partitions that move.
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        // The partitions of a killed instance are read again within 15 s.
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "1000"),
+        // Offsets follow the database, never the reading.
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        // Memory: 4 MB fetched ahead are some 10,000 messages, two batches, and as many on the way.
+        // librdkafka needs about three times the size of small messages.
+        ("queued.max.messages.kbytes", "4096"),
+        ("queued.min.messages", "10000"),
+        ("fetch.max.bytes", "2097152"),
+        // With a queue that short the default of a second would be felt at once.
+        ("fetch.queue.backoff.ms", "5"),
+    ])
+}
+
+impl Member {
+    /// Joins the group, in the background: neither broker nor topics have to be there.
+    ///
+    /// # Errors
+    /// librdkafka refuses a setting.
+    pub fn join(kafka: &kafka::Settings, settings: &Settings, group: Group) -> anyhow::Result<(Self, Arc<Group>)> {
+        let config = client(kafka, settings);
+        let mut consumer = BaseConsumer::from_config_and_context(&config, group).context("kafka.properties")?;
+        let group = Arc::clone(consumer.context());
+        let waking = Arc::clone(&group);
+        consumer.set_nonempty_callback(move || waking.wake.notify_one());
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).context("kafka.topics")?;
+        Ok((Self(Some(consumer)), group))
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Group> {
+        self.0.as_ref().expect("only the end takes it")
+    }
+
+    /// Commits what is still owed and leaves the group.
+    async fn leave(mut self) {
+        let Some(consumer) = self.0.take() else {
+            return;
+        };
+        let (left, leaving) = oneshot::channel();
+        std::thread::spawn(move || {
+            consumer.context().retry_all();
+            consumer.context().tell(&consumer, CommitMode::Sync);
+            drop(consumer);
+            // An error says that nobody waits any more.
+            let (Ok(()) | Err(())) = left.send(());
+        });
+        if timeout(LEAVE_WITHIN, leaving).await.is_err() {
+            tracing::warn!("kafka did not confirm the last offsets in time");
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.0.take() {
+            std::thread::spawn(move || drop(consumer));
+        }
+    }
+}
+
+/// Reads until the drain begins, then waits until what was read is counted, and leaves the group.
+///
+/// # Errors
+/// The client is beyond repair, or counting has ended before.
+pub async fn read(
+    member: Member,
+    settings: Settings,
+    batches: mpsc::Sender<Batch>,
+    shutdown: Shutdown,
+    page: Component,
+) -> anyhow::Result<()> {
+    let group = Arc::clone(member.consumer().context());
+    let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
+    let mut reading = Reading { member: &member, page, batch: Batch::default(), max_messages, paused: false };
+    let mut handed_over: Option<Instant> = None;
+    while !shutdown.is_draining() {
+        reading.take()?;
+        group.tell(member.consumer(), CommitMode::Async);
+        let full = reading.batch.is_full(max_messages);
+        // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
+        let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
+        let waits = !reading.batch.messages.is_empty();
+        let is_due = waits && (full || due <= Instant::now());
+        tokio::select! {
+            permit = batches.reserve(), if is_due => {
+                fail::fail_point!("consumer::batch_read", |_| std::process::abort());
+                permit.context("counting has ended")?.send(std::mem::take(&mut reading.batch));
+                handed_over = Some(Instant::now());
+                reading.resume()?;
+            }
+            () = sleep_until(due), if waits && !is_due => {}
+            () = group.wake.notified(), if !full || reading.paused => {}
+            () = sleep(LOOK_EVERY) => {
+                group.retry_refused();
+                if full {
+                    reading.pause()?;
+                }
+            }
+            () = shutdown.drain_begun() => {}
+        }
+    }
+    let last = reading.batch;
+    if !last.messages.is_empty() {
+        // Refused where counting has given up because of an outage: Kafka still has it.
+        drop(batches.send(last).await);
+    }
+    drop(batches);
+    group.counting_ended().await;
+    member.leave().await;
+    Ok(())
+}
+
+struct Reading<'a> {
+    member: &'a Member,
+    page: Component,
+    batch: Batch,
+    max_messages: usize,
+    paused: bool,
+}
+
+impl Reading<'_> {
+    /// Takes what is there. While paused that is only what was on its way, or comes from partitions
+    /// assigned since; it is kept, for Kafka takes it as read.
+    fn take(&mut self) -> anyhow::Result<()> {
+        let (group, now) = (self.member.consumer().context(), OffsetDateTime::now_utc());
+        let (epoch, before) = (group.epoch(), self.batch.messages.len());
+        while self.paused || !self.batch.is_full(self.max_messages) {
+            match self.member.consumer().poll(Duration::ZERO) {
+                Some(Ok(message)) => self.batch.push(&message, group, now),
+                Some(Err(error)) => self.outage(&error)?,
+                None => break,
+            }
+        }
+        let came = self.batch.messages.len() > before;
+        if came || group.epoch() != epoch {
+            self.page.working();
+        }
+        if self.paused && came { self.pause() } else { Ok(()) }
+    }
+
+    /// Whatever Kafka complains about may be cured from outside: librdkafka goes on trying.
+    fn outage(&self, error: &KafkaError) -> anyhow::Result<()> {
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            bail!("the kafka client is beyond repair: {code}");
+        }
+        if self.page.waiting(error) {
+            tracing::warn!(error = %error, "waiting for kafka");
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> anyhow::Result<()> {
+        self.paused = true;
+        let consumer = self.member.consumer();
+        consumer.pause(&consumer.assignment()?).context("kafka does not pause")
+    }
+
+    fn resume(&mut self) -> anyhow::Result<()> {
+        if !std::mem::take(&mut self.paused) {
+            return Ok(());
+        }
+        let consumer = self.member.consumer();
+        consumer.resume(&consumer.assignment()?).context("kafka does not resume")
+    }
+}

@@ -1,0 +1,111 @@
+//! Figures of a day or of a range of days.
+
+use actix_web::{HttpRequest, web::Data, web::Json};
+use shared::{
+    http::{path_parameter, read},
+    message::ActivityTypeCode,
+    problem::{Problem, Violation},
+    query::Query,
+};
+use time::{Date, Month};
+
+use super::Api;
+use crate::statistics::{self, ActivitySummary};
+
+/// The longest range, in days.
+const MAX_DAYS: i64 = 400;
+
+/// # Errors
+/// 400 where the path names no day; 503.
+pub async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+    Query::parse(request.query_string(), &[])?;
+    let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
+    let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
+        "today" => read(statistics::of_today(&api.pool, &api.time_zone)).await,
+        text => {
+            let day = date(text).ok_or_else(not_a_date)?;
+            read(statistics::between(&api.pool, day, day, None)).await
+        }
+    };
+    figures.map(Json)
+}
+
+/// # Errors
+/// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
+pub async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+    let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
+    let from = required_date(&mut query, "from")?;
+    let to = required_date(&mut query, "to")?;
+    let code = query.get("activityTypeCode", "a code like ORDER_CREATED", ActivityTypeCode::parse)?;
+    let violation = |detail: String| Problem::unprocessable(vec![Violation::new("/to", detail)]);
+    match (to - from).whole_days() + 1 {
+        ..1 => Err(violation("This must not be before from.".into())),
+        1..=MAX_DAYS => {
+            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(Json)
+        }
+        _ => Err(violation(format!("The range must not be longer than {MAX_DAYS} days."))),
+    }
+}
+
+fn required_date(query: &mut Query, name: &str) -> Result<Date, Problem> {
+    query
+        .get(name, "a date like 2026-11-22", date)?
+        .ok_or_else(|| Problem::bad_request(format!("The query parameter {name} is required.")))
+}
+
+/// `YYYY-MM-DD` and nothing else; a day that exists.
+fn date(text: &str) -> Option<Date> {
+    let mut parts = text.split('-');
+    let mut number = |digits: usize| {
+        let part = parts.next().filter(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))?;
+        part.parse::<u16>().ok()
+    };
+    let (year, month, day) = (number(4)?, number(2)?, number(2)?);
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date = Date::from_calendar_date(year.into(), month, u8::try_from(day).ok()?).ok()?;
+    parts.next().is_none().then_some(date)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_days_that_exist_are_dates() {
+        for good in ["2026-11-22", "2024-02-29", "0000-01-01", "9999-12-31"] {
+            assert!(date(good).is_some(), "{good}");
+        }
+        for bad in [
+            "2026-13-01",
+            "2026-02-30",
+            "2025-02-29",
+            "20261122",
+            "2026-1-1",
+            "2026-11-22-1",
+            "2026-11-22T00:00:00Z",
+            "+026-11-22",
+            "-026-11-22",
+            "2026-11-2২",
+            "",
+            "today",
+            "2026-11-22 ",
+        ] {
+            assert!(date(bad).is_none(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_day_is_read_as_it_is_written(day in 1_721_060i32..5_373_485) {
+            let day = Date::from_julian_day(day).unwrap();
+            prop_assert_eq!(date(&day.to_string()), Some(day));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text: String) {
+            date(&text);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The figures: how many activities of each type on each day.
+//!
+//! A figure changes only together with the keys of the messages it counts, in one statement; so
+//! figures and keys agree in every snapshot, and a message that comes again changes nothing.
+
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool};
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::activity::Activity;
+
+time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
+
+/// An activity and where its message stands.
+#[derive(Debug)]
+pub struct Received<'a> {
+    pub activity: &'a Activity,
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// What is to be read next of a partition, once what comes with it is counted.
+#[derive(Debug)]
+pub struct Position<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub next_offset: i64,
+}
+
+/// Counts each activity whose key is new, and moves the positions; answers with how many were new.
+/// Their types are registered.
+///
+/// # Errors
+/// As Postgres answers. The transaction is lost then.
+pub async fn count(
+    transaction: &mut PgConnection,
+    time_zone: &str,
+    activities: &[Received<'_>],
+    positions: &[Position<'_>],
+) -> Result<u64, sqlx::Error> {
+    let refs: Vec<Uuid> = activities.iter().map(|one| one.activity.message_ref).collect();
+    let codes: Vec<&str> = activities.iter().map(|one| one.activity.code.as_str()).collect();
+    let times: Vec<OffsetDateTime> = activities.iter().map(|one| one.activity.at).collect();
+    let topics: Vec<&str> = activities.iter().map(|one| one.topic).collect();
+    let partitions: Vec<i32> = activities.iter().map(|one| one.partition).collect();
+    let offsets: Vec<i64> = activities.iter().map(|one| one.offset).collect();
+    let read_topics: Vec<&str> = positions.iter().map(|one| one.topic).collect();
+    let read_partitions: Vec<i32> = positions.iter().map(|one| one.partition).collect();
+    let next_offsets: Vec<i64> = positions.iter().map(|one| one.next_offset).collect();
+    let counted = sqlx::query_scalar!(
+        r#"
+        WITH received AS (
+            -- A message that stands twice in the batch is one.
+            SELECT DISTINCT ON (message_ref) *
+            FROM UNNEST($2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::int[], $7::bigint[])
+                AS message (message_ref, activity_type_code, activity_at, topic, partition, "offset")
+            ORDER BY message_ref, topic, partition, "offset"
+        ), counted AS (
+            INSERT INTO processed_messages
+                (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT message_ref, activity_type_code, (activity_at AT TIME ZONE $1)::date, activity_at,
+                topic, partition, "offset"
+            FROM received
+            -- Sorted, here and below: two batches that meet the same rows wait for each other at the
+            -- first one instead of in a circle.
+            ORDER BY message_ref
+            ON CONFLICT (message_ref) DO NOTHING
+            RETURNING activity_date, activity_type_code
+        ), figures AS (
+            INSERT INTO daily_activities AS figure (activity_date, activity_type_code, quantity)
+            SELECT activity_date, activity_type_code, count(*)
+            FROM counted
+            GROUP BY activity_date, activity_type_code
+            ORDER BY activity_date, activity_type_code
+            ON CONFLICT (activity_date, activity_type_code)
+                DO UPDATE SET quantity = figure.quantity + excluded.quantity
+        ), positions AS (
+            INSERT INTO consumer_positions AS known (topic, partition, next_offset)
+            SELECT topic, partition, max(next_offset)
+            FROM UNNEST($8::text[], $9::int[], $10::bigint[]) AS read (topic, partition, next_offset)
+            GROUP BY topic, partition
+            ORDER BY topic, partition
+            -- An instance that lost the partition may come late with what it had in hand.
+            ON CONFLICT (topic, partition)
+                DO UPDATE SET next_offset = GREATEST(known.next_offset, excluded.next_offset)
+        )
+        SELECT count(*) AS "counted!" FROM counted
+        "#,
+        time_zone,
+        &refs,
+        &codes as _,
+        &times,
+        &topics as _,
+        &partitions,
+        &offsets,
+        &read_topics as _,
+        &read_partitions,
+        &next_offsets,
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(u64::try_from(counted).expect("a count is not negative"))
+}
+
+/// A figure, as it is told.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivitySummary {
+    #[serde(with = "iso_date")]
+    pub activity_date: Date,
+    pub activity_type_code: String,
+    pub activity_type_name: String,
+    pub quantity: i64,
+}
+
+/// The figures of the day it is now, by Postgres's clock.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
+    let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
+    let today = today.fetch_one(pool).await?;
+    between(pool, today, today, None).await
+}
+
+/// The figures from the first to the last day, both included, by day and code.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn between(
+    pool: &PgPool,
+    from: Date,
+    to: Date,
+    code: Option<&str>,
+) -> Result<Vec<ActivitySummary>, sqlx::Error> {
+    sqlx::query_as!(
+        ActivitySummary,
+        r#"
+        SELECT activity_date, activity_type_code, activity_type_name, quantity
+        FROM daily_activities JOIN activity_types USING (activity_type_code)
+        WHERE activity_date BETWEEN $1 AND $2 AND ($3::text IS NULL OR activity_type_code = $3)
+        -- Codes are ASCII: in the same order on every server.
+        ORDER BY activity_date, activity_type_code COLLATE "C"
+        "#,
+        from,
+        to,
+        code,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityType {
+    pub activity_type_code: String,
+    pub activity_type_name: String,
+}
+
+/// The registered types, by code.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn types(connection: impl sqlx::PgExecutor<'_>) -> Result<Vec<ActivityType>, sqlx::Error> {
+    sqlx::query_as!(
+        ActivityType,
+        r#"SELECT activity_type_code, activity_type_name FROM activity_types ORDER BY activity_type_code COLLATE "C""#
+    )
+    .fetch_all(connection)
+    .await
+}
