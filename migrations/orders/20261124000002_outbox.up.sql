@@ -46,3 +46,6 @@ WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_
 -- What is still to be sent, by owner: the claim and the search for rows without a living owner
 -- read the entries of ended owners only, never past those that a living one has just marked.
 CREATE INDEX outbox_unpublished ON outbox (owner, message_ref) WHERE state = 'unpublished';
+
+-- The few that wait for an operator.
+CREATE INDEX outbox_failed ON outbox (message_ref) WHERE state = 'failed';

@@ -24,6 +24,7 @@ use crate::{
     placement,
     publisher::{Publisher, marks::Marks},
     queue::Queue,
+    retention::Retention,
 };
 
 /// The schema this version needs.
@@ -119,6 +120,11 @@ fn spawn_flow(
         }
     });
     let claimer = Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone());
+    tasks.spawn("retention", {
+        let retention = Retention { pool: pool.clone(), settings: config.retention.clone() };
+        let shutdown = shutdown.clone();
+        |page| retention.run(shutdown, page)
+    });
     tasks.spawn("claim", {
         let shutdown = shutdown.clone();
         |page| claimer.run(shutdown, page)

@@ -23,6 +23,7 @@ pub struct Config {
     pub publisher: Publisher,
     pub claim: Claim,
     pub session: session::Settings,
+    pub retention: Retention,
     pub log_level: String,
     pub shutdown: lifecycle::Timing,
 }
@@ -56,6 +57,14 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub page_size: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Retention {
+    pub published_messages: Duration,
+    pub every: Duration,
+    pub batch_size: u32,
+    pub pause: Duration,
 }
 
 impl Config {
@@ -102,6 +111,12 @@ impl Config {
                 outage_backoff_max: s.within("publisher.outage_backoff_max", A_MOMENT.., "1ms or longer"),
             },
             claim: Claim { page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000") },
+            retention: Retention {
+                published_messages: s.get("retention.published_messages"),
+                every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
+                batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
+                pause: s.get("retention.pause"),
+            },
             log_level: s.checked("log.level", telemetry::check_level),
             shutdown: lifecycle::Timing::read(s),
         };

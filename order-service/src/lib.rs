@@ -4,13 +4,16 @@
 
 pub mod app;
 pub mod claim;
+pub mod commands;
 pub mod config;
 pub mod flight;
 pub mod http;
 pub mod instance;
+pub mod messages;
 pub mod order;
 pub mod outbox;
 pub mod placement;
 pub mod publisher;
 pub mod queue;
+pub mod retention;
 pub mod trace;

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use order_service::{app, config::Config};
+use order_service::{app, commands, config::Config};
 use shared::{database, lifecycle::Exit, telemetry};
 
 /// Takes orders and announces each of them, once.
@@ -23,6 +23,9 @@ enum Command {
     Migrate,
     /// Prints the effective settings as TOML, secrets masked.
     Config,
+    /// Looks at the messages of the outbox and lets them be sent again.
+    #[command(subcommand)]
+    Messages(commands::Messages),
 }
 
 #[tokio::main]
@@ -42,6 +45,10 @@ async fn main() -> ExitCode {
             Ok(Exit::Stopped)
         }
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
+        Command::Messages(messages) => match config.database.pool("order-service messages") {
+            Ok(pool) => messages.run(&pool).await.map(|()| Exit::Stopped),
+            Err(error) => Err(error),
+        },
         Command::Serve => {
             telemetry::start(&config.log_level);
             app::serve(config).await

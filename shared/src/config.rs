@@ -75,10 +75,11 @@ impl Reader {
             .get(key)
             .map(|text| T::parse(text).unwrap_or_else(|rule| panic!("the embedded default of {key} {rule}")));
         let value = match self.given.get(key) {
-            Some(text) => T::parse(text).and_then(|value| rule(&value).map(|()| value)),
+            Some(text) => T::parse(text),
             None => default.clone().ok_or_else(|| "is required".to_owned()),
         };
-        let value = value.unwrap_or_else(|mistake| {
+        // A default may break the rule on purpose: then the setting has to be made.
+        let value = value.and_then(|value| rule(&value).map(|()| value)).unwrap_or_else(|mistake| {
             self.mistake(key, mistake);
             default.unwrap_or_default()
         });

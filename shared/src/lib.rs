@@ -8,6 +8,7 @@ pub mod json;
 pub mod kafka;
 pub mod lifecycle;
 pub mod message;
+pub mod paging;
 pub mod problem;
 pub mod query;
 pub mod telemetry;

@@ -60,6 +60,10 @@ impl Problem {
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
     /// `limit` in bytes.
     #[must_use]
     pub fn payload_too_large(limit: usize) -> Self {

@@ -1,9 +1,12 @@
 //! Orders newest first, page by page. A page ends at a place in the order of the list, not after a
 //! number of rows: orders placed while somebody pages move nothing.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use shared::{problem::Problem, query::Query};
+use shared::{
+    paging::{self, Cursor},
+    problem::Problem,
+    query::Query,
+};
 use sqlx::PgPool;
 use time::{OffsetDateTime, macros::datetime};
 
@@ -14,16 +17,16 @@ const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled
 const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
 
 /// What a list is narrowed to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_ref: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub placed_from: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub placed_before: Option<OffsetDateTime>,
 }
 
@@ -35,7 +38,7 @@ pub struct Page {
     after: Option<Place>,
 }
 
-/// A place in a list, between two orders. It belongs to the filter it was made for.
+/// A place in a list, between two orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     #[serde(with = "time::serde::rfc3339")]
@@ -61,26 +64,8 @@ impl Page {
             placed_before: query.time("placedBefore")?,
         };
         let limit = query.limit()?;
-        let after = query.get("cursor", "a cursor of this list", |text| Place::decode(text, &filter))?;
+        let after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &filter))?;
         Ok(Self { filter, limit, after })
-    }
-
-    /// The cursor of the page that begins behind `last`.
-    fn next(&self, last: &OrderSummary) -> String {
-        Place { placed_at: last.placed_at, order_id: last.order_ref.number() }.encode(&self.filter)
-    }
-}
-
-impl Place {
-    fn encode(self, filter: &Filter) -> String {
-        let text = serde_json::to_vec(&(self, filter)).expect("times, numbers and text are JSON");
-        BASE64_URL_SAFE_NO_PAD.encode(text)
-    }
-
-    fn decode(text: &str, filter: &Filter) -> Option<Self> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (place, of): (Self, Filter) = serde_json::from_slice(&bytes).ok()?;
-        (of == *filter).then_some(place)
     }
 }
 
@@ -139,11 +124,8 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Opti
     .into_iter()
     .map(OrderSummary::from)
     .collect::<Vec<_>>();
-    let more = i64::try_from(found.len()).is_ok_and(|n| n > page.limit);
-    if more {
-        found.pop();
-    }
-    let next = found.last().filter(|_| more).map(|last| page.next(last));
+    let place = |last: &OrderSummary| Place { placed_at: last.placed_at, order_id: last.order_ref.number() };
+    let next = paging::cut(&mut found, page.limit, place, &page.filter);
     Ok((found, next))
 }
 

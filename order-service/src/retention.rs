@@ -1,0 +1,131 @@
+//! Published messages older than the retention are removed, and the identities that nobody needs to
+//! know any more. Never a message that is unpublished or failed.
+//!
+//! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
+//! pass by. A page is small and its rows are nobody's concern, so nobody ever waits for it.
+
+use std::time::Duration;
+
+use shared::{health::Component, lifecycle::Shutdown};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::config;
+
+/// The key of the lock that makes it one instance at a time: "purge" in ASCII.
+const LOCK: i64 = 0x70_7572_6765;
+/// Ended identities stay known at least this long: a row that commits late is still found. Sessions
+/// have time-outs far below it.
+const KNOWN_FOR: Duration = Duration::from_hours(24);
+
+#[derive(Debug)]
+pub struct Retention {
+    pub pool: PgPool,
+    pub settings: config::Retention,
+}
+
+impl Retention {
+    /// Purges now and then until the drain begins.
+    ///
+    /// # Errors
+    /// None: what fails is tried again the next time.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        loop {
+            match self.purge(&shutdown).await {
+                Ok(removed) => {
+                    page.working();
+                    if removed > 0 {
+                        tracing::info!(removed, "purged published messages");
+                    }
+                }
+                Err(error) => {
+                    if page.waiting(&error) {
+                        tracing::warn!(error = %error, "cannot purge; trying again later");
+                    }
+                }
+            }
+            if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes what is due, page by page; how many messages it was.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn purge(&self, shutdown: &Shutdown) -> Result<u64, sqlx::Error> {
+        let before = OffsetDateTime::now_utc() - self.settings.published_messages;
+        let mut removed = 0;
+        while !shutdown.is_draining() {
+            match self.purge_page(before).await? {
+                0 => break,
+                page => removed += page,
+            }
+            // Leaves the disk to those who wait for it.
+            shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
+        }
+        self.forget_identities().await?;
+        Ok(removed)
+    }
+
+    /// 0 when nothing is due, or another instance is at it.
+    async fn purge_page(&self, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let mine = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, LOCK);
+        if !mine.fetch_one(&mut *transaction).await? {
+            return Ok(0);
+        }
+        // A reference begins with the time it was drawn at: the primary key leads to the old rows,
+        // of which all but a few may go, and never to the rest of the table.
+        let removed = sqlx::query!(
+            r#"
+            DELETE FROM outbox WHERE message_ref IN (
+                SELECT message_ref FROM outbox WHERE message_ref < $1 AND state = 'published' AND published_at < $2
+                ORDER BY message_ref LIMIT $3 FOR UPDATE SKIP LOCKED
+            )
+            "#,
+            first_reference_of(before),
+            before,
+            i64::from(self.settings.batch_size)
+        );
+        let removed = removed.execute(&mut *transaction).await?.rows_affected();
+        transaction.commit().await?;
+        Ok(removed)
+    }
+
+    async fn forget_identities(&self) -> Result<(), sqlx::Error> {
+        let before = OffsetDateTime::now_utc() - KNOWN_FOR;
+        sqlx::query!(
+            r#"
+            DELETE FROM instances i
+            WHERE instance_id <> 0 AND ended_at < $1
+                AND NOT EXISTS (SELECT FROM outbox o WHERE o.owner = i.instance_id AND o.state = 'unpublished')
+            "#,
+            before
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// The least reference that can be drawn at `moment`: its first 48 bits are the milliseconds.
+fn first_reference_of(moment: OffsetDateTime) -> Uuid {
+    let millis = u128::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Uuid::from_u128(millis << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_sort_by_the_moment_they_are_drawn_at() {
+        let before = OffsetDateTime::now_utc();
+        let drawn = Uuid::now_v7();
+        assert!(first_reference_of(before) <= drawn);
+        assert!(drawn < first_reference_of(OffsetDateTime::now_utc() + Duration::from_millis(2)));
+    }
+}
