@@ -86,6 +86,10 @@ impl Claimer {
             return Ok(None);
         };
         let owner = self.queue.owner();
+        if from == owner {
+            // Ended by another, and the session is about to find out.
+            return Ok(None);
+        }
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
         let claimed = outbox::claim(&self.pool, from, owner, after, limit).await;
         let claimed = claimed.and_then(|rows| {
