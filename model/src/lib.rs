@@ -12,7 +12,7 @@ pub use step::Action;
 
 /// Identities that a run may use up; states beyond are not explored.
 pub const IDENTITIES: u8 = 6;
-pub const PROCESSES: usize = 2;
+pub const PROCESSES: u8 = 2;
 
 /// A fault planted in the protocol, to show that the exploration finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub struct Row {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    pub processes: [Process; PROCESSES],
+    pub processes: [Process; PROCESSES as usize],
     pub rows: [Option<Row>; 2],
     /// Placements sent to the server and not yet carried out: who sent it and with which owner.
     pub placing: [Option<(u8, u8)>; 2],

@@ -3,7 +3,7 @@
 pub struct Set<B>(B);
 
 macro_rules! set_of_bits {
-    ($($bits:ty)*) => {$(
+    ($($bits:ty: $size:literal)*) => {$(
         impl Set<$bits> {
             pub const EMPTY: Self = Self(0);
 
@@ -28,9 +28,9 @@ macro_rules! set_of_bits {
             }
 
             pub fn iter(self) -> impl Iterator<Item = u8> {
-                (0..<$bits>::BITS as u8).filter(move |one| self.contains(*one))
+                (0..$size).filter(move |one| self.contains(*one))
             }
         }
     )*};
 }
-set_of_bits!(u8 u16);
+set_of_bits!(u8: 8 u16: 16);

@@ -99,7 +99,7 @@ impl Model for Protocol {
         let of_message = (0..self.messages)
             .flat_map(|m| [A::Commit(m, true), A::Commit(m, false), A::GhostArrives(m), A::GhostVanishes(m)]);
         actions.extend(of_message);
-        for p in 0..PROCESSES as u8 {
+        for p in 0..PROCESSES {
             let process = &state.processes[usize::from(p)];
             actions.extend([A::Settle(p), A::Expire(p), A::Resume(p), A::Replace(p), A::Start(p)]);
             actions.extend([A::Kill(p), A::Pause(p), A::Wake(p), A::LoseSession(p)]);
@@ -235,7 +235,7 @@ impl Protocol {
             A::Place(_, m, with_slot) => {
                 // Each message is one caller's, who sends it to one process.
                 let unplaced = next.rows[usize::from(m)].is_none() && next.placing[usize::from(m)].is_none();
-                (unplaced && usize::from(m) % PROCESSES == me).then_some(())?;
+                (unplaced && m % PROCESSES == p).then_some(())?;
                 next.placing[usize::from(m)] = Some((p, if with_slot { id } else { 0 }));
             }
             A::Claim(_, m, answered) => {

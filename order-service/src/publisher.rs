@@ -153,6 +153,7 @@ impl Publisher {
                 }
                 self.outage.goes_on();
             }
+            Verdict::Nowhere => {}
             Verdict::Fatal(error) => self.producers.rebuild(&error)?,
         }
         self.waiting.push(due.unwrap_or_else(Instant::now), message);

@@ -87,7 +87,6 @@ pub async fn is_reachable(pool: &PgPool) -> bool {
 }
 
 /// The pause between attempts at something that is out of reach.
-#[must_use]
 pub fn backoff() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(50))

@@ -153,7 +153,6 @@ struct Answer {
     components: BTreeMap<&'static str, Report>,
 }
 
-#[expect(clippy::unused_async, reason = "a handler is async")]
 async fn live(probes: Data<Probes>) -> HttpResponse {
     probes.answer(true)
 }
@@ -162,7 +161,6 @@ async fn ready(probes: Data<Probes>) -> HttpResponse {
     probes.answer(probes.is_ready().await)
 }
 
-#[expect(clippy::unused_async, reason = "a handler is async")]
 async fn startup(probes: Data<Probes>) -> HttpResponse {
     probes.answer(probes.is_started())
 }

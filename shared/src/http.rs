@@ -75,7 +75,6 @@ pub fn only(allow: &'static str) -> Route {
 ///
 /// # Errors
 /// Always.
-#[expect(clippy::unused_async, reason = "a handler is async")]
 pub async fn no_such_path() -> Result<HttpResponse, Problem> {
     Err(Problem::not_found())
 }

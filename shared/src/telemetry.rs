@@ -21,7 +21,6 @@ pub fn start(level: &str) {
 ///
 /// # Errors
 /// What it must be instead.
-#[expect(clippy::ptr_arg, reason = "a rule for a String setting")]
 pub fn check_level(level: &String) -> Result<(), String> {
     let parsed = EnvFilter::builder().parse(level);
     parsed.map(|_| ()).map_err(|_| "must be error, warn, info, debug or trace, or directives like RUST_LOG's".into())

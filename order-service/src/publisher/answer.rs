@@ -46,6 +46,8 @@ pub enum Verdict {
     Rejected(String),
     /// It is not the message's fault and is never counted.
     Outage(RDKafkaErrorCode),
+    /// Reported as delivered, but nowhere to be found.
+    Nowhere,
     /// The producer has failed for good; the next one may not.
     Fatal(String),
 }
@@ -77,6 +79,10 @@ impl Verdict {
 
 pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Place, Verdict> {
     match delivered {
+        // librdkafka's conclusion from the success of a later request, not the broker's word. A broker
+        // that knows nothing of this producer yet, as for a partition just made, takes the later request
+        // though it has refused the earlier one for the moment.
+        Ok(message) if message.offset() < 0 => Err(Verdict::Nowhere),
         Ok(message) => Ok(Place { partition: message.partition(), offset: message.offset() }),
         Err((error, _)) => Err(Verdict::of(error)),
     }

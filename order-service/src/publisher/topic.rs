@@ -1,6 +1,8 @@
 //! The topic is made on purpose, with the partitions configured, and never by a broker that sees
 //! its name for the first time.
 
+use std::{sync::Arc, time::Duration};
+
 use anyhow::Context;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -10,8 +12,11 @@ use shared::{health::Component, kafka, lifecycle::Shutdown};
 
 use crate::config::{self, Config};
 
+/// Short, because a stop waits for the thread that asks.
+const METADATA_WITHIN: Duration = Duration::from_secs(1);
+
 pub(super) struct Creation {
-    admin: AdminClient<kafka::Quiet>,
+    admin: Arc<AdminClient<kafka::Quiet>>,
     topic: config::Topic,
 }
 
@@ -24,7 +29,7 @@ impl std::fmt::Debug for Creation {
 impl Creation {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let admin = config.kafka.client(&[]).create_with_context(kafka::Quiet);
-        Ok(Self { admin: admin.context("librdkafka refuses the settings")?, topic: config.topic.clone() })
+        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic: config.topic.clone() })
     }
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
@@ -36,6 +41,12 @@ impl Creation {
             .request_timeout(Some(kafka::ANSWER_WITHIN))
             .operation_timeout(Some(kafka::ANSWER_WITHIN));
         for pause in shared::database::backoff() {
+            // Only the controller creates topics; what is there can be written to without it.
+            match shutdown.unless_draining(self.is_there()).await {
+                None => return,
+                Some(true) => return page.working(),
+                Some(false) => {}
+            }
             let answer = self.admin.create_topics([&wanted], &options);
             let Some(answer) = shutdown.unless_draining(answer).await else { return };
             match answer.as_deref() {
@@ -59,6 +70,14 @@ impl Creation {
                 return;
             }
         }
+    }
+
+    async fn is_there(&self) -> bool {
+        let (admin, name) = (Arc::clone(&self.admin), self.topic.name.clone());
+        let ask = move || admin.inner().fetch_metadata(Some(&name), METADATA_WITHIN);
+        let answer = tokio::task::spawn_blocking(ask).await;
+        let Ok(Ok(metadata)) = answer else { return false };
+        metadata.topics().iter().any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
     }
 }
 

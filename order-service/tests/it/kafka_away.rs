@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use rdkafka::{
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
+use serde_json::json;
+use testing::{Kafka, wait_until};
+
+use crate::world::{World, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_or_crashes_under_load_costs_no_message_and_counts_against_none() {
+    let mut kafka = Kafka::start().await;
+    let world = World::with_kafka(&kafka).await;
+    // The first rejection would fail a message.
+    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    let client = world.client(&service);
+    client
+        .load_during(8, async {
+            client.load(200, 4).await;
+            kafka.stop().await;
+            client.load(500, 4).await;
+            kafka.start_again().await;
+            client.load(500, 4).await;
+            kafka.crash().await;
+            client.load(500, 4).await;
+            kafka.start_again().await;
+            client.load(200, 4).await;
+        })
+        .await;
+    assert_eq!(world.history.others(), [].into(), "every order is accepted");
+    world.at_rest(seconds(30)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_thousand_orders_placed_without_a_broker_are_all_announced_once_it_is_there() {
+    let mut kafka = Kafka::absent().await;
+    let world = World::with_kafka(&kafka).await;
+    let service = world.setup().set("publisher.queue_capacity", 1000).start().await;
+    let client = world.client(&service);
+
+    client.load(10_000, 64).await;
+    let (early, _) = service.memory();
+    client.load(40_000, 64).await;
+    let (late, most) = service.memory();
+    let megabytes = [early, late, most].map(|bytes| bytes >> 20);
+    assert!(late < early + (8 << 20) && most < 64 << 20, "{megabytes:?} MB after 10,000 orders, 50,000, and at most");
+    assert_eq!(world.history.acknowledged().len(), 50_000, "{:?}", world.history.others());
+    assert_eq!(world.count("published").await, 0);
+    assert_eq!(service.probe("ready").await, Some(200));
+
+    kafka.start_again().await;
+    world.at_rest(seconds(90)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_missing_and_may_not_be_made_is_waited_for() {
+    let world = World::new().await;
+    // More replicas than there are brokers: the broker refuses to create the topic.
+    let service = world.setup().set("kafka.replication", 2).set("publisher.max_failures", 1).start().await;
+    let client = world.client(&service);
+    client.load(50, 4).await;
+    wait_until("the publisher says what it waits for", seconds(20), async || {
+        service.health().await["components"]["publisher"]["state"] == json!("waiting")
+    })
+    .await;
+    world.topic.create(3, &[]).await;
+    world.at_rest(seconds(20)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_topic_deleted_while_it_runs_counts_against_no_message() {
+    let world = World::new().await;
+    let setup = world.setup().set("kafka.partitions", 2).set("publisher.max_failures", 1);
+    // A topic that is not there is waited for inside librdkafka first, for 30 s.
+    let service = setup.set("kafka.properties.topic.metadata.propagation.max.ms", 500).start().await;
+    wait_until("the topic is made", seconds(10), async || service.has_logged("created the topic")).await;
+    world.topic.delete().await;
+    let client = world.client(&service);
+    client.load(50, 4).await;
+    wait_until("the publisher waits", seconds(20), async || {
+        service.health().await["components"]["publisher"]["state"] == json!("waiting")
+    })
+    .await;
+    assert_eq!(world.count("unpublished").await, 50);
+    world.topic.create(3, &[]).await;
+    world.at_rest(seconds(30)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_the_service_counts_against_no_message() {
+    let cluster = MockCluster::new(1).unwrap();
+    let world = World::with_brokers(cluster.bootstrap_servers()).await;
+    cluster.create_topic(&world.topic.name, 1, 1).unwrap();
+    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
+    world.client(&service).load(20, 1).await;
+    world.at_rest(seconds(30)).await;
+    assert!(service.has_logged("kafka takes nothing"));
+    world.judge().await;
+}
+
+/// librdkafka reports a request that was refused for the moment as delivered, without an offset, when
+/// the broker took the one behind it: right with a broker that counts the producer's requests, but
+/// a partition that has just been made has nothing to count from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_said_to_be_delivered_without_an_offset_is_sent_again() {
+    let cluster = MockCluster::new(1).unwrap();
+    let world = World::with_brokers(cluster.bootstrap_servers()).await;
+    cluster.create_topic(&world.topic.name, 1, 1).unwrap();
+    let service = world.setup().set("publisher.linger", "1ms").start().await;
+    let client = world.client(&service);
+    client.place_one().await;
+    world.at_rest(seconds(10)).await;
+
+    // The first of several requests under way is refused; the mock takes those behind it.
+    cluster.broker_round_trip_time(1, Duration::from_millis(400)).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART]);
+    client.load(20, 1).await;
+    world.at_rest(seconds(20)).await;
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    world.judge().await;
+}

@@ -1,0 +1,118 @@
+//! The database has done what it was asked, and the answer is lost.
+
+use serde_json::json;
+use testing::{Proxy, order_body, wait_until};
+
+use crate::world::{World, seconds};
+
+/// Only the rows of messages hold it: what a placement and a claim answer.
+const A_MESSAGE: &str = "\"ORDER_CREATED\"";
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_on_the_way_gives_one_order_and_one_message() {
+    let world = World::new().await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let service = world.setup().set("database.url", world.database.url_through(proxy.port())).start().await;
+    let client = world.client(&service);
+    for concurrency in [1, 1, 1, 8, 8, 32] {
+        proxy.swallow_answer_with(A_MESSAGE);
+        client.load(concurrency, usize::try_from(concurrency).unwrap()).await;
+        assert!(proxy.has_swallowed());
+    }
+    assert_eq!(world.history.others(), [].into(), "every caller gets an answer, the answer 201");
+    assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 51);
+    world.at_rest(seconds(10)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_placement_reported_as_lost_is_not_repeated_as_a_second_order() {
+    let world = World::new().await;
+    let service = world.setup().failpoint("placement::answer_lost", "30%return").start().await;
+    let client = world.client(&service);
+    client.load(300, 8).await;
+    world.at_rest(seconds(10)).await;
+    // Some may be lost too often for a caller to wait.
+    assert!(world.history.others().keys().all(|status| status == "503"), "{:?}", world.history.others());
+    assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 300, "every one is placed in the end");
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_on_the_way_leaves_no_message_behind_and_sends_none_twice() {
+    let world = World::new().await;
+    world.left_behind(500, 900).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    proxy.swallow_answer_with(A_MESSAGE);
+    let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
+    let service = setup.set("claim.page_size", 100).start().await;
+    let client = world.client(&service);
+    // Nothing else answers with messages yet.
+    wait_until("the answer to the first claim is lost", seconds(10), async || proxy.has_swallowed()).await;
+    client.load(200, 4).await;
+    world.at_rest(seconds(10)).await;
+    assert!(service.has_logged("the outcome of a claim is unknown"));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn an_instance_goes_on_after_claims_reported_as_lost_in_the_middle_of_load() {
+    let world = World::new().await;
+    // Overflows all the time: it claims all the time.
+    let setup = world.setup().set("publisher.queue_capacity", 50);
+    let service = setup.failpoint("claim::answer_lost", "30%10*return").start().await;
+    let client = world.client(&service);
+    client.load(3000, 32).await;
+    world.at_rest(seconds(20)).await;
+    assert!(service.has_logged("the outcome of a claim is unknown"));
+    assert_eq!(world.history.others(), [].into());
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn messages_in_memory_when_the_identity_is_replaced_are_sent_once_all_the_same() {
+    let world = World::new().await;
+    // They wait in a batch that fills, while their rows are claimed again under the new identity.
+    let setup = world.setup().set("publisher.linger", "2s").failpoint("claim::answer_lost", "1*return");
+    let service = setup.start().await;
+    let client = world.client(&service);
+    client.load(50, 8).await;
+    world.left_behind(1, 0).await;
+    wait_until("the identity is replaced", seconds(2), async || service.has_logged("took a new identity")).await;
+    world.at_rest(seconds(15)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn an_order_the_database_refuses_takes_none_of_its_neighbours_with_it() {
+    let world = World::new().await;
+    world.database.execute("ALTER TABLE orders ADD CONSTRAINT no_bad_ones CHECK (customer_ref NOT LIKE 'bad%')").await;
+    let service = world.setup().set("placement.tasks", 1).start().await;
+    let client = world.client(&service);
+
+    // Placement waits for a lock, so that the others wait in the line and become one batch.
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let let_go = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        wait_until("a placement waits", seconds(2), async || world.database.number(waiting).await > 0).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        lock.rollback().await.unwrap();
+    };
+    let bad = async {
+        let (one, other) = (order_body("bad 1"), order_body("bad 2"));
+        tokio::join!(client.post("/orders", &one), client.post("/orders", &other))
+    };
+    let ((), (one, other), ()) = tokio::join!(client.load(40, 40), bad, let_go);
+    for answer in [one.unwrap(), other.unwrap()] {
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.body["status"], json!(500));
+        assert!(!answer.body.to_string().contains("no_bad_ones"), "no internal text: {}", answer.body);
+    }
+    assert_eq!(world.history.others(), [].into(), "every neighbour is placed");
+    world.at_rest(seconds(10)).await;
+    world.judge().await;
+}

@@ -1,0 +1,57 @@
+use std::time::Instant;
+
+use crate::world::{World, seconds};
+
+const MEGABYTE: u64 = 1024 * 1024;
+
+#[tokio::test]
+async fn what_a_dead_process_left_unpublished_is_published_once_at_the_next_start() {
+    let world = World::new().await;
+    // Of two processes that are gone without a word, and of nobody.
+    world.left_behind(700, 900).await;
+    world.left_behind(1300, 901).await;
+    world.left_behind(500, 0).await;
+    let service = world.setup().set("claim.page_size", 300).start().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn new_orders_are_accepted_while_a_backlog_of_50_000_is_published_in_bounded_memory() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 2000);
+    let service = setup.start().await;
+    world.client(&service).load(2000, 16).await;
+    world.at_rest(seconds(20)).await;
+    let (_, without_backlog) = service.memory();
+    service.kill().await;
+
+    world.left_behind(50_000, 900).await;
+    let service = setup.start().await;
+    let client = world.client(&service);
+    let begun = Instant::now();
+    client.place_one().await;
+    assert!(begun.elapsed() < seconds(1), "took {:?}", begun.elapsed());
+    assert!(world.count("unpublished").await > 0, "the backlog was gone before the test began");
+    world.at_rest(seconds(60)).await;
+    let (_, with_backlog) = service.memory();
+    assert!(with_backlog < 64 * MEGABYTE, "{with_backlog} bytes");
+    assert!(
+        with_backlog < without_backlog + 12 * MEGABYTE,
+        "{with_backlog} bytes, {without_backlog} without a backlog"
+    );
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn an_order_that_found_no_room_is_published_as_soon_as_there_is_some() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 4);
+    let service = setup.start().await;
+    let client = world.client(&service);
+    client.load(2000, 32).await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(world.history.others(), [].into());
+    world.judge().await;
+}

@@ -1,0 +1,100 @@
+use testing::{Setup, binary};
+
+const URL: &str = "postgres://clerk:hunter2@db.example:5432/orders?password=hunter3";
+
+fn bare() -> Setup {
+    Setup::bare(binary("order-service"))
+}
+
+async fn refused(setup: &Setup, command: &str) -> Vec<String> {
+    let done = setup.run(&[command]).await;
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{told}");
+    told.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
+    let setup = bare()
+        .set("database.url", "not a url")
+        .set("database.max_connections", 0)
+        .set("http.bind", "8080")
+        .set("kafka.partitions", "many")
+        .set("publisher.linger", "5")
+        .set("publisher.backoff_initial", "1m")
+        .set("publisher.max_failures", 0)
+        .set("log.level", "=loud=")
+        .set("shutdown.grace", "-1s")
+        .set("publisher.colour", "red");
+    for command in ["config", "serve", "migrate"] {
+        let mut told = refused(&setup, command).await;
+        told.sort_unstable();
+        let keys: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+        let expected = [
+            "auth.mode",
+            "database.max_connections",
+            "database.url",
+            "http.bind",
+            "kafka.partitions",
+            "log.level",
+            "publisher.backoff_initial",
+            "publisher.colour",
+            "publisher.linger",
+            "publisher.max_failures",
+            "shutdown.grace",
+        ];
+        assert_eq!(keys, expected, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn authentication_must_be_switched_off_by_name_and_the_database_named() {
+    let told = refused(&bare(), "serve").await.join("\n");
+    assert!(told.contains("auth.mode: ") && told.contains("database.url: "), "{told}");
+    let told = refused(&bare().set("database.url", URL).set("auth.mode", "jwt"), "serve").await;
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn the_settings_are_shown_without_their_secrets() {
+    let setup = bare()
+        .set("database.url", URL)
+        .set("auth.mode", "disabled")
+        .set("kafka.properties.sasl.password", "hunter4")
+        .set("kafka.properties.security.protocol", "SASL_SSL");
+    let done = setup.run(&["config"]).await;
+    let shown = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(0));
+    assert!(
+        shown.contains("db.example:5432/orders") && shown.contains("SASL_SSL") && shown.contains("max_failures = 10"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter") && !shown.contains("clerk"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("settings.toml");
+    std::fs::write(&file, "[publisher]\nlinger = \"7ms\"\nmax_failures = 3\n[auth]\nmode = \"disabled\"\n").unwrap();
+    let setup = bare().set("database.url", URL).set("publisher.max_failures", 4);
+    let done = setup.run(&["--config", file.to_str().unwrap(), "config"]).await;
+    let shown = String::from_utf8(done.stdout).unwrap();
+    assert!(shown.contains("linger = \"7ms\"") && shown.contains("max_failures = 4"), "{shown}");
+
+    std::fs::write(&file, "[publisher\nlinger = \"hunter2\"\n").unwrap();
+    let done = setup.run(&["--config", file.to_str().unwrap(), "config"]).await;
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(told.contains("line 1") && !told.contains("hunter"), "{told}");
+}
+
+#[tokio::test]
+async fn an_unknown_argument_is_2_as_well_and_the_version_is_told() {
+    for arguments in [&["frobnicate"][..], &["--frobnicate"], &["config", "extra"]] {
+        assert_eq!(bare().run(arguments).await.status.code(), Some(2), "{arguments:?}");
+    }
+    let done = bare().run(&["--version"]).await;
+    assert_eq!(done.status.code(), Some(0));
+    assert!(String::from_utf8(done.stdout).unwrap().starts_with("order-service "));
+}

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use testing::{Kafka, wait_until};
+
+use crate::world::{World, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_fails_no_request_during_the_delay_and_loses_and_doubles_nothing() {
+    let world = World::new().await;
+    let mut service = world.setup().set("shutdown.readiness_delay", "3s").start().await;
+    let client = world.client(&service);
+    client
+        .load_during(16, async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            service.terminate();
+            wait_until("it is not ready", Duration::from_millis(500), async || {
+                service.probe("ready").await == Some(503)
+            })
+            .await;
+            // Load balancers go on for most of the delay.
+            tokio::time::sleep(seconds(2)).await;
+        })
+        .await;
+    assert_eq!(world.history.others(), [].into());
+    assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    // Nobody cleans up afterwards: what was accepted is announced before the process ends.
+    assert_eq!(world.count("unpublished").await, 0);
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_again_and_again_under_load_it_ends_with_0_and_announces_each_order_once() {
+    let world = World::new().await;
+    for _ in 0..4 {
+        let mut service = world.setup().set("publisher.queue_capacity", 100).start().await;
+        let client = world.client(&service);
+        let code = client
+            .load_during(16, async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                service.terminate();
+                service.ended(seconds(15)).await.code()
+            })
+            .await;
+        assert_eq!(code, Some(0));
+    }
+    let service = world.setup().start().await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let world = World::new().await;
+    let mut service = world.setup().set("shutdown.readiness_delay", "1h").start().await;
+    service.terminate();
+    wait_until("it is stopping", seconds(5), async || service.has_logged("stopping")).await;
+    service.terminate();
+    assert_eq!(service.ended(seconds(2)).await.code(), Some(4));
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn stopped_without_a_broker_it_ends_with_4_and_the_next_process_sends_everything_once() {
+    let mut kafka = Kafka::absent().await;
+    let world = World::with_kafka(&kafka).await;
+    let mut service = world.setup().set("shutdown.grace", "2s").start().await;
+    world.client(&service).load(30, 4).await;
+    service.terminate();
+    assert_eq!(service.ended(seconds(6)).await.code(), Some(4));
+    assert_eq!(world.count("unpublished").await, 30);
+
+    kafka.start_again().await;
+    let service = world.setup().start().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

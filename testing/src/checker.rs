@@ -1,0 +1,184 @@
+//! Judges from outside, by SQL, a dump of the topic and the clients' own history, whether what the
+//! system promises holds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{History, Received, Topic};
+
+/// A row of the outbox.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct OutboxRow {
+    pub message_ref: Uuid,
+    pub order_id: i64,
+    pub state: String,
+    pub failures: i32,
+    pub last_error: Option<String>,
+    pub key: String,
+    pub value: String,
+    pub headers: Vec<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+}
+
+/// What a test has to find at its end, when everything is at rest. By default that is: nothing
+/// unpublished, nothing failed, no failure counted, nothing twice.
+#[derive(Debug)]
+pub struct Checker {
+    pool: PgPool,
+    topic: Topic,
+    history: History,
+    duplicates: bool,
+    unpublished: bool,
+    failures: bool,
+    failed: BTreeSet<Uuid>,
+}
+
+impl Checker {
+    #[must_use]
+    pub fn new(pool: &PgPool, topic: &Topic, history: &History) -> Self {
+        let (pool, topic, history) = (pool.clone(), topic.clone(), history.clone());
+        Self { pool, topic, history, duplicates: false, unpublished: false, failures: false, failed: BTreeSet::new() }
+    }
+
+    /// Messages may be on the topic more than once, byte-identical.
+    #[must_use]
+    pub fn duplicates_allowed(self) -> Self {
+        Self { duplicates: true, ..self }
+    }
+
+    /// Messages may be left unpublished.
+    #[must_use]
+    pub fn unpublished_allowed(self) -> Self {
+        Self { unpublished: true, ..self }
+    }
+
+    /// Messages may have been refused before they were published.
+    #[must_use]
+    pub fn failures_allowed(self) -> Self {
+        Self { failures: true, ..self }
+    }
+
+    /// Exactly these were made to fail.
+    #[must_use]
+    pub fn failed(self, failed: impl IntoIterator<Item = Uuid>) -> Self {
+        Self { failed: failed.into_iter().collect(), ..self }
+    }
+
+    /// # Panics
+    /// Something that is promised does not hold. Tells everything that does not.
+    pub async fn judge(self) {
+        let rows = outbox(&self.pool).await;
+        let on_topic = self.topic.dump().await;
+        let mut wrong = Vec::new();
+        self.judge_orders(&mut wrong).await;
+        self.judge_outbox(&rows, &mut wrong);
+        self.judge_topic(&rows, &on_topic, &mut wrong);
+        let count = wrong.len();
+        wrong.truncate(20);
+        assert!(
+            wrong.is_empty(),
+            "{count} promises broken, {} rows, {} messages:\n{}",
+            rows.len(),
+            on_topic.len(),
+            wrong.join("\n")
+        );
+    }
+
+    /// I1, I2, I3.
+    async fn judge_orders(&self, wrong: &mut Vec<String>) {
+        let orders: Vec<(String, String)> =
+            sqlx::query_as("SELECT order_ref(order_id), customer_ref FROM orders").fetch_all(&self.pool).await.unwrap();
+        let placed: BTreeMap<_, _> = orders.iter().map(|(order, customer)| (order, customer)).collect();
+        for (order, customer) in &self.history.acknowledged() {
+            if placed.get(order) != Some(&customer) {
+                wrong.push(format!("I1: {order} of {customer} was answered 201 and is {:?}", placed.get(order)));
+            }
+        }
+        let asked = self.history.asked();
+        let mut customers = BTreeSet::new();
+        for (order, customer) in &orders {
+            if !asked.contains(customer) {
+                wrong.push(format!("I2: nobody asked for {order} of {customer}"));
+            }
+            if !customers.insert(customer) {
+                wrong.push(format!("I2: {order} of {customer} was placed twice"));
+            }
+        }
+        let torn: Vec<(Option<i64>, Option<i64>)> = sqlx::query_as(
+            r"
+            SELECT o.order_id, m.order_id
+            FROM (SELECT order_id, number_of_items, count(i.order_id) AS lines
+                FROM orders LEFT JOIN order_items i USING (order_id) GROUP BY order_id) o
+            FULL JOIN outbox m USING (order_id)
+            WHERE o.order_id IS NULL OR m.order_id IS NULL OR o.lines <> o.number_of_items
+            ",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        wrong.extend(torn.iter().map(|(order, message)| format!("I3: order {order:?}, message of {message:?}")));
+    }
+
+    /// I5.
+    fn judge_outbox(&self, rows: &[OutboxRow], wrong: &mut Vec<String>) {
+        for row in rows {
+            let expected = match row.state.as_str() {
+                "unpublished" => self.unpublished,
+                "failed" => self.failed.contains(&row.message_ref),
+                _ => !self.failed.contains(&row.message_ref),
+            };
+            if !expected {
+                wrong.push(format!("I5: {} of order {} is {}", row.message_ref, row.order_id, row.state));
+            }
+            if row.failures != 0 && !self.failures && !self.failed.contains(&row.message_ref) {
+                wrong.push(format!("{} was given {} failures: {:?}", row.message_ref, row.failures, row.last_error));
+            }
+        }
+    }
+
+    /// I4, and nothing twice.
+    fn judge_topic(&self, rows: &[OutboxRow], on_topic: &[Received], wrong: &mut Vec<String>) {
+        let by_ref: HashMap<_, _> = rows.iter().map(|row| (row.message_ref.to_string(), row)).collect();
+        let mut places: HashMap<String, Vec<(i32, i64)>> = HashMap::new();
+        for message in on_topic {
+            let id = message.header("ce_id");
+            match by_ref.get(&id) {
+                Some(row) if !is_of(message, row) => {
+                    wrong.push(format!("I4: other bytes than its row has: {message:?}, {row:?}"))
+                }
+                Some(_) => places.entry(id).or_default().push((message.partition, message.offset)),
+                None => wrong.push(format!("I4: without a row: {message:?}")),
+            }
+        }
+        for (id, row) in &by_ref {
+            let places = places.remove(id).unwrap_or_default();
+            let marked = row.partition.zip(row.offset);
+            if row.state == "published" && !marked.is_some_and(|place| places.contains(&place)) {
+                wrong.push(format!("I4: {id} is marked as published at {marked:?} and is at {places:?}"));
+            }
+            if places.len() > 1 && !self.duplicates {
+                wrong.push(format!("twice: {id} is at {places:?}"));
+            }
+        }
+    }
+}
+
+/// Every row, in the order of their references.
+pub(crate) async fn outbox(pool: &PgPool) -> Vec<OutboxRow> {
+    sqlx::query_as(
+        r#"SELECT message_ref, order_id, state, failures, last_error, key, value, headers, partition, "offset" FROM outbox ORDER BY 1"#,
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+fn is_of(message: &Received, row: &OutboxRow) -> bool {
+    let headers = row.headers.chunks_exact(2).map(|pair| (pair[0].as_str(), Some(pair[1].as_bytes())));
+    message.key.as_deref() == Some(row.key.as_bytes())
+        && message.value.as_deref() == Some(row.value.as_bytes())
+        && message.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).eq(headers)
+}

@@ -1,0 +1,98 @@
+use std::time::Duration;
+
+use sqlx::{Connection, Executor, PgConnection, PgPool, migrate::Migrator, postgres::PgPoolOptions};
+use uuid::Uuid;
+
+use crate::{Postgres, stack};
+
+/// A database of a test's own, gone when the test is.
+#[derive(Debug)]
+pub struct Database {
+    server: String,
+    name: String,
+    /// Of the test itself; the service has its own.
+    pub pool: PgPool,
+    drop_it: bool,
+}
+
+impl Database {
+    /// On the stack's server, with the schema of `migrations`.
+    pub async fn new(migrations: &Migrator) -> Self {
+        let database = Self::empty().await;
+        migrations.run(&database.pool).await.unwrap();
+        database
+    }
+
+    /// On the stack's server, without a schema.
+    pub async fn empty() -> Self {
+        Self::create(stack("POSTGRES_URL"), true).await
+    }
+
+    /// On a server of the test's own, with the schema of `migrations`. It goes with the server.
+    pub async fn on(server: &Postgres, migrations: &Migrator) -> Self {
+        let database = Self::create(server.url(), false).await;
+        migrations.run(&database.pool).await.unwrap();
+        database
+    }
+
+    async fn create(server: String, drop_it: bool) -> Self {
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.expect("Postgres is there");
+        admin.execute(format!("CREATE DATABASE {name}").as_str()).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
+        let pool = pool.connect_lazy(&format!("{server}/{name}")).unwrap();
+        Self { server, name, pool, drop_it }
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}/{}", self.server, self.name)
+    }
+
+    /// Of the server: `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.server.rsplit(['@', '/']).next().expect("a split has a part")
+    }
+
+    /// The same database through a proxy that listens on `port`.
+    #[must_use]
+    pub fn url_through(&self, port: u16) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// # Panics
+    /// Postgres refuses it.
+    pub async fn execute(&self, sql: &str) -> u64 {
+        self.pool.execute(sqlx::raw_sql(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected()
+    }
+
+    /// The one number that a query answers.
+    ///
+    /// # Panics
+    /// It does not.
+    pub async fn number(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if !self.drop_it {
+            return;
+        }
+        let (server, statement) = (self.server.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        let drop_database = async move {
+            let mut admin = PgConnection::connect(&format!("{server}/postgres")).await?;
+            admin.execute(statement.as_str()).await
+        };
+        // A thread: the test's runtime cannot be waited for from inside it.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), drop_database).await })
+        });
+        if !matches!(dropped.join(), Ok(Ok(Ok(_)))) && !std::thread::panicking() {
+            panic!("the test's database could not be dropped");
+        }
+    }
+}

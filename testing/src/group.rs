@@ -1,0 +1,75 @@
+//! What only tests of consumers ask of a topic: a stream of messages, its ends, its groups.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewPartitions},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    Received, Topic,
+    topic::{client, producer, send},
+};
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+impl Topic {
+    /// Writes what `make` makes, 50 at a time, as long as `work` takes; while the broker is away it
+    /// waits. Answers with how many were written.
+    pub async fn produce_during<T>(&self, make: impl Fn() -> Received, work: impl Future<Output = T>) -> (u64, T) {
+        let go_on = AtomicBool::new(true);
+        let writing = async {
+            let producer = producer(&self.brokers);
+            let mut written = 0;
+            while go_on.load(Ordering::Relaxed) {
+                let some: Vec<_> = std::iter::repeat_with(&make).take(50).collect();
+                send(&producer, &self.name, &some).await;
+                written += 50;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            written
+        };
+        let working = async {
+            let done = work.await;
+            go_on.store(false, Ordering::Relaxed);
+            done
+        };
+        tokio::join!(writing, working)
+    }
+
+    /// What the next message of each partition will have as its offset. Empty where there is no
+    /// topic.
+    pub async fn ends(&self) -> Vec<i64> {
+        let topic = self.clone();
+        let ask = move || {
+            let consumer: BaseConsumer = client(&topic.brokers).create().unwrap();
+            let metadata = consumer.fetch_metadata(Some(&topic.name), WITHIN).unwrap();
+            let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().map(|one| one.id()).collect();
+            partitions.sort_unstable();
+            let end = |partition| consumer.fetch_watermarks(&topic.name, partition, WITHIN).unwrap().1;
+            partitions.into_iter().map(end).collect()
+        };
+        spawn_blocking(ask).await.unwrap()
+    }
+
+    /// Makes the topic have `count` partitions.
+    pub async fn grow_to(&self, count: usize) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.brokers).create().unwrap();
+        let wanted = NewPartitions::new(&self.name, count);
+        let done = admin.create_partitions([&wanted], &AdminOptions::new()).await.unwrap();
+        done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// Deletes a consumer group, which has no members any more, with all its offsets.
+    pub async fn forget(&self, group: &str) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.brokers).create().unwrap();
+        let done = admin.delete_groups(&[group], &AdminOptions::new()).await.unwrap();
+        done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+}

@@ -1,0 +1,221 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, header::HeaderMap};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// What the clients of a test asked for and were told. Every order has a customer of its own, so
+/// that an order nobody asked for, or one placed twice, shows.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<Book>>);
+
+#[derive(Clone, Debug, Default)]
+struct Book {
+    asked: BTreeSet<String>,
+    acknowledged: BTreeMap<String, String>,
+    others: BTreeMap<String, u64>,
+    slowest: Duration,
+}
+
+impl History {
+    /// The customers whose order was sent, whatever came of it.
+    #[must_use]
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.book().asked.clone()
+    }
+
+    /// Every order answered 201: its reference and its customer.
+    #[must_use]
+    pub fn acknowledged(&self) -> BTreeMap<String, String> {
+        self.book().acknowledged.clone()
+    }
+
+    /// How many orders were answered otherwise: by status, or by the kind of the failure.
+    #[must_use]
+    pub fn others(&self) -> BTreeMap<String, u64> {
+        self.book().others.clone()
+    }
+
+    /// The longest that an answer took since this was last asked.
+    pub fn take_slowest(&self) -> Duration {
+        std::mem::take(&mut self.book().slowest)
+    }
+
+    /// An order that is there without having been asked for over HTTP.
+    pub fn add(&self, order_ref: &str, customer_ref: &str) {
+        let mut book = self.book();
+        book.asked.insert(customer_ref.to_owned());
+        book.acknowledged.insert(order_ref.to_owned(), customer_ref.to_owned());
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Null where the body is no JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Of a list: the path of the next page.
+    #[must_use]
+    pub fn next(&self) -> Option<&str> {
+        self.header("link").strip_prefix('<')?.strip_suffix(">; rel=\"next\"")
+    }
+}
+
+/// A caller of order-service; clones share connections and history.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    api: String,
+    history: History,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(api: impl Into<String>, history: &History) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { http, api: api.into(), history: history.clone() }
+    }
+
+    /// Places an order of a new customer and keeps in mind what became of it.
+    pub async fn place(&self) -> Result<Answer, reqwest::Error> {
+        let customer = format!("C-{}", Uuid::now_v7().simple());
+        self.history.book().asked.insert(customer.clone());
+        let begun = Instant::now();
+        let answer = self.post("/orders", &order_body(&customer)).await;
+        let mut book = self.history.book();
+        book.slowest = book.slowest.max(begun.elapsed());
+        match &answer {
+            Ok(answer) if answer.status == 201 => {
+                let order_ref = answer.body["orderRef"].as_str().unwrap().to_owned();
+                let before = book.acknowledged.insert(order_ref, customer);
+                assert_eq!(before, None, "one reference for two orders");
+            }
+            Ok(answer) => *book.others.entry(answer.status.to_string()).or_default() += 1,
+            Err(error) if error.is_timeout() => *book.others.entry("no answer".into()).or_default() += 1,
+            Err(error) => *book.others.entry(root_cause(error)).or_default() += 1,
+        }
+        drop(book);
+        answer
+    }
+
+    /// # Panics
+    /// It is not placed.
+    pub async fn place_one(&self) -> String {
+        let answer = self.place().await.unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["orderRef"].as_str().unwrap().to_owned()
+    }
+
+    /// Places `count` orders, `concurrency` at a time.
+    pub async fn load(&self, count: u64, concurrency: usize) {
+        let left = Arc::new(AtomicU64::new(count));
+        let mut callers = JoinSet::new();
+        for _ in 0..concurrency {
+            let (client, left) = (self.clone(), Arc::clone(&left));
+            callers.spawn(async move {
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    drop(client.place().await);
+                }
+            });
+        }
+        callers.join_all().await;
+    }
+
+    /// Places orders, `concurrency` at a time, as long as `work` takes.
+    pub async fn load_during<T>(&self, concurrency: usize, work: impl Future<Output = T>) -> T {
+        let mut callers = JoinSet::new();
+        let go_on = Arc::new(AtomicBool::new(true));
+        for _ in 0..concurrency {
+            let (client, go_on) = (self.clone(), Arc::clone(&go_on));
+            callers.spawn(async move {
+                while go_on.load(Ordering::Relaxed) {
+                    if client.place().await.map_or(true, |answer| answer.status != 201) {
+                        // Nobody asks again at once.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            });
+        }
+        let done = work.await;
+        go_on.store(false, Ordering::Relaxed);
+        callers.join_all().await;
+        done
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        let body = serde_json::to_vec(body).unwrap();
+        self.ask(Method::POST, path, &[("content-type", "application/json")], body).await
+    }
+
+    /// # Panics
+    /// There is no answer.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], Vec::new()).await.unwrap()
+    }
+
+    /// Any request.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, reqwest::Error> {
+        let mut request = self.http.request(method, format!("{}{path}", self.api)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+        Ok(Answer { status, headers, body })
+    }
+
+    /// A list from `path` through all its pages.
+    pub async fn list(&self, path: &str) -> Vec<Value> {
+        let mut found = Vec::new();
+        let mut next = Some(path.to_owned());
+        while let Some(path) = next {
+            let page = self.get(&path).await;
+            assert_eq!(page.status, 200, "{page:?}");
+            found.extend_from_slice(page.body.as_array().unwrap());
+            next = page.next().map(str::to_owned);
+        }
+        found
+    }
+}
+
+/// The body of an order with two lines.
+#[must_use]
+pub fn order_body(customer_ref: &str) -> Value {
+    json!({"customerRef": customer_ref, "orderItems": [
+        {"productId": Uuid::now_v7(), "quantity": 2},
+        {"productId": Uuid::now_v7(), "quantity": 1},
+    ]})
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root_cause)
+}

@@ -1,0 +1,58 @@
+//! What the tests of both services stand on: a database and a topic per test on the servers of
+//! `dev/with-stack`, servers of a test's own that it may stop, the real binaries, a proxy that
+//! breaks connections, and a checker that judges from outside.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+mod checker;
+mod database;
+mod group;
+mod history;
+mod kafka;
+mod messages;
+mod postgres;
+mod proxy;
+mod recount;
+mod schema;
+mod server;
+mod service;
+mod topic;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+pub use checker::{Checker, OutboxRow};
+pub use database::Database;
+pub use history::{Answer, Client, History, order_body};
+pub use kafka::Kafka;
+pub use messages::announcement;
+pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use recount::Recount;
+pub use schema::{describe, up_down_up};
+pub use service::{Service, Setup, binary};
+pub use topic::{Received, Topic};
+
+/// Polls `condition` until it holds.
+///
+/// # Panics
+/// It does not within `limit`.
+pub async fn wait_until(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition().await {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The address of a server that `dev/with-stack` started.
+fn stack(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: the tests need the stack, run make test"))
+}
+
+fn root() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("the crate is a member of the workspace").to_owned()
+}

@@ -1,0 +1,72 @@
+use std::{fs, time::Duration};
+
+use rustix::process::Signal;
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    server::{Server, signal},
+    wait_until,
+};
+
+/// A Postgres of a test's own, which it may stop and crash.
+#[derive(Debug)]
+pub struct Postgres(Server);
+
+impl Postgres {
+    pub async fn start() -> Self {
+        let mut postgres = Self(Server::stopped("postgres").await);
+        postgres.start_again().await;
+        postgres
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}", self.0.port)
+    }
+
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.0.port)
+    }
+
+    /// Ends every session and the server, in order.
+    pub async fn stop(&mut self) {
+        self.0.stop(Signal::INT).await;
+    }
+
+    /// Kill -9 of the postmaster and of its backends, which would live on in process groups of
+    /// their own.
+    pub async fn crash(&mut self) {
+        self.0.kill().await;
+        let data = self.0.data();
+        wait_until("every backend is gone", Duration::from_secs(10), async || {
+            let left = processes_in(&data);
+            left.iter().for_each(|pid| signal(Some(*pid), Signal::KILL));
+            left.is_empty()
+        })
+        .await;
+    }
+
+    pub async fn start_again(&mut self) {
+        self.0.start();
+        self.answers().await;
+    }
+
+    async fn answers(&self) {
+        let url = format!("{}/postgres", self.url());
+        wait_until("Postgres answers", Duration::from_secs(60), async || PgConnection::connect(&url).await.is_ok())
+            .await;
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        processes_in(&self.0.data()).iter().for_each(|pid| signal(Some(*pid), Signal::KILL));
+    }
+}
+
+fn processes_in(folder: &std::path::Path) -> Vec<u32> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)).collect()
+}

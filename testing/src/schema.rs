@@ -1,0 +1,68 @@
+//! Migrations as an operator runs them: with sqlx-cli as it is.
+
+use tokio::process::Command;
+
+use crate::{Database, root};
+
+/// Brings `migrations`, a folder of the workspace, up, down and up again with `sqlx` from the PATH.
+///
+/// # Panics
+/// Going down leaves something behind, or the schema is not the same the second time.
+pub async fn up_down_up(migrations: &str) {
+    let database = Database::empty().await;
+    run_cli(&database, migrations, &["run"]).await;
+    let up = describe(&database).await;
+    assert!(!up.is_empty(), "nothing was applied");
+    run_cli(&database, migrations, &["revert", "--target-version", "0"]).await;
+    assert_eq!(describe(&database).await, "", "left behind by going down");
+    run_cli(&database, migrations, &["run"]).await;
+    assert_eq!(describe(&database).await, up, "not the same after up, down, up");
+}
+
+async fn run_cli(database: &Database, migrations: &str, command: &[&str]) {
+    let mut sqlx = Command::new("sqlx");
+    sqlx.arg("migrate").args(command).args(["--source", migrations, "--database-url", &database.url()]);
+    let done = sqlx.current_dir(root()).output().await.expect("sqlx-cli is in the PATH: run make test");
+    assert!(done.status.success(), "sqlx migrate {command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// The schema of a database as sorted lines: tables with their rows' number, columns, constraints,
+/// indexes, sequences and functions.
+pub async fn describe(database: &Database) -> String {
+    let lines: Vec<String> = sqlx::query_scalar(
+        r#"
+        WITH relation AS (
+            SELECT c.oid, c.relname, c.relkind, c.reloptions FROM pg_class c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE '\_sqlx%'
+        ), line AS (
+            SELECT concat_ws(' ', relkind, relname, reloptions::text, CASE WHEN relkind = 'r' THEN
+                (xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM %I', relname), false, true, '')))[1]
+                END) AS text FROM relation
+            UNION ALL
+            SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
+                pg_get_expr(adbin, adrelid))
+            FROM relation r JOIN pg_attribute a ON a.attrelid = r.oid AND attnum > 0 AND NOT attisdropped
+            LEFT JOIN pg_attrdef d ON d.adrelid = r.oid AND d.adnum = a.attnum
+            WHERE relkind = 'r'
+            UNION ALL
+            SELECT concat_ws(' ', 'constraint', relname, conname, pg_get_constraintdef(k.oid))
+            FROM relation r JOIN pg_constraint k ON k.conrelid = r.oid
+            UNION ALL
+            SELECT pg_get_indexdef(oid) FROM relation WHERE relkind = 'i'
+            UNION ALL
+            SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT concat_ws(' ', 'trigger', relname, pg_get_triggerdef(t.oid))
+            FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT tgisinternal
+            UNION ALL
+            SELECT concat_ws(' ', 'type', typname) FROM pg_type
+            WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+        )
+        SELECT text FROM line ORDER BY text
+        "#,
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    lines.join("\n")
+}

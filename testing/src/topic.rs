@@ -1,0 +1,192 @@
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+    util::Timeout,
+};
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::{Kafka, stack};
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// A topic of a test's own.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub brokers: String,
+    pub name: String,
+}
+
+/// A message as a reader of the topic gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    /// In their order on the wire.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Received {
+    /// The header's value as text, empty where there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(other, _)| other == name);
+        found
+            .and_then(|(_, value)| value.as_deref())
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+impl Topic {
+    /// A name on the stack's broker; the service creates the topic.
+    #[must_use]
+    pub fn unborn() -> Self {
+        Self::unborn_at(stack("KAFKA_BROKERS"))
+    }
+
+    /// A name on a broker of the test's own.
+    #[must_use]
+    pub fn unborn_on(kafka: &Kafka) -> Self {
+        Self::unborn_at(kafka.brokers())
+    }
+
+    /// A name on other brokers.
+    #[must_use]
+    pub fn unborn_at(brokers: String) -> Self {
+        Self { brokers, name: format!("test.{}", Uuid::now_v7().simple()) }
+    }
+
+    /// On the stack's broker.
+    pub async fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
+        let topic = Self::unborn();
+        topic.create(partitions, settings).await;
+        topic
+    }
+
+    pub async fn create(&self, partitions: i32, settings: &[(&str, &str)]) {
+        let mut wanted = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            wanted = wanted.set(name, value);
+        }
+        let made = self.admin().create_topics([&wanted], &options()).await.unwrap();
+        made.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// Changes one of the topic's settings, `max.message.bytes` for one. The broker forgets those
+    /// set before.
+    pub async fn set(&self, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set(name, value);
+        let done = self.admin().alter_configs([&change], &options()).await.unwrap();
+        done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    pub async fn delete(&self) {
+        let done = self.admin().delete_topics(&[&self.name], &options()).await.unwrap();
+        done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// Writes messages as they are, in this order where they have the same partition.
+    pub async fn produce(&self, messages: &[Received]) {
+        send(&producer(&self.brokers), &self.name, messages).await;
+    }
+
+    /// Everything on the topic, by partition and offset. Nothing where there is no topic yet.
+    pub async fn dump(&self) -> Vec<Received> {
+        let topic = self.clone();
+        spawn_blocking(move || topic.read_all()).await.unwrap()
+    }
+
+    fn read_all(&self) -> Vec<Received> {
+        let consumer: BaseConsumer = client(&self.brokers).create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(&self.name), WITHIN).unwrap();
+        let mut wanted = TopicPartitionList::new();
+        let mut ends = Vec::new();
+        for partition in metadata.topics()[0].partitions() {
+            let (low, high) = consumer.fetch_watermarks(&self.name, partition.id(), WITHIN).unwrap();
+            if low < high {
+                wanted.add_partition_offset(&self.name, partition.id(), Offset::Beginning).unwrap();
+                ends.push((partition.id(), high));
+            }
+        }
+        consumer.assign(&wanted).unwrap();
+        let mut found = Vec::new();
+        while !ends.is_empty() {
+            let message = consumer.poll(WITHIN).expect("the topic can be read to its end").unwrap();
+            let headers = message.headers().map(|headers| headers.iter().collect::<Vec<_>>()).unwrap_or_default();
+            found.push(Received {
+                partition: message.partition(),
+                offset: message.offset(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: headers.into_iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+            });
+            ends.retain(|(partition, end)| *partition != message.partition() || *end > message.offset() + 1);
+        }
+        found.sort_unstable_by_key(|message| (message.partition, message.offset));
+        found
+    }
+
+    /// The offsets a consumer group has committed, by partition; -1 where there is none.
+    pub async fn committed(&self, group: &str, partitions: i32) -> Vec<i64> {
+        let (topic, group) = (self.clone(), group.to_owned());
+        let ask = move || {
+            let consumer: BaseConsumer = client(&topic.brokers).set("group.id", group).create().unwrap();
+            let mut asked = TopicPartitionList::new();
+            for partition in 0..partitions {
+                asked.add_partition(&topic.name, partition);
+            }
+            let answer = consumer.committed_offsets(asked, WITHIN).unwrap();
+            answer.elements().iter().map(|e| if let Offset::Offset(at) = e.offset() { at } else { -1 }).collect()
+        };
+        spawn_blocking(ask).await.unwrap()
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        client(&self.brokers).create().unwrap()
+    }
+}
+
+pub(crate) fn producer(brokers: &str) -> FutureProducer {
+    client(brokers).set("acks", "all").create().unwrap()
+}
+
+pub(crate) async fn send(producer: &FutureProducer, topic: &str, messages: &[Received]) {
+    let mut sent = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
+        record.partition = (message.partition >= 0).then_some(message.partition);
+        record.key = message.key.as_deref();
+        record.payload = message.value.as_deref();
+        let queued = producer.send_result(record).map_err(|(error, _)| error);
+        sent.push(queued.expect("the producer has room for a test's messages"));
+    }
+    for delivery in sent {
+        delivery.await.unwrap().unwrap();
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(Timeout::After(WITHIN))).operation_timeout(Some(Timeout::After(WITHIN)))
+}
+
+pub(crate) fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "testing").set("enable.auto.commit", "false");
+    config.set("message.max.bytes", "10000000").set("auto.offset.reset", "earliest");
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    config
+}
