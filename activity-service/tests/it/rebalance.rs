@@ -1,0 +1,113 @@
+//! Partitions change hands while work is under way.
+
+use sqlx::{Postgres, Transaction};
+use testing::wait_until;
+
+use crate::world::{World, created, has_partitions, many, seconds};
+
+/// As long as it is held no batch comes to its end.
+async fn no_figure_changes(world: &World) -> Transaction<'static, Postgres> {
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daily_activities IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    lock
+}
+
+#[tokio::test]
+async fn two_instances_that_count_the_same_messages_after_a_rebalance_count_them_once() {
+    let world = World::new(2).await;
+    world.produce(&many(2000)).await;
+    let lock = no_figure_changes(&world).await;
+    let one = world.setup().start().await;
+    world.has_waiting(1).await;
+    // Nothing is committed: the second instance begins its partition where the first did.
+    let other = world.setup().start().await;
+    has_partitions(&one, |partitions| partitions == 1, seconds(20)).await;
+    has_partitions(&other, |partitions| partitions == 1, seconds(20)).await;
+    world.has_waiting(2).await;
+    assert_eq!(world.counted().await, 0);
+    lock.rollback().await.unwrap();
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 2000);
+    world.recount().no_offset_passes_the_database().await;
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_loses_a_partition_with_a_batch_in_hand_commits_no_offset_of_it() {
+    let world = World::new(2).await;
+    world.produce(&many(2000)).await;
+    // Its first batch is in a transaction long enough for the partition to move on.
+    let one = world.setup().failpoint("consumer::before_commit", "1*sleep(6000)").start().await;
+    let open = "SELECT count(*) FROM pg_stat_activity
+        WHERE state = 'idle in transaction' AND datname = current_database()";
+    let in_hand = async || world.database.number(open).await == 1;
+    wait_until("a batch is in hand", seconds(20), in_hand).await;
+    let other = world.setup().start().await;
+    has_partitions(&other, |partitions| partitions == 1, seconds(20)).await;
+    for _ in 0..5 {
+        world.recount().no_offset_passes_the_database().await;
+    }
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 2000);
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn an_instance_paused_in_the_middle_of_a_batch_wakes_up_without_its_partitions_and_does_no_harm() {
+    let world = World::new(2).await;
+    world.produce(&many(2000)).await;
+    let lock = no_figure_changes(&world).await;
+    let paused = world.setup().start().await;
+    world.has_waiting(1).await;
+    paused.pause();
+    let other = world.setup().start().await;
+    // The broker gives it up after the session time-out.
+    has_partitions(&other, |partitions| partitions == 2, seconds(30)).await;
+    // What the first left open in Postgres is in the way of the other, but not for ever.
+    lock.rollback().await.unwrap();
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 2000);
+    paused.resume();
+    has_partitions(&paused, |partitions| partitions == 1, seconds(30)).await;
+    world.produce(&many(500)).await;
+    world.at_rest().await;
+    world.recount().no_offset_passes_the_database().await;
+    assert_eq!(world.counted().await, 2500);
+    assert_eq!((paused.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_members_join_and_leave_and_die_under_load_the_figures_are_exact() {
+    let world = World::new(6).await;
+    let setup = world.setup().set("consumer.batch_max_messages", 300).set("consumer.batch_max_wait", "5ms");
+    let changing = async {
+        let first = setup.start().await;
+        world.has_counted(500, seconds(20)).await;
+        let second = setup.start().await;
+        has_partitions(&second, |partitions| partitions == 3, seconds(20)).await;
+        let (third, fourth) = tokio::join!(setup.start(), setup.start());
+        has_partitions(&third, |partitions| partitions > 0, seconds(20)).await;
+        has_partitions(&fourth, |partitions| partitions > 0, seconds(20)).await;
+        world.recount().no_offset_passes_the_database().await;
+        assert_eq!(first.stop().await, Some(0));
+        second.kill().await;
+        world.recount().no_offset_passes_the_database().await;
+        // The dead one's partitions are read again within 15 s.
+        let half = |partitions| partitions == 3;
+        tokio::join!(has_partitions(&third, half, seconds(15)), has_partitions(&fourth, half, seconds(15)));
+        let (fifth, code) = tokio::join!(setup.start(), third.stop());
+        assert_eq!(code, Some(0));
+        tokio::join!(has_partitions(&fourth, half, seconds(15)), has_partitions(&fifth, half, seconds(15)));
+        (fourth, fifth)
+    };
+    let watched = world.recount();
+    let (written, (one, other)) =
+        world.topic().produce_during(created, watched.while_the_figures_agree(changing)).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, i64::try_from(written).unwrap());
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}

@@ -1,0 +1,116 @@
+//! A transaction that fails through no fault of its data is repeated, and counts once.
+
+use std::time::{Duration, Instant};
+
+use testing::Proxy;
+
+use crate::world::{CREATED, World, created, many, seconds};
+
+#[tokio::test]
+async fn conflicts_are_tried_again_at_once() {
+    let world = World::new(1).await;
+    world.produce(&many(100)).await;
+    // A sequence remembers what a rolled back transaction did.
+    world
+        .database
+        .execute(
+            "CREATE SEQUENCE tries;
+            CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
+            DECLARE try bigint := nextval('tries');
+            BEGIN
+                IF try < 10 THEN
+                    RAISE EXCEPTION 'conflict' USING ERRCODE = CASE try % 2 WHEN 0 THEN '40001' ELSE '40P01' END;
+                END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER conflict BEFORE INSERT ON processed_messages EXECUTE FUNCTION conflict()",
+        )
+        .await;
+    let patient = world.setup().set("consumer.backoff_initial", "60s").set("consumer.backoff_max", "60s");
+    let service = patient.start().await;
+    world.has_counted(100, seconds(15)).await;
+    assert!(world.database.number("SELECT last_value FROM tries").await >= 10);
+    world.at_rest().await;
+    assert_eq!(world.quarantined().await, 0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn the_victim_of_a_real_deadlock_is_tried_again_at_once() {
+    let world = World::new(1).await;
+    let message = created();
+    let mut rival = world.database.pool.begin().await.unwrap();
+    // Whoever looks first is the victim: not the rival.
+    let figure = format!(
+        "SET LOCAL deadlock_timeout = '60s';
+        INSERT INTO daily_activities VALUES ('2026-11-20', '{CREATED}', 1)"
+    );
+    sqlx::raw_sql(&figure).execute(&mut *rival).await.unwrap();
+    let patient = world.setup().set("consumer.backoff_initial", "60s").set("consumer.backoff_max", "60s");
+    let service = patient.start().await;
+    world.produce(std::slice::from_ref(&message)).await;
+    world.has_waiting(1).await;
+    // Now the service holds the key and waits for the figure; the rival asks for the key.
+    let key = format!(
+        r#"INSERT INTO processed_messages (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+        VALUES ('{}', '{CREATED}', '2026-11-20', now(), '', 0, 0)"#,
+        message.message_ref().unwrap()
+    );
+    sqlx::raw_sql(&key).execute(&mut *rival).await.unwrap();
+    rival.rollback().await.unwrap();
+    let begun = Instant::now();
+    world.has_counted(1, seconds(10)).await;
+    assert!(begun.elapsed() < seconds(5), "{:?}", begun.elapsed());
+    // Told by the statistics with some delay.
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let met = async || world.database.number(deadlocks).await == 1;
+    testing::wait_until("the deadlock was real", seconds(5), met).await;
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_on_the_way_counts_once() {
+    let world = World::new(1).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
+    let service = setup.start().await;
+    for round in 1..=5 {
+        proxy.swallow_answer_with("COMMIT");
+        world.produce(&many(100)).await;
+        world.at_rest().await;
+        assert!(proxy.has_swallowed());
+        assert_eq!(world.counted().await, 100 * round);
+    }
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_its_sessions_ended_and_its_connections_cut_under_load_the_figures_are_exact() {
+    let world = World::new(3).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
+    let service = setup.set("consumer.batch_max_messages", 100).start().await;
+    let end_all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'activity-service%'";
+    let breaking = async {
+        for round in 1..=10 {
+            world.has_counted(200 * round, seconds(20)).await;
+            tokio::time::sleep(Duration::from_millis(13 * round.unsigned_abs())).await;
+            if round % 2 == 0 {
+                proxy.cut();
+            } else {
+                world.database.number(end_all).await;
+            }
+        }
+    };
+    let (written, ()) = world.topic().produce_during(created, world.recount().while_the_figures_agree(breaking)).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, i64::try_from(written).unwrap());
+    assert_eq!(world.quarantined().await, 0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

@@ -1,0 +1,46 @@
+use activity_service::app::MIGRATIONS;
+use testing::{Database, describe, up_down_up};
+
+use crate::world::{binary, seconds};
+
+#[tokio::test]
+async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
+    up_down_up("migrations/activity").await;
+}
+
+#[tokio::test]
+async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice() {
+    let (migrated, expected) = (Database::empty().await, Database::new(&MIGRATIONS).await);
+    for _ in 0..2 {
+        let done = binary().set("database.url", migrated.url()).run(&["migrate"]).await;
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert_eq!(describe(&migrated).await, describe(&expected).await);
+}
+
+#[tokio::test]
+async fn on_an_older_schema_it_ends_with_3_and_says_what_to_do() {
+    let older = Database::new(&MIGRATIONS).await;
+    for schema in [
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+        "DROP TABLE _sqlx_migrations",
+    ] {
+        older.execute(schema).await;
+        let mut service = binary().set("database.url", older.url()).spawn();
+        assert_eq!(service.ended(seconds(10)).await.code(), Some(3));
+        let told = service.log();
+        assert!(told.iter().any(|line| line.to_string().contains("run activity-service migrate")), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_accepted() {
+    let newer = Database::new(&MIGRATIONS).await;
+    newer
+        .execute("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99990101000000, 'later', true, '', 0)")
+        .await;
+    let service = binary().set("database.url", newer.url()).start().await;
+    assert_eq!(service.stop().await, Some(0));
+    let done = binary().set("database.url", newer.url()).run(&["migrate"]).await;
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+}

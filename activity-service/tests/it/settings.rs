@@ -1,0 +1,105 @@
+use testing::{Setup, binary};
+
+const URL: &str = "postgres://clerk:hunter2@db.example:5432/activity?password=hunter3";
+
+fn bare() -> Setup {
+    Setup::bare(binary("activity-service"))
+}
+
+async fn refused(setup: &Setup, command: &str) -> Vec<String> {
+    let done = setup.run(&[command]).await;
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{told}");
+    told.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
+    let setup = bare()
+        .set("database.url", "not a url")
+        .set("database.max_connections", 0)
+        .set("http.bind", "8081")
+        .set("kafka.topics", "one,,two")
+        .set("kafka.group_id", " ")
+        .set("consumer.batch_max_messages", "many")
+        .set("consumer.batch_max_wait", "50")
+        .set("consumer.backoff_initial", "1m")
+        .set("statistics.time_zone", "Mars/Olympus")
+        .set("log.level", "=loud=")
+        .set("shutdown.grace", "-1s")
+        .set("consumer.colour", "red");
+    for command in ["config", "serve", "migrate"] {
+        let mut told = refused(&setup, command).await;
+        told.sort_unstable();
+        let keys: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+        let expected = [
+            "auth.mode",
+            // Five seconds at most is less than a minute at least.
+            "consumer.backoff_max",
+            "consumer.batch_max_messages",
+            "consumer.batch_max_wait",
+            "consumer.colour",
+            "database.max_connections",
+            "database.url",
+            "http.bind",
+            "kafka.group_id",
+            "kafka.topics",
+            "log.level",
+            "shutdown.grace",
+            "statistics.time_zone",
+        ];
+        assert_eq!(keys, expected, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn authentication_must_be_switched_off_by_name_and_the_database_named() {
+    let told = refused(&bare(), "serve").await.join("\n");
+    assert!(told.contains("auth.mode: ") && told.contains("database.url: "), "{told}");
+}
+
+#[tokio::test]
+async fn the_settings_are_shown_without_their_secrets() {
+    let setup = bare()
+        .set("database.url", URL)
+        .set("auth.mode", "disabled")
+        .set("kafka.topics", "one, two")
+        .set("kafka.properties.sasl.password", "hunter4")
+        .set("kafka.properties.security.protocol", "SASL_SSL");
+    let done = setup.run(&["config"]).await;
+    let shown = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(0));
+    for text in ["db.example:5432/activity", "SASL_SSL", "batch_max_messages = 5000", "time_zone = \"UTC\"", "\"two\""]
+    {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert!(!shown.contains("hunter") && !shown.contains("clerk"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("settings.toml");
+    let text = "[consumer]\nbatch_max_wait = \"7ms\"\nbatch_max_messages = 3\n[auth]\nmode = \"disabled\"\n";
+    std::fs::write(&file, text).unwrap();
+    let setup = bare().set("database.url", URL).set("consumer.batch_max_messages", 4);
+    let done = setup.run(&["--config", file.to_str().unwrap(), "config"]).await;
+    let shown = String::from_utf8(done.stdout).unwrap();
+    assert!(shown.contains("batch_max_wait = \"7ms\"") && shown.contains("batch_max_messages = 4"), "{shown}");
+
+    std::fs::write(&file, "[consumer\nbatch_max_wait = \"hunter2\"\n").unwrap();
+    let done = setup.run(&["--config", file.to_str().unwrap(), "config"]).await;
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(told.contains("line 1") && !told.contains("hunter"), "{told}");
+}
+
+#[tokio::test]
+async fn an_unknown_argument_is_2_as_well_and_the_version_is_told() {
+    for arguments in [&["frobnicate"][..], &["--frobnicate"], &["config", "extra"]] {
+        assert_eq!(bare().run(arguments).await.status.code(), Some(2), "{arguments:?}");
+    }
+    let done = bare().run(&["--version"]).await;
+    assert_eq!(done.status.code(), Some(0));
+    assert!(String::from_utf8(done.stdout).unwrap().starts_with("activity-service "));
+}

@@ -1,0 +1,101 @@
+//! Measures the services as they are shipped, on the servers of `dev/with-stack`, against what they
+//! could be replaced by. Every run checks by id that the work was done: a fast wrong run is void.
+
+mod announced;
+mod announcements;
+mod backlog;
+mod client;
+mod consume;
+mod drain;
+mod figures;
+mod latency;
+mod memory;
+mod orders;
+mod pairs;
+mod pgbench;
+mod polling_loop;
+mod scale;
+mod services;
+mod topic;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use figures::Report;
+use scale::Scale;
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
+
+/// Measures speed and memory; prints a table and writes target/bench/<name>.json
+#[derive(Parser)]
+struct Arguments {
+    /// Few and small runs, to see that the measurements work: the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// What to measure; everything if none is given
+    names: Vec<Measurement>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Measurement {
+    /// POST /orders against pgbench with the same statement
+    Orders,
+    /// A backlog published and marked, against a plain polling loop
+    Drain,
+    /// Messages counted, against the same SQL without Kafka
+    Consume,
+    /// From when an order is due to its message on the topic
+    Latency,
+    /// Resident memory under load and with a backlog
+    Memory,
+}
+
+impl Measurement {
+    async fn measure(self, scale: &Scale) -> Result<Report> {
+        match self {
+            Self::Orders => orders::measure(scale).await,
+            Self::Drain => drain::measure(scale).await,
+            Self::Consume => consume::measure(scale).await,
+            Self::Latency => latency::measure(scale).await,
+            Self::Memory => memory::measure(scale).await,
+        }
+    }
+}
+
+/// One thread: the load shares few cores with what it measures, and waking another thread for each
+/// answer would cost more than the answer.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let mut terminated = signal(SignalKind::terminate())?;
+    // What is dropped on the way out ends its services and drops its databases.
+    tokio::select! {
+        code = measure(arguments) => code,
+        _ = terminated.recv() => Ok(ExitCode::FAILURE),
+        interrupted = ctrl_c() => interrupted.map(|()| ExitCode::FAILURE).map_err(Into::into),
+    }
+}
+
+async fn measure(arguments: Arguments) -> Result<ExitCode> {
+    let scale = if arguments.quick { Scale::quick() } else { Scale::full() };
+    let names = if arguments.names.is_empty() { Measurement::value_variants() } else { &arguments.names };
+    let mut reports = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match name.measure(&scale).await {
+            Ok(report) => {
+                report.save(&scale)?;
+                reports.push(report);
+            }
+            Err(error) => {
+                eprintln!("{name:?}: void: {error:#}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    figures::print(&reports, &scale);
+    Ok(code)
+}

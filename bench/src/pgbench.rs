@@ -1,0 +1,116 @@
+//! pgbench placing orders by the service's own statement, one order a statement.
+
+use anyhow::{Context, Result, ensure};
+use testing::Database;
+use time::OffsetDateTime;
+use tokio::process::Command;
+
+use crate::{client::CUSTOMERS, scale::Scale};
+
+const SOURCE: &str = include_str!("../../order-service/src/placement/statement.rs");
+
+/// What the service sends as arrays, here of one order of two items. pgbench knows numbers only: a
+/// reference is made of two with 16 digits, the first of which grows, as the time in a UUIDv7 does.
+const PARAMETERS: [&str; 9] = [
+    "ARRAY[(:moment::text || :random::text)::uuid]",
+    "ARRAY['C-' || :customer::text]",
+    "ARRAY[1::bigint]",
+    "ARRAY[NULL::text]",
+    "ARRAY[NULL::text]",
+    "ARRAY[1, 1]",
+    "ARRAY[1, 2]",
+    "ARRAY[(:random::text || :random::text)::uuid, (:random::text || :moment::text)::uuid]",
+    "ARRAY[1, 2]",
+];
+
+#[derive(Debug)]
+pub struct Done {
+    pub orders: i64,
+    pub per_second: f64,
+}
+
+pub async fn run(database: &Database, scale: &Scale) -> Result<Done> {
+    // The programs of the server that runs: another version's client may not understand its script.
+    let folder: String = sqlx::query_scalar("SELECT setting FROM pg_config WHERE name = 'BINDIR'")
+        .fetch_one(&database.pool)
+        .await
+        .context("where Postgres's programs are")?;
+    let script = std::env::temp_dir().join(format!("bench-{}.sql", std::process::id()));
+    std::fs::write(&script, self::script()?).context("the script of pgbench")?;
+    let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
+    let output = Command::new(format!("{folder}/pgbench"))
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
+        .arg(format!("--client={}", scale.connections))
+        .arg(format!("--time={}", scale.orders_for.as_secs()))
+        .arg(format!("--define=moment={micros}"))
+        .arg("--file")
+        .arg(&script)
+        .arg(database.url())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("{folder}/pgbench cannot be run"));
+    std::fs::remove_file(&script).context("the script of pgbench")?;
+    let output = output?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "pgbench: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(Done {
+        orders: number(&text, "number of transactions actually processed: ")?,
+        per_second: number(&text, "tps = ")?,
+    })
+}
+
+fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {
+    let value = output.lines().find_map(|line| line.strip_prefix(label)?.split([' ', '/']).next()?.parse().ok());
+    value.with_context(|| format!("pgbench does not tell \"{label}\""))
+}
+
+fn script() -> Result<String> {
+    let statement = SOURCE.find("WITH incoming AS").and_then(|from| SOURCE[from..].split("\"#").next());
+    let mut statement = with_plain_literals(statement.context("the placement statement is not where it was")?);
+    for (number, parameter) in PARAMETERS.iter().enumerate().rev() {
+        let name = format!("${}", number + 1);
+        ensure!(statement.contains(&name), "the placement statement has no parameter {name} any more");
+        statement = statement.replace(&name, parameter);
+    }
+    ensure!(!statement.contains('$'), "the placement statement has more parameters than are known here");
+    Ok(format!(
+        "\\set moment :moment + 1\n\
+         \\set random random(1000000000000000, 9999999999999999)\n\
+         \\set customer random(0, {})\n\
+         {};\n",
+        CUSTOMERS - 1,
+        statement.trim_end()
+    ))
+}
+
+/// pgbench takes `:name` for a variable, inside of literals too: there the colon is written as an
+/// escape, which the server reads as the same text. Comments are left out for their apostrophes.
+fn with_plain_literals(statement: &str) -> String {
+    let code: Vec<_> = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let code = code.join("\n");
+    let mut plain = String::with_capacity(code.len());
+    // Every second part lies between apostrophes.
+    for (number, part) in code.split('\'').enumerate() {
+        if number % 2 == 0 {
+            plain.push_str(part);
+        } else if part.contains(':') {
+            plain.push_str(&format!("E'{}'", part.replace('\\', "\\\\").replace(':', "\\x3a")));
+        } else {
+            plain.push_str(&format!("'{part}'"));
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_is_the_placement_statement_without_its_parameters() {
+        let script = script().unwrap();
+        assert!(script.contains("INSERT INTO outbox") && script.contains("INSERT INTO order_items"), "{script}");
+        assert!(script.contains(r#"E'YYYY-MM-DD"T"HH24\x3aMI\x3aSS.US"Z"'"#), "{script}");
+    }
+}

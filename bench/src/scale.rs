@@ -1,0 +1,51 @@
+use std::time::Duration;
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    pub name: &'static str,
+    pub pairs: usize,
+    pub connections: usize,
+    /// How long orders are placed, by either side.
+    pub orders_for: Duration,
+    pub backlog: i64,
+    pub messages: usize,
+    pub orders_per_second: u32,
+    pub latency_for: Duration,
+    pub load_for: Duration,
+    pub small_backlog: i64,
+    pub large_backlog: i64,
+}
+
+impl Scale {
+    /// Everything in about a quarter of an hour on two cores.
+    pub fn full() -> Self {
+        Self {
+            name: "full",
+            pairs: 5,
+            connections: 32,
+            orders_for: Duration::from_secs(10),
+            backlog: 200_000,
+            messages: 500_000,
+            orders_per_second: 500,
+            latency_for: Duration::from_secs(10),
+            load_for: Duration::from_secs(5),
+            small_backlog: 10_000,
+            large_backlog: 1_000_000,
+        }
+    }
+
+    pub fn quick() -> Self {
+        Self {
+            name: "quick",
+            pairs: 2,
+            orders_for: Duration::from_secs(2),
+            backlog: 20_000,
+            messages: 50_000,
+            latency_for: Duration::from_secs(3),
+            load_for: Duration::from_secs(2),
+            large_backlog: 50_000,
+            ..Self::full()
+        }
+    }
+}
