@@ -20,8 +20,13 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 /// A connection idle for longer is asked whether it still lives before it is used: after an outage
 /// every pooled connection is dead, under load none is ever asked.
 const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
-/// No statement of the services runs as long; one that does holds locks nobody will release.
-const STATEMENT_LIMIT: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'";
+/// What every pooled session is told.
+///
+/// No statement of the services runs for 10 s: one that does holds locks nobody will release. And no
+/// plan depends on what the statistics happened to say: after an outage all unpublished rows have one
+/// owner, and a plan made for that reads the whole table for every mark.
+const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'; \
+     SET plan_cache_mode = force_generic_plan";
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -57,7 +62,7 @@ impl Settings {
                 })
             })
             .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(STATEMENT_LIMIT).await.map(|_| ()) })
+                Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
             });
         Ok(pool.connect_lazy_with(options.application_name(application)))
     }
