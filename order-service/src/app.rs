@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::{
     database,
-    health::{Health, Probes},
+    health::{Component, Health, Probes},
     http::listen,
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
 };
@@ -51,22 +51,15 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
         |page| management.serve(routes, shutdown, page)
     });
 
-    let ready = async {
-        let page = health.component("database");
-        database::reached(&pool, &page).await;
-        database::schema_fits(&pool, &SCHEMA).await
-    };
-    let fits = tokio::select! {
-        fits = ready => fits?,
+    let flight = Flight::new(config.publisher.max_in_flight);
+    let begun = tokio::select! {
+        begun = begin(&config, &pool, &flight, health.component("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
-    if !fits {
+    let Some((session, instance)) = begun else {
         tracing::error!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
-    }
-
-    let flight = Flight::new(config.publisher.max_in_flight);
-    let (session, instance) = Session::begin(config.session.clone(), flight.clone()).await?;
+    };
     // The session outlives the drain: without its confirmations nothing is handed over.
     let drained = CancellationToken::new();
     tasks.spawn("session", {
@@ -80,6 +73,32 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
         tracing::warn!("could not hand over what was not sent; the next instance takes it all the same");
     }
     Ok(exit)
+}
+
+/// Waits for the database and takes an identity; none where the schema is too old.
+async fn begin(config: &Config, pool: &PgPool, flight: &Flight, page: Component) -> Option<(Session, Instance)> {
+    let attempt = async || {
+        if !database::schema_fits(pool, &SCHEMA).await? {
+            return Ok(None);
+        }
+        Session::begin(config.session.clone(), flight.clone()).await.map(Some)
+    };
+    for pause in database::backoff() {
+        match attempt().await {
+            Ok(begun) => {
+                page.working();
+                return begun;
+            }
+            Err(error) => {
+                let error: sqlx::Error = error;
+                if page.waiting(&error) {
+                    tracing::warn!(error = %error, "waiting for the database");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+    unreachable!("the back-off never ends")
 }
 
 /// Spawns the tasks an order passes through.

@@ -91,6 +91,7 @@ impl Claimer {
             return Ok(None);
         }
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
+        fail_point!("claim::before", |_| std::process::abort());
         let claimed = outbox::claim(&self.pool, from, owner, after, limit).await;
         let claimed = claimed.and_then(|rows| {
             fail_point!("claim::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
@@ -98,6 +99,7 @@ impl Claimer {
         });
         match claimed {
             Ok(messages) => {
+                fail_point!("claim::committed", |_| std::process::abort());
                 let full = messages.len() == slots.len();
                 let last = messages.last().map(|message| message.message_ref);
                 for (message, slot) in messages.into_iter().zip(slots) {

@@ -43,6 +43,9 @@ pub enum Messages {
         /// Says how many it would be and changes nothing.
         #[arg(long)]
         dry_run: bool,
+        /// JSON instead of a sentence.
+        #[arg(long)]
+        json: bool,
     },
     /// Publishes published messages again, after a topic was lost. They are counted once all the same.
     Rebroadcast {
@@ -55,6 +58,9 @@ pub enum Messages {
         /// Says how many it would be and changes nothing.
         #[arg(long)]
         dry_run: bool,
+        /// JSON instead of a sentence.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -81,7 +87,7 @@ impl Messages {
                     writeln!(out, "{}", table(&[found]))?;
                 }
             }
-            Self::Retry { message_ref: Some(message_ref), dry_run, .. } => {
+            Self::Retry { message_ref: Some(message_ref), dry_run, json, .. } => {
                 let found =
                     messages::find(pool, message_ref).await?.context("there is no message of this reference")?;
                 anyhow::ensure!(
@@ -91,31 +97,36 @@ impl Messages {
                 );
                 if !dry_run {
                     let done = messages::retry(pool, message_ref).await?;
-                    anyhow::ensure!(done == Retry::Accepted, "the message is not failed any more");
+                    anyhow::ensure!(matches!(done, Retry::Accepted(_)), "the message is not failed any more");
                 }
-                writeln!(out, "{} 1 message", verb("retried", dry_run))?;
+                report(&mut out, "retried", 1, dry_run, json)?;
             }
-            Self::Retry { message_ref: None, dry_run, .. } => {
+            Self::Retry { message_ref: None, dry_run, json, .. } => {
                 let count =
                     if dry_run { messages::count_failed(pool).await? } else { messages::retry_all(pool).await? };
-                writeln!(out, "{} {count} messages", verb("retried", dry_run))?;
+                report(&mut out, "retried", count, dry_run, json)?;
             }
-            Self::Rebroadcast { from, to, dry_run } => {
+            Self::Rebroadcast { from, to, dry_run, json } => {
                 let span = Span { from, to };
                 let count = if dry_run {
                     rebroadcast::count(pool, span).await?
                 } else {
                     rebroadcast::rebroadcast(pool, span, |so_far| eprintln!("{so_far} messages so far")).await?
                 };
-                writeln!(out, "{} {count} messages", verb("rebroadcast", dry_run))?;
+                report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
         }
         Ok(())
     }
 }
 
-fn verb(done: &str, dry_run: bool) -> String {
-    if dry_run { format!("would have {done}") } else { done.to_owned() }
+/// What was done, or would have been, to how many messages.
+fn report(out: &mut impl Write, done: &str, count: u64, dry_run: bool, json: bool) -> std::io::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::json!({ done: count, "dryRun": dry_run }))
+    } else {
+        writeln!(out, "{}{done} {count} messages", if dry_run { "would have " } else { "" })
+    }
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {

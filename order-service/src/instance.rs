@@ -54,13 +54,23 @@ struct Shared {
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     id: InstanceId,
-    confirmed_at: Instant,
+    /// None while it is being replaced.
+    confirmed_at: Option<Instant>,
+    /// Rows may be owned by it that are in no memory.
+    in_doubt: bool,
+}
+
+impl Standing {
+    fn is_trusted(&self, trusted_for: Duration) -> bool {
+        self.confirmed_at.is_some_and(|at| at.elapsed() < trusted_for)
+    }
 }
 
 impl Instance {
     fn new(id: InstanceId, confirmed_at: Instant, takeover_after: Duration) -> Self {
+        let confirmed_at = Some(confirmed_at);
         Self(Arc::new(Shared {
-            standing: watch::Sender::new(Standing { id, confirmed_at }),
+            standing: watch::Sender::new(Standing { id, confirmed_at, in_doubt: false }),
             trusted_for: takeover_after / 2,
             doubted: Notify::new(),
             left_behind: Notify::new(),
@@ -76,22 +86,28 @@ impl Instance {
     #[must_use]
     pub fn confirmed(&self) -> Option<InstanceId> {
         let standing = *self.0.standing.borrow();
-        (standing.confirmed_at.elapsed() < self.0.trusted_for).then_some(standing.id)
+        standing.is_trusted(self.0.trusted_for).then_some(standing.id)
     }
 
     /// Until the lock is confirmed.
     pub async fn confirmation(&self) {
         let mut standing = self.0.standing.subscribe();
-        let trusted = standing.wait_for(|standing| standing.confirmed_at.elapsed() < self.0.trusted_for);
+        let trusted = standing.wait_for(|standing| standing.is_trusted(self.0.trusted_for));
         trusted.await.expect("the sender lives in self");
     }
 
     /// Rows may be owned by this identity that are in no memory. The one cure for every doubt: the
-    /// identity ends once nothing is in flight, and a new one is taken; returns when that is done.
-    /// What is in memory belongs to the old identity, is dropped where it is met and claimed again.
+    /// identity ends once nothing is in flight, and a new one is taken. What is in memory belongs to
+    /// the old identity, is dropped where it is met and claimed again.
+    pub fn doubt(&self) {
+        self.0.standing.send_modify(|standing| standing.in_doubt = true);
+        self.0.doubted.notify_one();
+    }
+
+    /// As [`Instance::doubt`]; returns when the identity has been replaced.
     pub async fn replaced_after_doubt(&self, doubted: InstanceId) {
         let mut standing = self.0.standing.subscribe();
-        self.0.doubted.notify_one();
+        self.doubt();
         standing.wait_for(|standing| standing.id != doubted).await.expect("the sender lives in self");
     }
 
@@ -110,10 +126,19 @@ impl Instance {
     }
 
     fn confirm(&self, confirmed_at: Instant) {
-        self.0.standing.send_modify(|standing| standing.confirmed_at = confirmed_at);
+        self.0.standing.send_modify(|standing| standing.confirmed_at = Some(confirmed_at));
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.0.standing.borrow().in_doubt
+    }
+
+    /// Whatever was confirmed before counts no more.
+    fn distrust(&self) {
+        self.0.standing.send_modify(|standing| standing.confirmed_at = None);
     }
 
     fn replace(&self, id: InstanceId, confirmed_at: Instant) {
-        self.0.standing.send_replace(Standing { id, confirmed_at });
+        self.0.standing.send_replace(Standing { id, confirmed_at: Some(confirmed_at), in_doubt: false });
     }
 }

@@ -45,10 +45,7 @@ async fn main() -> ExitCode {
             Ok(Exit::Stopped)
         }
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
-        Command::Messages(messages) => match config.database.pool("order-service messages") {
-            Ok(pool) => messages.run(&pool).await.map(|()| Exit::Stopped),
-            Err(error) => Err(error),
-        },
+        Command::Messages(messages) => run_on_database(&config, messages).await,
         Command::Serve => {
             telemetry::start(&config.log_level);
             app::serve(config).await
@@ -59,4 +56,13 @@ async fn main() -> ExitCode {
         Exit::Failed
     })
     .into()
+}
+
+async fn run_on_database(config: &Config, messages: commands::Messages) -> anyhow::Result<Exit> {
+    let pool = config.database.pool("order-service messages")?;
+    if !database::schema_fits(&pool, &app::SCHEMA).await? {
+        eprintln!("the schema is older than this version needs: run order-service migrate");
+        return Ok(Exit::OldSchema);
+    }
+    messages.run(&pool).await.map(|()| Exit::Stopped)
 }

@@ -133,9 +133,9 @@ pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<OutboxMessa
 }
 
 /// What became of the wish to send one message again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Retry {
-    Accepted,
+    Accepted(Box<OutboxMessage>),
     NotFailed,
     Unknown,
 }
@@ -145,15 +145,18 @@ pub enum Retry {
 /// # Errors
 /// The database's.
 pub async fn retry(pool: &PgPool, message_ref: Uuid) -> Result<Retry, sqlx::Error> {
-    let reset = sqlx::query!(
+    let reset = sqlx::query_as!(
+        OutboxMessage,
         r#"
         UPDATE outbox SET state = 'unpublished', failures = 0, last_error = NULL, retry_at = NULL, owner = 0
         WHERE message_ref = $1 AND state = 'failed'
+        RETURNING message_ref, activity_type_code, key AS order_ref, placed_at, state, failures, last_error,
+            published_at, partition, "offset"
         "#,
         message_ref
     );
-    if reset.execute(pool).await?.rows_affected() == 1 {
-        return Ok(Retry::Accepted);
+    if let Some(message) = reset.fetch_optional(pool).await? {
+        return Ok(Retry::Accepted(Box::new(message)));
     }
     Ok(if find(pool, message_ref).await?.is_some() { Retry::NotFailed } else { Retry::Unknown })
 }

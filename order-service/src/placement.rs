@@ -97,7 +97,7 @@ impl Line {
         while self.next_batch(&mut batch).await > 0 {
             let accepted: Vec<_> = batch.drain(..).filter_map(|one| Accepted::from_waiting(one, &self.queue)).collect();
             if !accepted.is_empty() {
-                self.place(accepted, &page).await;
+                self.place(accepted, false, &page).await;
             }
         }
         Ok(())
@@ -109,15 +109,21 @@ impl Line {
     }
 
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
-    /// one never takes its neighbours with it.
-    async fn place(&self, batch: Vec<Accepted>, page: &Component) {
-        let Err((batch, refused)) = self.place_together(batch, page).await else { return };
+    /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
+    async fn place(&self, batch: Vec<Accepted>, maybe_placed: bool, page: &Component) {
+        let Err(Refusal { batch, error, maybe_placed }) = self.place_together(batch, maybe_placed, page).await else {
+            return;
+        };
         let alone = batch.len() == 1;
         for one in batch {
-            if alone {
-                one.answer(Err(PlaceError::Refused(Arc::clone(&refused))));
+            if !alone {
+                Box::pin(self.place(vec![one], maybe_placed, page)).await;
+            } else if maybe_placed {
+                // That it is refused now does not tell what became of it before.
+                self.queue.doubt();
+                one.answer(Err(PlaceError::Unavailable));
             } else {
-                Box::pin(self.place(vec![one], page)).await;
+                one.answer(Err(PlaceError::Refused(Arc::clone(&error))));
             }
         }
     }
@@ -127,12 +133,13 @@ impl Line {
     async fn place_together(
         &self,
         batch: Vec<Accepted>,
+        mut maybe_placed: bool,
         page: &Component,
-    ) -> Result<(), (Vec<Accepted>, Arc<sqlx::Error>)> {
+    ) -> Result<(), Refusal> {
         let columns = Columns::of(&batch, self.queue.owner());
-        let mut outcome_unknown = false;
         for pause in backoff() {
-            let error = match statement::attempt(&self.pool, &columns, outcome_unknown).await {
+            fail_point!("placement::before", |_| std::process::abort());
+            let error = match statement::attempt(&self.pool, &columns, maybe_placed).await {
                 Attempt::Placed(placed) => {
                     fail_point!("placement::committed", |_| std::process::abort());
                     page.working();
@@ -141,10 +148,12 @@ impl Line {
                 }
                 Attempt::NotSent(error) => error,
                 Attempt::Failed(error) => match Failure::of(&error) {
-                    Failure::Refused | Failure::Defect => return Err((batch, Arc::new(error))),
+                    Failure::Refused | Failure::Defect => {
+                        return Err(Refusal { batch, error: Arc::new(error), maybe_placed });
+                    }
                     Failure::Conflict => continue,
                     Failure::Outage => {
-                        outcome_unknown = true;
+                        maybe_placed = true;
                         error
                     }
                 },
@@ -152,7 +161,7 @@ impl Line {
             if page.waiting(&error) {
                 tracing::warn!(error = %error, "the database does not take orders; trying again");
             }
-            if !outcome_unknown {
+            if !maybe_placed {
                 batch.into_iter().for_each(|one| one.answer(Err(PlaceError::Unavailable)));
                 return Ok(());
             }
@@ -171,7 +180,15 @@ impl Line {
             }
             drop(one.reply.send(Ok(order)));
         }
+        fail_point!("placement::announced", |_| std::process::abort());
     }
+}
+
+/// A batch that the database refused.
+struct Refusal {
+    batch: Vec<Accepted>,
+    error: Arc<sqlx::Error>,
+    maybe_placed: bool,
 }
 
 /// An order that its task works on, under the reference it keeps through every repetition.

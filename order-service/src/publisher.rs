@@ -139,6 +139,7 @@ impl Publisher {
                 self.producers.send(message, permit);
             }
         }
+        fail_point!("publisher::handed_over", |_| std::process::abort());
     }
 
     /// A message came back.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use fail::fail_point;
 use shared::{health::Component, lifecycle::Shutdown};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -91,7 +92,9 @@ impl Retention {
             i64::from(self.settings.batch_size)
         );
         let removed = removed.execute(&mut *transaction).await?.rows_affected();
+        fail_point!("retention::before_commit", |_| std::process::abort());
         transaction.commit().await?;
+        fail_point!("retention::committed", |_| std::process::abort());
         Ok(removed)
     }
 

@@ -61,9 +61,7 @@ impl Settings {
                     Ok(true)
                 })
             })
-            .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
-            });
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) }));
         Ok(pool.connect_lazy_with(options.application_name(application)))
     }
 }

@@ -21,10 +21,32 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 ///
 /// # Errors
 /// 415 another content type, 413 too large, 400 not JSON or cut off, 422 JSON that does not fit.
-pub async fn body<T: DeserializeOwned>(request: &HttpRequest, mut payload: Payload) -> Result<T, Problem> {
+pub async fn body<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<T, Problem> {
+    check_type(request)?;
+    parse(&whole(payload).await?)
+}
+
+/// As [`body`], of a request that may go without: None where nothing was sent.
+///
+/// # Errors
+/// As [`body`].
+pub async fn optional_body<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<Option<T>, Problem> {
+    let bytes = whole(payload).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    check_type(request)?;
+    parse(&bytes).map(Some)
+}
+
+fn check_type(request: &HttpRequest) -> Result<(), Problem> {
     if request.content_type() != "application/json" {
         return Err(Problem::unsupported_media_type());
     }
+    Ok(())
+}
+
+async fn whole(mut payload: Payload) -> Result<BytesMut, Problem> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::bad_request("The body ended before its announced length."))?;
@@ -33,7 +55,7 @@ pub async fn body<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
         }
         bytes.extend_from_slice(&chunk);
     }
-    parse(&bytes)
+    Ok(bytes)
 }
 
 /// # Errors

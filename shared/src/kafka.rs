@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -58,6 +59,8 @@ impl ClientContext for Quiet {
         tracing::debug!(error = %error, reason, "librdkafka");
     }
 }
+
+impl ConsumerContext for Quiet {}
 
 /// The code of an error that has one.
 #[must_use]

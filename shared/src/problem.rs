@@ -83,7 +83,7 @@ impl Problem {
     /// The database is out of reach, or there is more work than it can take.
     #[must_use]
     pub fn unavailable() -> Self {
-        let detail = "The service cannot take this request now. It is safe to ask again later.";
+        let detail = "The service cannot answer this request now. Ask again later.";
         Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 

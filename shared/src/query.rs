@@ -34,6 +34,14 @@ impl Query {
         Ok(Self(found))
     }
 
+    /// For a route that has no parameters.
+    ///
+    /// # Errors
+    /// 400 for any.
+    pub fn none(text: &str) -> Result<(), Problem> {
+        Self::parse(text, &[]).map(|_| ())
+    }
+
     pub fn text(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }

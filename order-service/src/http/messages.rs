@@ -6,11 +6,12 @@ use shared::{
     http::{path_parameter, read},
     paging,
     problem::Problem,
+    query::Query,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::messages::{self, OutboxMessage, Page, Retry};
+use crate::messages::{self, Page, Retry};
 
 pub(super) async fn list(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string())?;
@@ -19,27 +20,26 @@ pub(super) async fn list(request: HttpRequest, pool: Data<PgPool>) -> Result<Htt
 }
 
 pub(super) async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(known(&pool, message_ref(&request)?).await?))
+    let message_ref = message_ref(&request)?;
+    let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
+    Ok(HttpResponse::Ok().json(message))
 }
 
 pub(super) async fn retry(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
-    let message_ref = message_ref(&request)?;
-    match read(messages::retry(&pool, message_ref)).await? {
-        Retry::Accepted => Ok(HttpResponse::Accepted().json(known(&pool, message_ref).await?)),
+    match read(messages::retry(&pool, message_ref(&request)?)).await? {
+        Retry::Accepted(message) => Ok(HttpResponse::Accepted().json(message)),
         Retry::NotFailed => Err(Problem::conflict("Only a failed message can be sent again.")),
         Retry::Unknown => Err(Problem::not_found()),
     }
 }
 
-pub(super) async fn retry_all(pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+pub(super) async fn retry_all(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+    Query::none(request.query_string())?;
     let retried = read(messages::retry_all(&pool)).await?;
     Ok(HttpResponse::Accepted().json(json!({ "retried": retried })))
 }
 
-async fn known(pool: &PgPool, message_ref: Uuid) -> Result<OutboxMessage, Problem> {
-    read(messages::find(pool, message_ref)).await?.ok_or_else(Problem::not_found)
-}
-
 fn message_ref(request: &HttpRequest) -> Result<Uuid, Problem> {
+    Query::none(request.query_string())?;
     Uuid::try_parse(&path_parameter(request)?).map_err(|_| Problem::not_found())
 }

@@ -10,6 +10,7 @@ use shared::{
     json::{self, Object},
     paging,
     problem::Problem,
+    query::Query,
 };
 use sqlx::PgPool;
 
@@ -24,6 +25,7 @@ pub(super) async fn place(
     body: Payload,
     placement: Data<Placement>,
 ) -> Result<HttpResponse, Problem> {
+    Query::none(request.query_string())?;
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
     let placed = placement.place(order, TraceContext::of(request.headers())).await?;
@@ -32,6 +34,7 @@ pub(super) async fn place(
 }
 
 pub(super) async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+    Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let order = read(order::find(&pool, order_ref)).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(order))

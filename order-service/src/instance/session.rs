@@ -2,12 +2,13 @@
 //!
 //! *Holding*: a look a second, which confirms the lock and finds who is gone. *Lost*: the connection
 //! broke; connect, take the same lock, and unless the identity was ended meanwhile go on. *Replacing*:
-//! it was ended, or there is doubt about what it owns; nothing is handed over, what is in flight
-//! lands, a new identity is taken. A new process, one back from a pause and one whose session was
+//! it was ended, or there is doubt about what it owns; what is in flight lands, nothing more is
+//! handed over, a new identity is taken. A new process, one back from a pause and one whose session was
 //! cut all pass through these.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, pin::pin, time::Duration};
 
+use fail::fail_point;
 use shared::{
     config::Secret,
     database::{self, backoff},
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Instance, InstanceId, identity};
-use crate::flight::Flight;
+use crate::flight::{Flight, Permit};
 
 /// The process's session with the database.
 #[derive(Debug)]
@@ -84,12 +85,10 @@ impl Session {
     }
 
     async fn live(mut self, page: &Component) {
-        let mut replace = false;
         loop {
-            let lost = if replace {
-                self.replace().await.map(|()| replace = false)
-            } else {
-                self.hold(page).await.map(|()| replace = true)
+            let lost = match self.hold(page).await {
+                Ok(nothing_in_flight) => self.replace(nothing_in_flight).await,
+                Err(error) => Err(error),
             };
             if let Err(error) = lost {
                 if page.waiting(&error) {
@@ -98,25 +97,29 @@ impl Session {
                 // Its connection goes first: as long as it is open it may hold the lock.
                 let Self { settings, connection, instance, flight } = self;
                 drop(connection);
-                let (connection, ended) = resume(&settings, &instance).await;
+                let connection = resume(&settings, &instance).await;
                 self = Self { settings, connection, instance, flight };
-                replace |= ended;
             }
         }
     }
 
-    /// Looks once a second, until the identity has to be replaced. A look that succeeds proves that
-    /// the lock is held, because the lock is the connection's.
-    async fn hold(&mut self, page: &Component) -> Result<(), sqlx::Error> {
+    /// Looks once a second, until the identity has to be replaced and nothing is in flight any more,
+    /// and keeps that so by the permit it returns. A look that succeeds proves that the lock is held,
+    /// because the lock is the connection's; it is needed for as long as messages are in flight.
+    async fn hold(&mut self, page: &Component) -> Result<Permit, sqlx::Error> {
         let id = self.instance.id();
+        let flight = self.flight.clone();
+        let mut landed = pin!(flight.landed());
         let held_since = Instant::now();
         let mut gone_since = HashMap::new();
         loop {
             let asked_at = Instant::now();
             let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
             if look.ended {
-                return Ok(());
+                self.instance.distrust();
+                return Ok(landed.await);
             }
+            fail_point!("session::looked", |_| std::process::abort());
             self.instance.confirm(asked_at);
             page.working();
             gone_since.retain(|other, _| look.gone.contains(other));
@@ -130,8 +133,10 @@ impl Session {
             if look.left_behind {
                 self.instance.0.left_behind.notify_one();
             }
+            let in_doubt = self.instance.is_in_doubt();
             tokio::select! {
-                () = self.instance.0.doubted.notified() => return Ok(()),
+                () = self.instance.0.doubted.notified() => {}
+                permit = &mut landed, if in_doubt => return Ok(permit),
                 () = sleep(self.settings.look_every()) => {}
             }
         }
@@ -141,7 +146,9 @@ impl Session {
     async fn end_other(&mut self, other: InstanceId) -> Result<(), sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
+                fail_point!("session::before_end_other", |_| std::process::abort());
                 identity::end(&mut self.connection, other).await?;
+                fail_point!("session::ended_other", |_| std::process::abort());
                 identity::unlock(&mut self.connection, other).await?;
                 tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
                 self.instance.0.left_behind.notify_one();
@@ -152,24 +159,29 @@ impl Session {
     }
 
     /// Ends the identity and takes a new one. While all of the flight is held nothing is in flight
-    /// and nothing can be handed over.
-    async fn replace(&mut self) -> Result<(), sqlx::Error> {
-        let _nothing_in_flight = self.flight.landed().await;
+    /// and nothing can be handed over; where this fails half way nothing is trusted until it is known
+    /// how far it came.
+    async fn replace(&mut self, _nothing_in_flight: Permit) -> Result<(), sqlx::Error> {
+        self.instance.distrust();
         let old = self.instance.id();
         let asked_at = Instant::now();
         let replacing = async {
+            fail_point!("session::before_replace", |_| std::process::abort());
             identity::end(&mut self.connection, old).await?;
+            fail_point!("session::ended_own", |_| std::process::abort());
             identity::take(&mut self.connection).await
         };
         let new = within(self.settings.takeover_after, replacing).await?;
+        fail_point!("session::took_another", |_| std::process::abort());
         self.instance.replace(new, asked_at);
         tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())
     }
 }
 
-/// Connects again and takes the same lock; whether the identity was ended meanwhile.
-async fn resume(settings: &Settings, instance: &Instance) -> (PgConnection, bool) {
+/// Connects again and takes the same lock. Where the identity was ended meanwhile its lock is of no
+/// use, and the next look says so.
+async fn resume(settings: &Settings, instance: &Instance) -> PgConnection {
     let id = instance.id();
     for pause in backoff() {
         let resuming = async {
@@ -189,9 +201,10 @@ async fn resume(settings: &Settings, instance: &Instance) -> (PgConnection, bool
             if !ended {
                 instance.confirm(asked_at);
             }
-            return (connection, ended);
+            return connection;
         }
-        sleep(pause).await;
+        // Others give everyone `takeover_after` to return, counted from their own return.
+        sleep(pause.min(settings.look_every())).await;
     }
     unreachable!("the back-off never ends")
 }

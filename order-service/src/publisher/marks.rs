@@ -105,6 +105,7 @@ impl Marks {
             let marked = self.until_committed(|| outbox::mark_published(&self.pool, owner, &published)).await;
             expect_all(marked, published.len());
         }
+        fail_point!("marks::published", |_| std::process::abort());
         self.page.working();
     }
 
@@ -129,6 +130,7 @@ impl Marks {
     }
 
     async fn record_rejections(&self, blamed: Vec<Blamed>) {
+        fail_point!("marks::rejected", |_| std::process::abort());
         let mut by_owner: BTreeMap<i64, Vec<Rejected>> = BTreeMap::new();
         for Blamed { message, rejected, .. } in &blamed {
             if rejected.fate == Fate::Failed {
@@ -142,6 +144,7 @@ impl Marks {
             let recorded = self.until_committed(|| outbox::record_rejections(&self.pool, owner, &rejected)).await;
             expect_all(recorded, rejected.len());
         }
+        fail_point!("marks::rejections_recorded", |_| std::process::abort());
         for Blamed { message, permit, rejected, due } in blamed {
             drop(permit);
             if rejected.fate == Fate::Waits {
@@ -170,7 +173,11 @@ impl Marks {
                         tracing::warn!(error = %error, "cannot mark messages; trying again");
                     }
                 }
-                Err(_) => drop(self.page.waiting("no answer to a mark in time")),
+                Err(_) => {
+                    if self.page.waiting("no answer to a mark in time") {
+                        tracing::warn!("the database does not answer a mark; trying again");
+                    }
+                }
             }
             repeated = true;
             sleep(pauses.next().expect("the back-off never ends")).await;

@@ -59,7 +59,18 @@ impl Creation {
                     tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
                     return;
                 }
-                Ok(other) => drop(page.waiting(format!("{other:?}"))),
+                Ok(other) => {
+                    let answer = other.iter().filter_map(|one| one.as_ref().err()).map(|(_, code)| code.to_string());
+                    let answer = answer.collect::<String>();
+                    if page.waiting(&answer) {
+                        tracing::warn!(
+                            topic = name,
+                            replication,
+                            error = answer,
+                            "the topic cannot be created yet; trying again"
+                        );
+                    }
+                }
                 Err(error) => {
                     if page.waiting(error) {
                         tracing::warn!(error = %error, "waiting for kafka; orders are accepted, their messages wait");
