@@ -29,6 +29,8 @@ pub enum Bug {
     ClaimFromLiving,
     /// The identity is replaced while messages are in flight.
     ReplaceInFlight,
+    /// An old confirmation counts while the identity is being replaced.
+    TrustWhileReplacing,
 }
 
 /// The protocol for `messages` messages, with at most so many faults.

@@ -36,8 +36,10 @@ pub enum Action {
     SeeFree(u8, u8),
     /// `Session::end_other`, at least `takeover_after` later, with that lock in hand.
     EndOther(u8, u8),
-    /// `Session::replace`: after being ended by another, or in doubt.
-    Replace(u8),
+    /// `Session::replace`, its first half, in doubt: the own identity ends once the flight has landed.
+    EndOwn(u8),
+    /// `Session::replace`, its second half; or the whole after being ended by another.
+    TakeAnother(u8),
     /// `Session::begin` of a process started again.
     Start(u8),
     /// Faults.
@@ -101,7 +103,7 @@ impl Model for Protocol {
         actions.extend(of_message);
         for p in 0..PROCESSES {
             let process = &state.processes[usize::from(p)];
-            actions.extend([A::Settle(p), A::Expire(p), A::Resume(p), A::Replace(p), A::Start(p)]);
+            actions.extend([A::Settle(p), A::Expire(p), A::Resume(p), A::EndOwn(p), A::TakeAnother(p), A::Start(p)]);
             actions.extend([A::Kill(p), A::Pause(p), A::Wake(p), A::LoseSession(p)]);
             actions.extend((0..self.messages).flat_map(|m| {
                 [A::Place(p, m, true), A::Place(p, m, false), A::Claim(p, m, true), A::Claim(p, m, false)]
@@ -217,7 +219,8 @@ impl Protocol {
             | A::Resume(p)
             | A::SeeFree(p, _)
             | A::EndOther(p, _)
-            | A::Replace(p) => {
+            | A::EndOwn(p)
+            | A::TakeAnother(p) => {
                 (state.processes[usize::from(p)].life == Life::Running).then_some(())?;
                 self.act(&mut next, p, action)?;
             }
@@ -308,11 +311,16 @@ impl Protocol {
                     }
                 }
             }
-            A::Replace(_) => {
-                (doubt || (!locked && next.ended.contains(id))).then_some(())?;
+            A::EndOwn(_) => {
                 let landed = in_flight.is_empty() && delivered.is_empty();
-                (landed || bug(Bug::ReplaceInFlight)).then_some(())?;
+                let ready = locked && doubt && !next.ended.contains(id) && (landed || bug(Bug::ReplaceInFlight));
+                ready.then_some(())?;
                 next.ended = next.ended.with(id);
+                next.processes[me].confirmed &= bug(Bug::TrustWhileReplacing);
+            }
+            A::TakeAnother(_) => {
+                let landed = in_flight.is_empty() && delivered.is_empty();
+                (next.ended.contains(id) && (landed || bug(Bug::ReplaceInFlight))).then_some(())?;
                 take_identity(next, p);
             }
             A::Commit(..) | A::GhostArrives(_) | A::GhostVanishes(_) | A::Start(_) | A::Wake(_) => return None,

@@ -39,6 +39,7 @@ fn every_planted_fault_is_found() {
         Bug::EnqueueForEnded,
         Bug::ClaimFromLiving,
         Bug::ReplaceInFlight,
+        Bug::TrustWhileReplacing,
     ] {
         let checker = Protocol { bug: Some(bug), ..without_crashes }
             .checker()
