@@ -1,8 +1,9 @@
 //! Starts everything and waits for its end. The only file that knows all others, the only one that
 //! spawns tasks.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use shared::{
     database::{self, Failure},
     health::{Component, Health, Probes},
@@ -14,14 +15,17 @@ use sqlx::{PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
 
 use crate::{
-    calendar,
+    calendar, commands,
     config::Config,
     consumer::{
+        continuity::Continuity,
         counting::{self, Counting},
         group::Group,
         reading::{self, Member},
+        watermarks::Broker,
     },
     http::{self, Api},
+    retention::Retention,
 };
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
@@ -56,6 +60,21 @@ pub async fn migrate(config: &Config) -> Exit {
     }
 }
 
+/// The command `quarantine`.
+pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit {
+    let work = async {
+        let pool = config.database.pool("activity-service quarantine")?;
+        if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
+            return Ok(exit);
+        }
+        command.run(&pool, &config.time_zone).await.map(|()| Exit::Stopped)
+    };
+    work.await.unwrap_or_else(|error: anyhow::Error| {
+        eprintln!("{error:#}");
+        Exit::Failed
+    })
+}
+
 async fn run(config: Config) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
     let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
@@ -79,7 +98,15 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let routes = http::routes(Api { pool: pool.clone(), time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, shutdown.clone(), page));
 
+    let broker = Broker::new(&config.kafka, &config.consumer.group_id);
+    let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
+    tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
+
     let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
+    tasks.spawn("continuity", |page| {
+        let (pool, group) = (pool.clone(), group.clone());
+        Continuity { pool, broker, group, noticed: Arc::default(), page, behind: BTreeMap::new() }.run(shutdown.clone())
+    });
     // One batch waits while another is counted and a third is collected.
     let (read, batches) = mpsc::channel(1);
     tasks.spawn("counting", |page| {

@@ -9,7 +9,7 @@ use shared::{
     telemetry,
 };
 
-use crate::{calendar, consumer};
+use crate::{calendar, consumer, retention};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -25,6 +25,8 @@ pub struct Config {
     pub kafka: kafka::Settings,
     /// `kafka.topics`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
+    /// `retention.*`
+    pub retention: retention::Settings,
     /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
     pub time_zone: String,
     /// `log.level`: a level or directives, as in `RUST_LOG`
@@ -46,6 +48,7 @@ impl Config {
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
+            retention: retention::Settings::read(&mut reader),
             time_zone: reader.checked("statistics.time_zone", calendar::check_name),
             log_level: reader.checked("log.level", telemetry::check_level),
             shutdown: Timing::read(&mut reader),

@@ -5,9 +5,12 @@
 //! way, through [`Group`]: counting notes what is committed in Postgres, reading tells Kafka.
 
 pub mod batch;
+pub mod continuity;
 pub mod counting;
 pub mod group;
+pub mod positions;
 pub mod reading;
+pub mod watermarks;
 
 use std::time::Duration;
 

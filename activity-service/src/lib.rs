@@ -1,10 +1,14 @@
 //! Counts activities: Kafka -> consumer -> activity -> statistics -> HTTP.
 
 pub mod activity;
+pub mod admission;
 pub mod app;
 pub mod calendar;
+pub mod commands;
 pub mod config;
 pub mod consumer;
 pub mod http;
 pub mod quarantine;
+pub mod registration;
+pub mod retention;
 pub mod statistics;

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use activity_service::{app, config::Config};
+use activity_service::{app, commands, config::Config};
 use clap::{Parser, Subcommand};
 use shared::lifecycle::Exit;
 
@@ -23,6 +23,9 @@ enum Command {
     Migrate,
     /// Print the effective settings as TOML, secrets masked
     Config,
+    /// Look at messages that could not be counted, try them again or discard them
+    #[command(subcommand)]
+    Quarantine(commands::Quarantine),
 }
 
 #[tokio::main]
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
+        Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Config => {
             print!("{effective}");
             Exit::Stopped.into()

@@ -1,7 +1,12 @@
 //! Messages that could not be counted: why, and with everything needed to try them again.
 
+pub mod listing;
+pub mod replay;
+
 use std::borrow::Cow;
 
+pub use listing::{Discard, Entry, Page, State, discard, find, list};
+pub use replay::{Replay, Replayed, Scope};
 use shared::message::ActivityTypeCode;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -14,11 +19,29 @@ pub enum Reason {
     UnknownType,
     UnknownVersion,
     BadDate,
+    /// Its key is new, but was perhaps purged: it may have been counted before.
+    TooOld,
     /// Postgres itself refuses it, alone.
     NotStorable,
 }
 
 impl Reason {
+    pub const ALL: [Self; 8] = [
+        Self::NoValue,
+        Self::NotJson,
+        Self::BadField,
+        Self::UnknownType,
+        Self::UnknownVersion,
+        Self::BadDate,
+        Self::TooOld,
+        Self::NotStorable,
+    ];
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -28,6 +51,7 @@ impl Reason {
             Self::UnknownType => "unknown type",
             Self::UnknownVersion => "unknown version",
             Self::BadDate => "bad date",
+            Self::TooOld => "too old",
             Self::NotStorable => "not storable",
         }
     }
@@ -41,6 +65,15 @@ pub struct Rejected {
     pub detail: Cow<'static, str>,
     /// The type it claims to be, where that could be read.
     pub code: Option<ActivityTypeCode>,
+}
+
+impl Rejected {
+    /// For a message that Postgres refuses although it is alone.
+    #[must_use]
+    pub fn by_the_database(error: &sqlx::Error, code: Option<ActivityTypeCode>) -> Self {
+        let state = error.as_database_error().and_then(|answer| answer.code()).unwrap_or_default();
+        Self { reason: Reason::NotStorable, detail: format!("the database refuses it: SQLSTATE {state}").into(), code }
+    }
 }
 
 /// A message on its way into quarantine.
@@ -100,4 +133,17 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
     .execute(transaction)
     .await?;
     Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_read_as_it_is_written() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::parse("no-value"), None);
+    }
 }

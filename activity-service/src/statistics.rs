@@ -82,7 +82,8 @@ pub async fn count(
             FROM UNNEST($8::text[], $9::int[], $10::bigint[]) AS read (topic, partition, next_offset)
             GROUP BY topic, partition
             ORDER BY topic, partition
-            -- An instance that lost the partition may come late with what it had in hand.
+            -- An instance that lost the partition may come late with what it had in hand. Backwards goes
+            -- a position only where the topic is seen to be another one.
             ON CONFLICT (topic, partition)
                 DO UPDATE SET next_offset = GREATEST(known.next_offset, excluded.next_offset)
         )

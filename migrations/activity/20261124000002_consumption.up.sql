@@ -16,14 +16,28 @@ CREATE TABLE quarantine (
     activity_type_code text,
     state text NOT NULL DEFAULT 'waiting',
     received_at timestamptz NOT NULL DEFAULT now(),
+    -- What ended the waiting: when, who did it, and why.
+    resolved_at timestamptz,
+    resolved_by text,
+    resolution text,
     CONSTRAINT quarantine_pkey PRIMARY KEY (quarantine_id),
     -- A message delivered again is the same row; a topic created anew may hold another message at
     -- the same offset, hence the hash.
     CONSTRAINT quarantine_position UNIQUE (topic, partition, "offset", value_sha256),
     CONSTRAINT quarantine_reason_known CHECK (reason IN (
         'no value', 'not json', 'bad field', 'unknown type', 'unknown version', 'bad date', 'too old', 'not storable')),
-    CONSTRAINT quarantine_state_known CHECK (state IN ('waiting', 'counted', 'discarded'))
+    CONSTRAINT quarantine_state_known CHECK (state IN ('waiting', 'counted', 'discarded')),
+    CONSTRAINT quarantine_audited CHECK (
+        num_nonnulls(resolved_at, resolved_by, resolution) = CASE state WHEN 'waiting' THEN 0 ELSE 3 END)
 );
+
+-- The list and the replay go through those that wait, the oldest first: an id begins with the time
+-- it was drawn at.
+CREATE INDEX quarantine_waiting ON quarantine (quarantine_id) WHERE state = 'waiting';
+
+-- A registration goes through those that wait for its type.
+CREATE INDEX quarantine_waiting_for_type ON quarantine (activity_type_code, quarantine_id)
+    WHERE state = 'waiting' AND reason = 'unknown type';
 
 -- What is to be read next of each partition, written with the batch it follows from. Kafka's own
 -- group offsets decide where reading resumes; these are for lag and for checks.

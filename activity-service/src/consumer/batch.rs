@@ -122,6 +122,16 @@ impl Batch {
         self.places.iter().zip(last).filter_map(|(place, next)| next.map(|next| (place, next))).collect()
     }
 
+    /// The first message of each place in `part`.
+    #[must_use]
+    pub fn starts(&self, part: &Range<usize>) -> Vec<(&Place, i64)> {
+        let mut first = vec![None; self.places.len()];
+        for message in &self.messages[part.clone()] {
+            first[message.place].get_or_insert(message.offset);
+        }
+        self.places.iter().zip(first).filter_map(|(place, first)| first.map(|first| (place, first))).collect()
+    }
+
     fn place(&mut self, topic: &str, partition: i32, group: &Group) -> usize {
         if self.epoch != group.epoch() {
             self.epoch = group.epoch();
@@ -161,6 +171,8 @@ mod tests {
         assert_eq!(ends(0..5), [(0, 13), (1, 6)]);
         assert_eq!(ends(0..3), [(0, 9), (1, 4)]);
         assert_eq!(ends(3..4), [(1, 6)]);
+        let starts = batch.starts(&(1..5)).into_iter().map(|(place, first)| (place.partition, first));
+        assert_eq!(starts.collect::<Vec<_>>(), [(0, 8), (1, 3)]);
         assert_eq!(batch.value(&batch.messages[4]), Some(&b"x"[..]));
         assert_eq!(batch.key(&batch.messages[4]), None);
     }

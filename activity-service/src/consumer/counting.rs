@@ -4,15 +4,16 @@
 //! counted after all. Only a batch whose data Postgres refuses is taken apart, to find the guilty
 //! message; an outage never sends a message into quarantine.
 
-use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{database::Failure, health::Component, lifecycle::Shutdown};
 use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Settings, batch::Batch, group::Group};
+use super::{Settings, batch::Batch, group::Group, positions};
 use crate::{
+    admission::Admission,
     quarantine::{self, Kept, Reason, Rejected},
     statistics::{self, Position, Received},
 };
@@ -78,6 +79,7 @@ impl Counting {
                 Ok(done) => {
                     fail::fail_point!("consumer::after_commit", |_| std::process::abort());
                     self.group.counted(&batch.ends(&part));
+                    fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
                     self.page.working();
                     pauses = self.backoff.build();
                     sum.add(done);
@@ -113,57 +115,68 @@ impl Counting {
     /// # Errors
     /// As Postgres answers. Nobody knows then whether it is committed.
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        match timeout(ATTEMPT_WITHIN, self.transaction(&mut connection, batch, part)).await {
-            Ok(result) => result,
-            Err(_) => Err(lost(connection)),
+        loop {
+            let mut connection = self.pool.acquire().await?;
+            match timeout(ATTEMPT_WITHIN, self.transaction(&mut connection, batch, part)).await {
+                Ok(Ok(Some(counted))) => return Ok(counted),
+                // Keys were purged meanwhile: the same again, under the new horizon.
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(lost(connection)),
+            }
         }
     }
 
+    /// None where it was rolled back because keys were purged meanwhile.
     async fn transaction(
         &self,
         connection: &mut PgConnection,
         batch: &Batch,
         part: &Range<usize>,
-    ) -> Result<Counted, sqlx::Error> {
+    ) -> Result<Option<Counted>, sqlx::Error> {
         let mut transaction = connection.begin().await?;
-        let types = statistics::types(&mut *transaction).await?;
-        let types: HashSet<&str> = types.iter().map(|one| one.activity_type_code.as_str()).collect();
+        fail::fail_point!("consumer::begun", |_| std::process::abort());
+        let messages = &batch.messages[part.clone()];
+        let mut admission = Admission::open(&mut transaction).await?;
+        let activities = messages.iter().flat_map(|message| message.parsed.as_ref());
+        admission.look_at(&mut transaction, activities).await?;
+        fail::fail_point!("consumer::admitted", |_| std::process::abort());
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
-        for message in &batch.messages[part.clone()] {
+        for message in messages {
             let (place, offset) = (batch.place_of(message), message.offset);
-            let rejected = match &message.parsed {
-                Ok(activity) if types.contains(activity.code.as_str()) => {
+            match admission.judge(&message.parsed) {
+                Ok(activity) => {
                     received.push(Received { activity, topic: &place.topic, partition: place.partition, offset });
-                    continue;
                 }
-                Ok(activity) => Cow::Owned(Rejected {
-                    reason: Reason::UnknownType,
-                    detail: "activityTypeCode must be a registered type".into(),
-                    code: Some(activity.code.clone()),
+                Err(rejected) => kept.push(Kept {
+                    topic: &place.topic,
+                    partition: place.partition,
+                    offset,
+                    key: batch.key(message),
+                    value: batch.value(message),
+                    ce_type: batch.ce_type(message),
+                    rejected,
                 }),
-                Err(rejected) => Cow::Borrowed(rejected),
-            };
-            kept.push(Kept {
-                topic: &place.topic,
-                partition: place.partition,
-                offset,
-                key: batch.key(message),
-                value: batch.value(message),
-                ce_type: batch.ce_type(message),
-                rejected,
-            });
+            }
         }
+        let jumps = positions::jumps(&mut transaction, batch, part).await?;
         let ends = batch.ends(part);
         let positions: Vec<_> = ends
             .iter()
             .map(|(place, next)| Position { topic: &place.topic, partition: place.partition, next_offset: *next })
             .collect();
         let counted = statistics::count(&mut transaction, &self.time_zone, &received, &positions).await?;
+        fail::fail_point!("consumer::counted", |_| std::process::abort());
         let quarantined = quarantine::keep(&mut transaction, kept).await?;
+        fail::fail_point!("consumer::kept", |_| std::process::abort());
+        if !admission.still_holds(&mut transaction).await? {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
         fail::fail_point!("consumer::before_commit", |_| std::process::abort());
         transaction.commit().await?;
-        Ok(Counted { counted, duplicates: received.len() as u64 - counted, quarantined })
+        self.group.jumped(jumps);
+        Ok(Some(Counted { counted, duplicates: received.len() as u64 - counted, quarantined }))
     }
 
     /// Once when it begins, not with each attempt.
@@ -198,19 +211,15 @@ fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
 /// Marks a message that Postgres refuses even alone. False where it was marked before: then not the
 /// message is to blame.
 fn reject(batch: &mut Batch, index: usize, error: &sqlx::Error) -> bool {
-    let state = error.as_database_error().and_then(|answer| answer.code()).unwrap_or_default().into_owned();
     let message = &mut batch.messages[index];
     let code = match &message.parsed {
         Ok(activity) => Some(activity.code.clone()),
         Err(rejected) if rejected.reason == Reason::NotStorable => return false,
         Err(rejected) => rejected.code.clone(),
     };
-    tracing::warn!(offset = message.offset, sqlstate = %state, "the database refuses a message");
-    message.parsed = Err(Rejected {
-        reason: Reason::NotStorable,
-        detail: format!("the database refuses it: SQLSTATE {state}").into(),
-        code,
-    });
+    let rejected = Rejected::by_the_database(error, code);
+    tracing::warn!(offset = message.offset, detail = %rejected.detail, "the database refuses a message");
+    message.parsed = Err(rejected);
     true
 }
 

@@ -6,7 +6,7 @@
 //! but its offset is nobody's business any more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,24 +17,27 @@ use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
+    error::KafkaError,
 };
 use shared::kafka::Quiet;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::batch::Place;
+use super::{batch::Place, positions::Jump};
 
 /// One assignment of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenure(u64);
 
-type Partition = (String, i32);
+/// Topic and number.
+pub type Partition = (String, i32);
 
 #[derive(Debug, Default)]
 pub struct Group {
     /// There may be something to read from Kafka or to tell it.
     pub wake: Notify,
+    /// There is something to compare with what the broker has.
+    pub doubt: Notify,
     book: Mutex<Book>,
     /// Grows with each change of the assignment.
     epoch: AtomicU64,
@@ -44,12 +47,30 @@ pub struct Group {
 #[derive(Debug, Default)]
 struct Book {
     assigned: BTreeMap<Partition, Tenure>,
+    /// Up to where each partition is counted in its tenure.
+    counted: BTreeMap<Partition, (Tenure, i64)>,
+    doubts: Doubts,
     /// Counted, and not known to be committed in Kafka.
     owed: BTreeMap<Partition, i64>,
     /// Some of it Kafka has not been told.
     untold: bool,
-    /// Some of it Kafka has been told and would not have.
+    /// Some of it the client would not tell.
     refused: bool,
+}
+
+/// Signs that the topic does not follow what was read from it.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    pub jumps: BTreeMap<Partition, Jump>,
+    /// Offsets went backwards within a tenure.
+    pub went_back: BTreeSet<Partition>,
+}
+
+impl Doubts {
+    fn add_jump(&mut self, partition: Partition, jump: Jump) {
+        let whole = self.jumps.entry(partition).or_insert(jump);
+        *whole = Jump { expected: whole.expected.min(jump.expected), came: whole.came.max(jump.came) };
+    }
 }
 
 impl Group {
@@ -72,13 +93,55 @@ impl Group {
         let mut book = self.book();
         for (place, next) in ends {
             let partition = (place.topic.clone(), place.partition);
-            if place.tenure.is_some() && book.assigned.get(&partition) == place.tenure.as_ref() {
-                book.owed.insert(partition, *next);
-                book.untold = true;
+            let Some(tenure) = place.tenure.filter(|tenure| book.assigned.get(&partition) == Some(tenure)) else {
+                continue;
+            };
+            if book.counted.get(&partition).is_some_and(|(then, before)| *then == tenure && before > next) {
+                book.doubts.went_back.insert(partition.clone());
+                self.doubt.notify_one();
             }
+            book.counted.insert(partition.clone(), (tenure, *next));
+            book.owed.insert(partition, *next);
+            book.untold = true;
         }
         drop(book);
         self.wake.notify_one();
+    }
+
+    /// Notes that messages were expected which did not come.
+    pub fn jumped(&self, jumps: Vec<(Partition, Jump)>) {
+        if jumps.is_empty() {
+            return;
+        }
+        let mut book = self.book();
+        jumps.into_iter().for_each(|(partition, jump)| book.doubts.add_jump(partition, jump));
+        drop(book);
+        self.doubt.notify_one();
+    }
+
+    #[must_use]
+    pub fn take_doubts(&self) -> Doubts {
+        std::mem::take(&mut self.book().doubts)
+    }
+
+    /// Gives back what could not be looked at.
+    pub fn doubt_again(&self, doubts: Doubts) {
+        let mut book = self.book();
+        doubts.jumps.into_iter().for_each(|(partition, jump)| book.doubts.add_jump(partition, jump));
+        book.doubts.went_back.extend(doubts.went_back);
+    }
+
+    #[must_use]
+    pub fn assigned(&self) -> Vec<Partition> {
+        self.book().assigned.keys().cloned().collect()
+    }
+
+    /// What is to be read next, where something was counted in the partition's present tenure.
+    #[must_use]
+    pub fn counted_up_to(&self, partition: &Partition) -> Option<i64> {
+        let book = self.book();
+        let (tenure, next) = book.counted.get(partition)?;
+        (book.assigned.get(partition) == Some(tenure)).then_some(*next)
     }
 
     /// Commits to Kafka what is owed, if there is anything it has not been told.
@@ -88,24 +151,43 @@ impl Group {
             return;
         }
         let offsets = list(&book.owed);
-        // Not under the lock: the answer may come by a callback, which takes it.
+        // Not under the lock: a commit may block.
         drop(book);
+        fail::fail_point!("consumer::before_offsets_told", |_| std::process::abort());
         if let Err(error) = consumer.commit(&offsets, mode) {
             tracing::debug!(error = %error, "offsets not committed");
             self.book().refused = true;
         }
+        fail::fail_point!("consumer::offsets_told", |_| std::process::abort());
     }
 
-    /// Makes what Kafka refused due again. Not as soon as it is refused: while the coordinator is
+    /// Makes due again what the client refused. Not as soon as it is refused: while the coordinator is
     /// away that would go round and round.
     pub fn retry_refused(&self) {
         let mut book = self.book();
         book.untold |= std::mem::take(&mut book.refused);
     }
 
-    /// Makes everything owed due: the answers to what was told will not be seen any more.
+    /// Makes everything owed due.
     pub fn retry_all(&self) {
         self.book().untold = true;
+    }
+
+    /// What Kafka has been told or is to be, and is not known to have.
+    #[must_use]
+    pub fn owed(&self) -> Vec<Partition> {
+        self.book().owed.keys().cloned().collect()
+    }
+
+    /// Notes what Kafka has; what it has not although it was told is told again. The client reports
+    /// no answer to what it is told, so this is how a refusal, in a rebalance or an outage, shows.
+    pub fn stored(&self, offsets: &BTreeMap<Partition, i64>) {
+        fail::fail_point!("consumer::offsets_stored", |_| std::process::abort());
+        let mut book = self.book();
+        book.owed.retain(|partition, next| offsets.get(partition) != Some(next));
+        book.untold = !book.owed.is_empty();
+        drop(book);
+        self.wake.notify_one();
     }
 
     /// Held while counting goes on.
@@ -144,6 +226,7 @@ impl ConsumerContext for Group {
                 for partition in partitions(list) {
                     book.assigned.remove(&partition);
                     book.owed.remove(&partition);
+                    book.counted.remove(&partition);
                 }
             }
             Rebalance::Error(_) => {}
@@ -152,31 +235,8 @@ impl ConsumerContext for Group {
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        self.doubt.notify_one();
         // poll() answers "nothing there" after it served an event, whatever stands behind the event.
-        self.wake.notify_one();
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let mut book = self.book();
-        let mut refused = result.err();
-        for element in offsets.elements() {
-            let partition = (element.topic().to_owned(), element.partition());
-            match element.error() {
-                Ok(()) if refused.is_none() => {
-                    if book.owed.get(&partition).copied().map(Offset::Offset) == Some(element.offset()) {
-                        book.owed.remove(&partition);
-                    }
-                }
-                Ok(()) => {}
-                Err(error) => refused = Some(error),
-            }
-        }
-        if let Some(error) = refused {
-            // A rebalance under way, as a rule.
-            tracing::debug!(error = %error, "offsets not committed");
-            book.refused = true;
-        }
-        drop(book);
         self.wake.notify_one();
     }
 }

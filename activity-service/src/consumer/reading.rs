@@ -45,8 +45,10 @@ fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
         ("group.id", &settings.group_id),
         // One instance more or less stops only the partitions that move.
         ("partition.assignment.strategy", "cooperative-sticky"),
-        // The partitions of a killed instance are read again within 15 s.
-        ("session.timeout.ms", "10000"),
+        // The partitions of a killed instance are read again after it, and so are all after an outage of
+        // the broker that is longer: the member has joined anew then, and its former self is waited
+        // for. No shorter, for brokers refuse less unless told otherwise.
+        ("session.timeout.ms", "6000"),
         ("heartbeat.interval.ms", "1000"),
         // Offsets follow the database, never the reading.
         ("enable.auto.commit", "false"),

@@ -1,0 +1,194 @@
+//! Who is let into the figures, for the time of one transaction: types that are registered, and
+//! messages whose key, if it was there, is there still.
+//!
+//! Two things can change meanwhile. A type can be registered: that and the transactions exclude each
+//! other by an advisory lock, so that no message is left behind as of an unknown type when those that
+//! waited for it have been counted. Keys can be purged: nobody waits for that, but what was decided
+//! is looked at again at the end, and decided anew where it may be wrong.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
+
+use shared::message::ActivityTypeCode;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::{
+    activity::Activity,
+    quarantine::{Reason, Rejected},
+    statistics,
+};
+
+/// The key of the lock between registrations and the rest: "types" in ASCII.
+const LOCK: i64 = 0x74_7970_6573;
+
+#[derive(Debug)]
+pub struct Admission {
+    types: HashSet<String>,
+    horizon: Horizon,
+    /// Nothing is too old, by an operator's word.
+    forced: bool,
+    strangers: HashSet<Uuid>,
+    oldest_admitted: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Horizon {
+    purges: i64,
+    newest_purged: Option<OffsetDateTime>,
+}
+
+impl Horizon {
+    /// Postgres keeps microseconds; a message may tell nanoseconds.
+    fn hides(&self, at: OffsetDateTime) -> bool {
+        self.newest_purged.is_some_and(|newest| at < newest + Duration::MICROSECOND)
+    }
+}
+
+/// Shuts everybody else's transactions out until this one ends. For the registration of a type.
+///
+/// # Errors
+/// Those that are in do not come to their end in time, or as Postgres answers.
+pub async fn close(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Whoever comes later stands in line behind this one: a batch that hangs must not make them wait.
+    sqlx::query!("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK).execute(transaction).await?;
+    Ok(())
+}
+
+impl Admission {
+    /// The first thing that happens in a transaction.
+    ///
+    /// # Errors
+    /// As Postgres answers.
+    pub async fn open(transaction: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let horizon = sqlx::query_as!(
+            Horizon,
+            "SELECT purges, newest_purged FROM key_horizon, pg_advisory_xact_lock_shared($1)",
+            LOCK
+        );
+        let horizon = horizon.fetch_one(&mut *transaction).await?;
+        fail::fail_point!("consumer::admission_open", |_| std::process::abort());
+        // A statement of its own: it sees what was committed before the lock was had.
+        let types = statistics::types(transaction).await?;
+        let types = types.into_iter().map(|one| one.activity_type_code).collect();
+        Ok(Self { types, horizon, forced: false, strangers: HashSet::new(), oldest_admitted: None })
+    }
+
+    /// Lets in what is too old.
+    #[must_use]
+    pub fn forced(self, forced: bool) -> Self {
+        Self { forced, ..self }
+    }
+
+    /// Finds those whose key is new although they are so old that it may have been purged. Called
+    /// once, before anything is judged.
+    ///
+    /// # Errors
+    /// As Postgres answers. The transaction is lost then.
+    pub async fn look_at<'a>(
+        &mut self,
+        transaction: &mut PgConnection,
+        activities: impl Iterator<Item = &'a Activity>,
+    ) -> Result<(), sqlx::Error> {
+        if self.forced {
+            return Ok(());
+        }
+        let hidden = activities.filter(|one| self.horizon.hides(one.at));
+        let hidden: BTreeMap<Uuid, &Activity> = hidden.map(|one| (one.message_ref, one)).collect();
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let refs: Vec<Uuid> = hidden.keys().copied().collect();
+        let codes: Vec<&str> = hidden.values().map(|one| one.code.as_str()).collect();
+        let times: Vec<OffsetDateTime> = hidden.values().map(|one| one.at).collect();
+        // Only an insert knows: it waits for whoever is inserting the same key right now.
+        let strangers = sqlx::query_scalar!(
+            r#"
+            INSERT INTO processed_messages
+                (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT message_ref, activity_type_code, activity_at::date, activity_at, '', 0, 0
+            FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[]) AS one (message_ref, activity_type_code, activity_at)
+            ORDER BY message_ref
+            ON CONFLICT (message_ref) DO NOTHING
+            RETURNING message_ref
+            "#,
+            &refs,
+            &codes as _,
+            &times,
+        );
+        let strangers = strangers.fetch_all(&mut *transaction).await?;
+        let taken_back = sqlx::query!("DELETE FROM processed_messages WHERE message_ref = ANY ($1)", &strangers);
+        let taken_back = taken_back.execute(transaction).await?.rows_affected();
+        expect_rows("keys taken back", strangers.len(), taken_back)?;
+        self.strangers.extend(strangers);
+        Ok(())
+    }
+
+    /// The activity of a message that may be counted, or why it may not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge<'a>(&mut self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
+        let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
+        let rejected = |reason, detail: &'static str| {
+            let code: Option<ActivityTypeCode> = Some(activity.code.clone());
+            Err(Cow::Owned(Rejected { reason, detail: detail.into(), code }))
+        };
+        if !self.types.contains(activity.code.as_str()) {
+            return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
+        }
+        if self.strangers.contains(&activity.message_ref) {
+            return rejected(Reason::TooOld, "activityAt must be later than that of every purged key");
+        }
+        self.oldest_admitted = Some(self.oldest_admitted.map_or(activity.at, |oldest| oldest.min(activity.at)));
+        Ok(activity)
+    }
+
+    /// Whether what was judged is right even after the keys purged since. Asked after the counting:
+    /// a key counted as new because it was purged in between was purged in a transaction that has
+    /// ended, so this sees it.
+    ///
+    /// # Errors
+    /// As Postgres answers. The transaction is lost then.
+    pub async fn still_holds(&self, transaction: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let Some(oldest) = self.oldest_admitted.filter(|_| !self.forced) else {
+            return Ok(true);
+        };
+        let horizon = sqlx::query_as!(Horizon, "SELECT purges, newest_purged FROM key_horizon");
+        let horizon = horizon.fetch_one(transaction).await?;
+        Ok(horizon.purges == self.horizon.purges || !horizon.hides(oldest))
+    }
+}
+
+/// An error where a statement did not touch the rows it was to touch: the transaction ends with it.
+///
+/// # Errors
+/// The numbers differ.
+pub fn expect_rows(what: &str, expected: usize, rows: u64) -> Result<(), sqlx::Error> {
+    if u64::try_from(expected) == Ok(rows) {
+        return Ok(());
+    }
+    Err(sqlx::Error::ColumnDecode {
+        index: what.to_owned(),
+        source: format!("{rows} rows instead of {expected}").into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn what_postgres_rounds_down_to_the_horizon_is_hidden() {
+        let horizon = Horizon { purges: 1, newest_purged: Some(datetime!(2026-11-22 12:00:00.000001 UTC)) };
+        assert!(horizon.hides(datetime!(2026-11-22 12:00:00.000001999 UTC)));
+        assert!(!horizon.hides(datetime!(2026-11-22 12:00:00.000002 UTC)));
+        assert!(!Horizon { newest_purged: None, ..horizon }.hides(datetime!(2000-01-01 0:00 UTC)));
+    }
+}

@@ -1,0 +1,274 @@
+//! Messages in quarantine are tried again, by the rules and the statement that count what is read
+//! from Kafka: what can be counted now is counted once, and what cannot goes on waiting.
+//!
+//! Step by step, each a transaction of its own: whoever stops in between has done a part, and doing
+//! it all again does the rest.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use shared::{database::Failure, message::ActivityTypeCode};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Reason, Rejected};
+use crate::{
+    activity,
+    admission::{Admission, expect_rows},
+    statistics::{self, Received},
+};
+
+/// Messages of one step: some 20 ms of work.
+const STEP_MESSAGES: i64 = 1000;
+/// Their bytes, in memory at once.
+const STEP_BYTES: i64 = 2 * 1024 * 1024;
+
+/// Which of those that wait.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    All,
+    /// Those of a type that was not registered.
+    OfType(ActivityTypeCode),
+    One(Uuid),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replayed {
+    pub counted: u64,
+    pub duplicates: u64,
+    pub still_waiting: u64,
+}
+
+impl Replayed {
+    pub fn add(&mut self, other: Self) {
+        self.counted += other.counted;
+        self.duplicates += other.duplicates;
+        self.still_waiting += other.still_waiting;
+    }
+}
+
+/// How they are tried.
+#[derive(Clone, Debug)]
+pub struct How<'a> {
+    pub time_zone: &'a str,
+    /// Counts even what may have been counted before its key was purged.
+    pub force: bool,
+    /// Who wants it, and why: kept with each message that is counted.
+    pub actor: &'a str,
+    pub why: &'a str,
+    /// Rolls each step back and tells what it would have done.
+    pub dry_run: bool,
+}
+
+/// One pass over the messages of a scope, the oldest first, each once.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    pool: &'a PgPool,
+    how: How<'a>,
+    scope: Scope,
+    after: Option<Uuid>,
+    /// Still to be tried before more are looked for; the next part last.
+    parts: Vec<Vec<Uuid>>,
+}
+
+struct Row {
+    quarantine_id: Uuid,
+    topic: String,
+    partition: i32,
+    offset: i64,
+    value: Option<Vec<u8>>,
+    ce_type: Option<Vec<u8>>,
+}
+
+impl<'a> Replay<'a> {
+    #[must_use]
+    pub fn new(pool: &'a PgPool, scope: Scope, how: How<'a>) -> Self {
+        let (parts, after) = match &scope {
+            Scope::One(id) => (vec![vec![*id]], None),
+            Scope::All | Scope::OfType(_) => (Vec::new(), Some(Uuid::nil())),
+        };
+        Self { pool, how, scope, after, parts }
+    }
+
+    /// The next step; None when the pass is over.
+    ///
+    /// # Errors
+    /// The database's. What earlier steps did stays done.
+    pub async fn step(&mut self) -> Result<Option<Replayed>, sqlx::Error> {
+        let Some(part) = self.next_part().await? else {
+            return Ok(None);
+        };
+        let error = match self.try_part(&part).await {
+            Ok(Some(done)) => return Ok(Some(done)),
+            // Keys were purged meanwhile: the same again.
+            Ok(None) => {
+                self.parts.push(part);
+                return Ok(Some(Replayed::default()));
+            }
+            Err(error) => error,
+        };
+        match Failure::of(&error) {
+            Failure::Conflict => self.parts.push(part),
+            Failure::Refused if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                self.parts.extend([second.to_vec(), first.to_vec()]);
+            }
+            Failure::Refused => return self.not_storable(&part, &error).await.map(Some),
+            Failure::Outage | Failure::Defect => return Err(error),
+        }
+        Ok(Some(Replayed::default()))
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Vec<Uuid>>, sqlx::Error> {
+        let (None, Some(after)) = (self.parts.last(), self.after) else {
+            return Ok(self.parts.pop());
+        };
+        // One query each: only with its condition in the text can a partial index serve it.
+        let found: Vec<(Uuid, i64)> = match &self.scope {
+            Scope::OfType(code) => sqlx::query!(
+                r#"
+                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
+                WHERE state = 'waiting' AND reason = 'unknown type' AND activity_type_code = $1 AND quarantine_id > $2
+                ORDER BY quarantine_id LIMIT $3
+                "#,
+                code.as_str(),
+                after,
+                STEP_MESSAGES
+            )
+            .fetch_all(self.pool)
+            .await?
+            .into_iter()
+            .map(|row| (row.quarantine_id, row.bytes))
+            .collect(),
+            Scope::All | Scope::One(_) => sqlx::query!(
+                r#"
+                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
+                WHERE state = 'waiting' AND quarantine_id > $1
+                ORDER BY quarantine_id LIMIT $2
+                "#,
+                after,
+                STEP_MESSAGES
+            )
+            .fetch_all(self.pool)
+            .await?
+            .into_iter()
+            .map(|row| (row.quarantine_id, row.bytes))
+            .collect(),
+        };
+        // At least one, however large it is.
+        let sums = found.iter().scan(0, |sum, (_, bytes)| Some(std::mem::replace(sum, *sum + bytes)));
+        let fitting = sums.take_while(|before| *before < STEP_BYTES).count();
+        let part: Vec<Uuid> = found.into_iter().take(fitting).map(|(id, _)| id).collect();
+        self.after = part.last().copied();
+        Ok(self.after.map(|_| part))
+    }
+
+    /// None where keys were purged meanwhile and it has to be decided anew.
+    async fn try_part(&self, part: &[Uuid]) -> Result<Option<Replayed>, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let mut admission = Admission::open(&mut transaction).await?.forced(self.how.force);
+        let rows = sqlx::query_as!(
+            Row,
+            r#"
+            SELECT quarantine_id, topic, partition, "offset", value, ce_type FROM quarantine
+            WHERE quarantine_id = ANY ($1) AND state = 'waiting'
+            -- two passes at once take the rows in one order
+            ORDER BY quarantine_id FOR UPDATE
+            "#,
+            part
+        );
+        let rows = rows.fetch_all(&mut *transaction).await?;
+        let now = OffsetDateTime::now_utc();
+        let parsed: Vec<_> =
+            rows.iter().map(|row| activity::parse(row.value.as_deref(), row.ce_type.as_deref(), now)).collect();
+        admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
+        let (mut received, mut ids, mut still) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, parsed) in rows.iter().zip(&parsed) {
+            match admission.judge(parsed) {
+                Ok(activity) => {
+                    ids.push(row.quarantine_id);
+                    received.push(Received {
+                        activity,
+                        topic: &row.topic,
+                        partition: row.partition,
+                        offset: row.offset,
+                    });
+                }
+                Err(rejected) => still.push((row.quarantine_id, rejected)),
+            }
+        }
+        let counted = statistics::count(&mut transaction, self.how.time_zone, &received, &[]).await?;
+        let resolved = sqlx::query!(
+            r#"
+            UPDATE quarantine SET state = 'counted', resolved_at = now(), resolved_by = $2, resolution = $3
+            WHERE quarantine_id = ANY ($1)
+            "#,
+            &ids,
+            self.how.actor,
+            self.how.why
+        );
+        let resolved = resolved.execute(&mut *transaction).await?.rows_affected();
+        expect_rows("messages counted", ids.len(), resolved)?;
+        still_waiting(&mut transaction, &still).await?;
+        if !admission.still_holds(&mut transaction).await? {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        if self.how.dry_run {
+            transaction.rollback().await?;
+        } else {
+            fail::fail_point!("quarantine::before_commit", |_| std::process::abort());
+            transaction.commit().await?;
+        }
+        Ok(Some(Replayed { counted, duplicates: ids.len() as u64 - counted, still_waiting: still.len() as u64 }))
+    }
+
+    /// A message that Postgres refuses although it is alone.
+    async fn not_storable(&self, part: &[Uuid], error: &sqlx::Error) -> Result<Replayed, sqlx::Error> {
+        if !self.how.dry_run {
+            let rejected = Rejected::by_the_database(error, None);
+            let still: Vec<_> = part.iter().map(|id| (*id, Cow::Borrowed(&rejected))).collect();
+            let mut transaction = self.pool.begin().await?;
+            still_waiting(&mut transaction, &still).await?;
+            transaction.commit().await?;
+        }
+        Ok(Replayed { still_waiting: part.len() as u64, ..Replayed::default() })
+    }
+}
+
+/// Notes why messages wait, where that is another reason than before.
+async fn still_waiting(
+    transaction: &mut sqlx::PgConnection,
+    messages: &[(Uuid, Cow<'_, Rejected>)],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
+    let reasons: Vec<&str> = messages.iter().map(|(_, why)| why.reason.as_str()).collect();
+    let details: Vec<&str> = messages.iter().map(|(_, why)| why.detail.as_ref()).collect();
+    let codes: Vec<Option<&str>> =
+        messages.iter().map(|(_, why)| why.code.as_ref().map(ActivityTypeCode::as_str)).collect();
+    sqlx::query!(
+        r#"
+        UPDATE quarantine q SET reason = n.reason, detail = n.detail,
+            activity_type_code = coalesce(n.code, q.activity_type_code)
+        FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[]) AS n (id, reason, detail, code)
+        WHERE q.quarantine_id = n.id AND q.state = 'waiting' AND (q.reason, q.detail) <> (n.reason, n.detail)
+        "#,
+        &ids,
+        &reasons as _,
+        &details as _,
+        &codes as _,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+impl Reason {
+    /// What a replay is for when nobody says: by name, for the audit.
+    #[must_use]
+    pub fn of_replay(force: bool) -> &'static str {
+        if force { "replayed with force" } else { "replayed" }
+    }
+}

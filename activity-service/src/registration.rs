@@ -1,0 +1,93 @@
+//! Types come into the world by registration, and what waited for one is counted then.
+
+use shared::message::ActivityTypeCode;
+use sqlx::PgPool;
+
+use crate::{
+    admission,
+    quarantine::{Replay, Scope, replay::How},
+};
+
+/// The name of a type: 1 to 200 visible characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeName(String);
+
+impl TypeName {
+    pub const RULE: &'static str = "This must be 1 to 200 visible characters.";
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let fits = (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        fits.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Registers a type or renames it; whether it was new. The transaction is short: those that count
+/// stand still while a type is new, and what waited for it is counted after, by [`waiting_for`].
+///
+/// # Errors
+/// The database's.
+pub async fn register(pool: &PgPool, code: &ActivityTypeCode, name: &TypeName) -> Result<bool, sqlx::Error> {
+    let renamed = sqlx::query!(
+        "UPDATE activity_types SET activity_type_name = $2 WHERE activity_type_code = $1",
+        code.as_str(),
+        name.0
+    );
+    // A type that is there is known to everybody: nobody needs to be shut out.
+    if renamed.execute(pool).await?.rows_affected() == 1 {
+        return Ok(false);
+    }
+    let mut transaction = pool.begin().await?;
+    admission::close(&mut transaction).await?;
+    // Somebody else may have registered it since.
+    let is_new = sqlx::query_scalar!(
+        r#"
+        INSERT INTO activity_types AS known (activity_type_code, activity_type_name) VALUES ($1, $2)
+        ON CONFLICT (activity_type_code) DO UPDATE SET activity_type_name = excluded.activity_type_name
+        RETURNING (xmax = 0) AS "is_new!"
+        "#,
+        code.as_str(),
+        name.0
+    );
+    let is_new = is_new.fetch_one(&mut *transaction).await?;
+    fail::fail_point!("registration::before_commit", |_| std::process::abort());
+    transaction.commit().await?;
+    fail::fail_point!("registration::registered", |_| std::process::abort());
+    if is_new {
+        tracing::info!(activity_type.code = %code, "type registered");
+    }
+    Ok(is_new)
+}
+
+/// The pass over what waited for a type. No transaction that took the type for unknown is under way
+/// once [`register`] has returned, so one pass finds every message.
+///
+/// Of a type that was new no key was ever written, so none was purged, and nothing is too old. Where
+/// somebody goes on with what an earlier registration left, that is not certain any more.
+#[must_use]
+pub fn waiting_for<'a>(
+    pool: &'a PgPool,
+    code: ActivityTypeCode,
+    is_new: bool,
+    time_zone: &'a str,
+    actor: &'a str,
+) -> Replay<'a> {
+    let how = How { time_zone, force: is_new, actor, why: "its type was registered", dry_run: false };
+    Replay::new(pool, Scope::OfType(code), how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_can_be_read() {
+        for good in ["x", " Order Eaten ", "Bestellung verspeist", &"ä".repeat(200)] {
+            assert!(TypeName::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "  ", "a\nb", "a\0", &"x".repeat(201)] {
+            assert!(TypeName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Keys that nobody needs any more are removed: older than the retention, and of messages that the
+//! broker does not have any more. What can still be read can still be recognised. Messages whose
+//! quarantine has ended go after a while too, waiting ones never.
+//!
+//! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
+//! pass by. Nobody waits for a page: counting reads the horizon and looks at the end whether it moved.
+
+use std::time::Duration;
+
+use shared::{config::Reader, health::Component, lifecycle::Shutdown};
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::consumer::watermarks::Broker;
+
+/// The key of the lock that makes it one instance at a time: "purge" in ASCII.
+const LOCK: i64 = 0x70_7572_6765;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub processed_keys: Duration,
+    pub quarantine: Duration,
+    pub every: Duration,
+    pub batch_size: u32,
+    pub pause: Duration,
+}
+
+impl Settings {
+    pub fn read(settings: &mut Reader) -> Self {
+        const A_MOMENT: Duration = Duration::from_millis(1);
+        const A_CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
+        Self {
+            processed_keys: settings.within("retention.processed_keys", ..=A_CENTURY, "at most 36500d"),
+            quarantine: settings.within("retention.quarantine", ..=A_CENTURY, "at most 36500d"),
+            every: settings.within("retention.every", A_MOMENT.., "1ms or longer"),
+            batch_size: settings.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
+            pause: settings.get("retention.pause"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Retention {
+    pub pool: PgPool,
+    pub broker: Broker,
+    pub settings: Settings,
+}
+
+/// How many rows went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    pub keys: u64,
+    pub quarantine: u64,
+}
+
+/// Where a partition's messages begin that can still be read.
+#[derive(Debug, Default)]
+struct Lows {
+    topics: Vec<String>,
+    partitions: Vec<i32>,
+    offsets: Vec<i64>,
+}
+
+/// The last key that was looked at.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    processed_at: OffsetDateTime,
+    message_ref: Uuid,
+}
+
+impl Retention {
+    /// Purges now and then until the drain begins.
+    ///
+    /// # Errors
+    /// None: what fails is tried again the next time.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        loop {
+            match self.purge(&shutdown).await {
+                Ok(purged) => {
+                    page.working();
+                    if purged != Purged::default() {
+                        tracing::info!(purged.keys, purged.quarantine, "purged what is past its retention");
+                    }
+                }
+                Err(error) => {
+                    if page.waiting(format!("{error:#}")) {
+                        tracing::warn!(error = format!("{error:#}"), "cannot purge; trying again later");
+                    }
+                }
+            }
+            if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes what is due, page by page.
+    ///
+    /// # Errors
+    /// The database's; or the broker does not tell which messages can still be read.
+    pub async fn purge(&self, shutdown: &Shutdown) -> anyhow::Result<Purged> {
+        let mut purged = Purged::default();
+        let before = self.ago(self.settings.quarantine).await?;
+        while !shutdown.is_draining() {
+            match self.purge_quarantine(before).await? {
+                0 => break,
+                page => purged.quarantine += page,
+            }
+            self.leave_the_disk_to_others(shutdown).await;
+        }
+        let before = self.ago(self.settings.processed_keys).await?;
+        let Some(lows) = shutdown.unless_draining(self.lows(before)).await.transpose()? else {
+            return Ok(purged);
+        };
+        let mut after = Place { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
+        while !lows.topics.is_empty() && !shutdown.is_draining() {
+            let (last, keys) = self.purge_keys(before, after, &lows).await?;
+            purged.keys += keys;
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+            self.leave_the_disk_to_others(shutdown).await;
+        }
+        Ok(purged)
+    }
+
+    /// By the clock that the rows were written by.
+    async fn ago(&self, age: Duration) -> Result<OffsetDateTime, sqlx::Error> {
+        let then = sqlx::query_scalar!(r#"SELECT now() - make_interval(secs => $1) AS "then!""#, age.as_secs_f64());
+        then.fetch_one(&self.pool).await
+    }
+
+    async fn leave_the_disk_to_others(&self, shutdown: &Shutdown) {
+        shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
+    }
+
+    /// The low watermarks of every partition of which something was counted; none where no key is
+    /// old enough, so that nobody is asked.
+    async fn lows(&self, before: OffsetDateTime) -> anyhow::Result<Lows> {
+        let any = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM processed_messages WHERE processed_at < $1) AS "any!""#,
+            before
+        );
+        let mut lows = Lows::default();
+        if !any.fetch_one(&self.pool).await? {
+            return Ok(lows);
+        }
+        let read = sqlx::query!("SELECT topic, partition FROM consumer_positions ORDER BY topic, partition");
+        let read = read.fetch_all(&self.pool).await?;
+        let partitions = read.into_iter().map(|row| (row.topic, row.partition)).collect();
+        for ((topic, partition), marks) in self.broker.watermarks(partitions).await? {
+            lows.topics.push(topic);
+            lows.partitions.push(partition);
+            lows.offsets.push(marks.low);
+        }
+        Ok(lows)
+    }
+
+    /// Looks at a page of old keys and removes those that may go. None where there are no more, or
+    /// another instance is at it.
+    async fn purge_keys(
+        &self,
+        before: OffsetDateTime,
+        after: Place,
+        lows: &Lows,
+    ) -> Result<(Option<Place>, u64), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok((None, 0));
+        }
+        let page = sqlx::query!(
+            r#"
+            WITH page AS (
+                SELECT message_ref, processed_at, topic, partition, "offset" FROM processed_messages
+                WHERE processed_at < $1 AND (processed_at, message_ref) > ($2, $3)
+                ORDER BY processed_at, message_ref LIMIT $4
+            ), purged AS (
+                DELETE FROM processed_messages WHERE message_ref IN (
+                    SELECT message_ref
+                    FROM page JOIN UNNEST($5::text[], $6::int[], $7::bigint[]) AS low (topic, partition, "offset")
+                        USING (topic, partition)
+                    WHERE page."offset" < low."offset"
+                )
+                RETURNING activity_at
+            ), horizon AS (
+                UPDATE key_horizon SET purges = purges + 1,
+                    newest_purged = GREATEST(newest_purged, (SELECT max(activity_at) FROM purged))
+                WHERE EXISTS (SELECT FROM purged)
+            )
+            SELECT processed_at, message_ref, (SELECT count(*) FROM purged) AS "keys!"
+            FROM page ORDER BY processed_at DESC, message_ref DESC LIMIT 1
+            "#,
+            before,
+            after.processed_at,
+            after.message_ref,
+            i64::from(self.settings.batch_size),
+            &lows.topics,
+            &lows.partitions,
+            &lows.offsets,
+        );
+        let page = page.fetch_optional(&mut *transaction).await?;
+        fail::fail_point!("retention::before_commit", |_| std::process::abort());
+        transaction.commit().await?;
+        let Some(page) = page else {
+            return Ok((None, 0));
+        };
+        let last = Place { processed_at: page.processed_at, message_ref: page.message_ref };
+        Ok((Some(last), page.keys.unsigned_abs()))
+    }
+
+    /// 0 when nothing is due, or another instance is at it.
+    async fn purge_quarantine(&self, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok(0);
+        }
+        let purged = sqlx::query!(
+            r#"
+            DELETE FROM quarantine WHERE quarantine_id IN (
+                SELECT quarantine_id FROM quarantine WHERE state <> 'waiting' AND resolved_at < $1
+                ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED
+            )
+            "#,
+            before,
+            i64::from(self.settings.batch_size)
+        );
+        let purged = purged.execute(&mut *transaction).await?.rows_affected();
+        transaction.commit().await?;
+        Ok(purged)
+    }
+}
+
+async fn is_mine(transaction: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mine = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, LOCK);
+    mine.fetch_one(transaction).await
+}

@@ -1,0 +1,3 @@
+DROP INDEX quarantine_resolved;
+DROP INDEX processed_messages_oldest;
+DROP TABLE key_horizon;
