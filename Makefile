@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test bench check prepare audit
+.PHONY: help run down reset status build test chaos bench check prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -27,6 +27,11 @@ test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it 
 	dev/provide test
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
+
+chaos: ## Break everything at random under load, then judge (ARGS='--quick --seed 7'); results go to target/chaos
+	dev/provide test
+	$(release)
+	cargo run --release -p testing --example chaos -- $(ARGS)
 
 bench: ## Measure speed and memory; figures go to target/bench
 	dev/provide test

@@ -30,9 +30,14 @@ impl Database {
 
     /// On a server of the test's own, with the schema of `migrations`. It goes with the server.
     pub async fn on(server: &Postgres, migrations: &Migrator) -> Self {
-        let database = Self::create(server.url(), false).await;
+        let database = Self::empty_on(server).await;
         migrations.run(&database.pool).await.unwrap();
         database
+    }
+
+    /// On a server of the test's own, without a schema. It goes with the server.
+    pub async fn empty_on(server: &Postgres) -> Self {
+        Self::create(server.url(), false).await
     }
 
     async fn create(server: String, drop_it: bool) -> Self {

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -87,7 +87,7 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    api: String,
+    apis: Arc<Mutex<VecDeque<String>>>,
     history: History,
 }
 
@@ -95,7 +95,18 @@ impl Client {
     #[must_use]
     pub fn new(api: impl Into<String>, history: &History) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { http, api: api.into(), history: history.clone() }
+        Self { http, apis: Arc::new(Mutex::new([api.into()].into())), history: history.clone() }
+    }
+
+    /// From now on asks these instances in turn, as a load balancer does; at least one.
+    pub fn route_to(&self, apis: impl IntoIterator<Item = String>) {
+        *self.apis.lock().unwrap() = apis.into_iter().collect();
+    }
+
+    fn next_api(&self) -> String {
+        let mut apis = self.apis.lock().unwrap();
+        apis.rotate_left(1);
+        apis[0].clone()
     }
 
     /// Places an order of a new customer and keeps in mind what became of it.
@@ -183,7 +194,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer, reqwest::Error> {
-        let mut request = self.http.request(method, format!("{}{path}", self.api)).body(body);
+        let mut request = self.http.request(method, format!("{}{path}", self.next_api())).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

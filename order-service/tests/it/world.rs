@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use order_service::app::SCHEMA;
+use serde_json::Value;
 use testing::{Checker, Client, Database, History, Kafka, Postgres, Service, Setup, Topic, wait_until};
 
 pub fn binary() -> Setup {
@@ -52,7 +53,6 @@ impl World {
             .set("kafka.topic", &self.topic.name)
             .set("publisher.outage_backoff_max", "500ms")
             .set("instance.takeover_after", "1s")
-            .set("instance.takeover_after", "1s")
     }
 
     pub fn client(&self, service: &Service) -> Client {
@@ -62,30 +62,14 @@ impl World {
     /// Puts orders and their messages into the table, as a process left them that is gone. Its
     /// identity, still listed, is `owner`.
     pub async fn left_behind(&self, count: u64, owner: i64) {
-        let statement = format!(
-            r#"
-            INSERT INTO instances (instance_id) VALUES ({owner}) ON CONFLICT DO NOTHING;
-            WITH incoming AS (
-                SELECT nextval('order_number') AS order_id, gen_random_uuid() AS message_ref,
-                    to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
-                FROM generate_series(1, {count})
-            ), ordered AS (
-                INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at)
-                SELECT order_id, 'left-' || order_id, 1, now() FROM incoming
-            ), itemised AS (
-                INSERT INTO order_items (order_id, line_number, product_id, quantity)
-                SELECT order_id, 1, gen_random_uuid(), 1 FROM incoming
-            )
-            INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-            SELECT message_ref, order_id, 'ORDER_CREATED', now(), {owner}, order_ref(order_id),
-                format('{{"messageRef":"%s","activityTypeCode":"ORDER_CREATED","activityAt":"%s","orderRef":"%s","orderVersion":1}}',
-                    message_ref, at, order_ref(order_id)),
-                ARRAY['ce_specversion', '1.0', 'ce_id', message_ref::text, 'ce_type', 'summarisation.ORDER_CREATED.v1',
-                    'ce_source', '/order-service', 'ce_time', at, 'content-type', 'application/json']
-            FROM incoming
-            "#
-        );
-        self.database.execute(&statement).await;
+        let known = format!("INSERT INTO instances (instance_id) VALUES ({owner}) ON CONFLICT DO NOTHING");
+        self.database.execute(&known).await;
+        self.database.execute(&insertion(count, owner)).await;
+        self.remember_left().await;
+    }
+
+    /// Takes the orders of [`insertion`] for asked for and answered.
+    pub async fn remember_left(&self) {
         let placed = "SELECT order_ref(order_id), customer_ref FROM orders WHERE customer_ref LIKE 'left-%'";
         let placed: Vec<(String, String)> = sqlx::query_as(placed).fetch_all(&self.database.pool).await.unwrap();
         placed.iter().for_each(|(order, customer)| self.history.add(order, customer));
@@ -129,3 +113,42 @@ impl Drop for World {
         assert!(self.judged || std::thread::panicking(), "the test ended without judgement");
     }
 }
+
+/// Inserts orders, their lines and their messages, as a placement of `owner` does.
+pub fn insertion(count: u64, owner: i64) -> String {
+    format!(
+        r#"
+        WITH incoming AS (
+            SELECT nextval('order_number') AS order_id, gen_random_uuid() AS message_ref,
+                to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
+            FROM generate_series(1, {count})
+        ), ordered AS (
+            INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at)
+            SELECT order_id, 'left-' || order_id, 1, now() FROM incoming
+        ), itemised AS (
+            INSERT INTO order_items (order_id, line_number, product_id, quantity)
+            SELECT order_id, 1, gen_random_uuid(), 1 FROM incoming
+        )
+        INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
+        SELECT message_ref, order_id, 'ORDER_CREATED', now(), {owner}, order_ref(order_id),
+            format('{{"messageRef":"%s","activityTypeCode":"ORDER_CREATED","activityAt":"%s","orderRef":"%s","orderVersion":1}}',
+                message_ref, at, order_ref(order_id)),
+            ARRAY['ce_specversion', '1.0', 'ce_id', message_ref::text, 'ce_type', 'summarisation.ORDER_CREATED.v1',
+                'ce_source', '/order-service', 'ce_time', at, 'content-type', 'application/json']
+        FROM incoming
+        "#
+    )
+}
+
+/// The identity that an instance has taken last.
+pub fn identity(service: &Service) -> i64 {
+    let taken = |line: &Value| {
+        ["took an identity", "took a new identity"]
+            .contains(&line["message"].as_str()?)
+            .then(|| line["instance"].as_i64())?
+    };
+    service.log().iter().rev().find_map(taken).expect("it has an identity")
+}
+
+/// What an instance logs when it declares another one ended.
+pub const TAKEN_OVER: &str = "another instance is gone";

@@ -1,0 +1,122 @@
+//! Several instances on one table: starting at once, paused, and ended while rows still come.
+
+use std::time::{Duration, Instant};
+
+use testing::wait_until;
+
+use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
+    let world = World::new().await;
+    world.topic.create(6, &[]).await;
+    world.left_behind(10_000, 900).await;
+    let setup = world.setup().set("claim.page_size", 300);
+    let mut instances = [setup.spawn(), setup.spawn(), setup.spawn(), setup.spawn()];
+    for instance in &mut instances {
+        instance.ready().await;
+    }
+    world.at_rest(seconds(20)).await;
+    let owners = "SELECT count(DISTINCT owner) FROM outbox";
+    assert!(world.database.number(owners).await > 1, "only one of them did the work");
+    assert_eq!(instances.iter().filter(|one| one.has_logged(TAKEN_OVER)).count(), 1, "an identity ends once");
+    for instance in instances {
+        assert_eq!(instance.stop().await, Some(0));
+    }
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_messages_and_sends_none_twice() {
+    let world = World::new().await;
+    let stopped = world.setup().set("claim.page_size", 200).start().await;
+    world.left_behind(8000, 0).await;
+    let me = identity(&stopped);
+    let mine = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'unpublished'");
+    wait_until("it is in the middle of sending", seconds(10), async || {
+        world.count("published").await > 100 && world.database.number(&mine).await > 100
+    })
+    .await;
+    stopped.pause();
+    let other = world.setup().start().await;
+    // A statement it had under way is carried out all the same.
+    let active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name LIKE 'order-service%' AND state = 'active'";
+    wait_until("the stopped one's statements are done", seconds(5), async || world.database.number(active).await == 0)
+        .await;
+    let kept = world.database.number(&mine).await;
+    assert!(kept > 0, "it had nothing left to send");
+
+    let begun = Instant::now();
+    let client = world.client(&other);
+    while begun.elapsed() < seconds(10) {
+        client.load(100, 8).await;
+        assert_eq!(world.database.number(&mine).await, kept, "nobody touches what it has");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.history.others(), [].into());
+    let others = format!("SELECT count(*) FROM outbox WHERE owner <> {me} AND state = 'published'");
+    assert!(world.database.number(&others).await > 500, "the other one did not go on");
+    stopped.resume();
+    world.at_rest(seconds(10)).await;
+    assert!(!other.has_logged(TAKEN_OVER), "a pause is not an end");
+    assert_eq!(identity(&stopped), me);
+    assert_eq!((stopped.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_again_and_again_under_load_instances_send_nothing_twice_and_end_nobody() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 200);
+    let (one, other) = (setup.start().await, setup.start().await);
+    let client = world.client(&one);
+    client.route_to([one.api(), other.api()]);
+    client
+        .load_during(16, async {
+            for round in 0..6 {
+                let paused = if round % 2 == 0 { &one } else { &other };
+                paused.pause();
+                // About the time that others wait before they take over.
+                tokio::time::sleep(Duration::from_millis(500 + 250 * round)).await;
+                paused.resume();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
+    assert!(!one.has_logged(TAKEN_OVER) && !other.has_logged(TAKEN_OVER));
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn rows_of_an_ended_identity_that_are_committed_late_are_sent_within_2_s() {
+    let world = World::new().await;
+    let killed = world.setup().start().await;
+    let stopped = world.setup().start().await;
+    let other = world.setup().start().await;
+    // Of one that others end, of one that ends itself, and of nobody.
+    let owners = [identity(&killed), identity(&stopped), 0];
+    let mut late = Vec::new();
+    for owner in owners {
+        let mut transaction = world.database.pool.begin().await.unwrap();
+        sqlx::raw_sql(&insertion(20, owner)).execute(&mut *transaction).await.unwrap();
+        late.push(transaction);
+    }
+    killed.kill().await;
+    assert_eq!(stopped.stop().await, Some(0));
+    let living = "SELECT count(*) FROM instances WHERE ended_at IS NULL";
+    wait_until("both have ended", seconds(3), async || world.database.number(living).await == 1).await;
+    // A look after the end finds nothing of theirs.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for transaction in late {
+        assert_eq!(world.count("unpublished").await, 0);
+        transaction.commit().await.unwrap();
+        world.at_rest(seconds(2)).await;
+    }
+    world.remember_left().await;
+    assert_eq!(world.count("published").await, 60);
+    assert_eq!(other.stop().await, Some(0));
+    world.judge().await;
+}

@@ -1,0 +1,163 @@
+//! One of two instances dies at each step there is, under load. The other one takes over in time, without
+//! a restart; what comes twice was in flight at the one that died.
+
+use std::time::Duration;
+
+use testing::{Service, Setup, wait_until};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::world::{World, identity, seconds};
+
+/// `takeover_after`, 1 s here, and the 2 s on top of it that are promised.
+const IN_TIME: Duration = Duration::from_secs(3);
+
+/// Kills one of two instances where `point` says, while both are under load and `provoke` is done again
+/// and again. `setup` is of the one that dies.
+async fn dies_at(point: &str, action: &str, world: World, setup: Setup, provoke: impl AsyncFn(&World)) {
+    let mut dying = setup.failpoint(point, action).start().await;
+    let other = world.setup().set("publisher.queue_capacity", 200).set("publisher.max_failures", 1).start().await;
+    let client = world.client(&dying);
+    let (on_dying, on_other) = (client.clone(), world.client(&other));
+    let death = async {
+        let killed = async {
+            loop {
+                if let Ok(ended) = tokio::time::timeout(Duration::from_millis(50), dying.ended(seconds(60))).await {
+                    break ended;
+                }
+                provoke(&world).await;
+            }
+        };
+        let ended = tokio::time::timeout(seconds(20), killed).await.unwrap_or_else(|_| panic!("{point} is not met"));
+        assert_eq!(ended.code(), None, "{point}: by a signal");
+        let died_at = Instant::now();
+        let in_flight = unpublished_of(&world, &dying).await;
+        wait_until(&format!("{point}: its messages are taken over"), IN_TIME, async || {
+            unpublished_of(&world, &dying).await.is_empty()
+                && world.database.number("SELECT count(*) FROM instances WHERE ended_at IS NULL").await == 1
+        })
+        .await;
+        assert!(died_at.elapsed() < IN_TIME);
+        in_flight
+    };
+    let dead = on_dying.load_during(4, on_other.load_during(4, death));
+    let in_flight = dead.await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(other.stop().await, Some(0), "{point}");
+    let spoilt = "SELECT message_ref FROM outbox WHERE failures > 0";
+    let failed: Vec<Uuid> = sqlx::query_scalar(spoilt).fetch_all(&world.database.pool).await.unwrap();
+    world.judge_with(|checker| checker.in_flight(in_flight).failed(failed)).await;
+}
+
+/// Of every identity it has had.
+async fn unpublished_of(world: &World, service: &Service) -> Vec<Uuid> {
+    let owners: Vec<i64> = service.log().iter().filter_map(|line| line["instance"].as_i64()).collect();
+    let mine = "SELECT message_ref FROM outbox WHERE state = 'unpublished' AND owner = ANY($1)";
+    sqlx::query_scalar(mine).bind(owners).fetch_all(&world.database.pool).await.unwrap()
+}
+
+/// Each point in a world of its own.
+async fn at_each(points: &[(&str, &str)], setup: impl Fn(&World) -> Setup, provoke: impl AsyncFn(&World)) {
+    for (point, action) in points {
+        let world = World::new().await;
+        let setup = setup(&world);
+        dies_at(point, action, world, setup, &provoke).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_at_any_step_of_placing_is_replaced_in_time() {
+    let points = [
+        ("placement::before", "30*off->return"),
+        ("placement::committed", "30*off->return"),
+        ("placement::announced", "30*off->return"),
+    ];
+    at_each(&points, World::setup, async |_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_at_any_step_of_sending_is_replaced_in_time() {
+    let points = [
+        ("publisher::before_send", "20*off->return"),
+        ("publisher::handed_over", "20*off->return"),
+        ("marks::delivered", "20*off->return"),
+        ("marks::published", "20*off->return"),
+    ];
+    at_each(&points, World::setup, async |_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_at_any_step_of_claiming_is_replaced_in_time() {
+    let points = [("claim::before", "5*off->return"), ("claim::committed", "2*off->return")];
+    let small = |world: &World| world.setup().set("publisher.queue_capacity", 50);
+    at_each(&points, small, async |world| world.left_behind(60, 0).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_while_it_records_rejections_is_replaced_in_time() {
+    for point in ["marks::rejected", "marks::rejections_recorded"] {
+        let world = World::new().await;
+        world.topic.create(2, &[("max.message.bytes", "12000")]).await;
+        let setup = world.setup().set("publisher.max_failures", 1);
+        let setup = setup.set("publisher.queue_capacity", 300);
+        let spoil = async |world: &World| {
+            world.left_behind(5, 0).await;
+            let large = "UPDATE outbox SET value = value || (SELECT string_agg(md5(n::text || message_ref), '')
+                    FROM generate_series(1, 600) n)
+                WHERE message_ref IN (SELECT message_ref FROM outbox WHERE owner = 0 AND state = 'unpublished'
+                    AND failures = 0 AND length(value) < 1000 LIMIT 2 FOR UPDATE SKIP LOCKED)";
+            world.database.execute(large).await;
+        };
+        dies_at(point, "return", world, setup, spoil).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_while_it_looks_or_ends_another_one_is_replaced_in_time() {
+    at_each(&[("session::looked", "10*off->return")], World::setup, async |_| {}).await;
+    let points = [("session::before_end_other", "return"), ("session::ended_other", "return")];
+    at_each(&points, World::setup, async |world| {
+        let next = world.database.number("SELECT nextval('instance_id')").await;
+        world.left_behind(3, next).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_while_it_takes_another_identity_is_replaced_in_time() {
+    let points =
+        [("session::before_replace", "return"), ("session::ended_own", "return"), ("session::took_another", "return")];
+    let doubtful = |world: &World| world.setup().failpoint("claim::answer_lost", "return");
+    at_each(&points, doubtful, async |world| world.left_behind(10, 0).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_one_after_the_other_under_load_instances_lose_nothing() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 300);
+    let mut running = vec![setup.start().await, setup.start().await];
+    let client = world.client(&running[0]);
+    let mut in_flight = Vec::new();
+    client
+        .load_during(16, async {
+            for round in 0..6 {
+                running.push(setup.start().await);
+                client.route_to(running.iter().map(Service::api));
+                tokio::time::sleep(Duration::from_millis(200 + 70 * round)).await;
+                let killed = running.remove(0);
+                let owner = identity(&killed);
+                killed.kill().await;
+                client.route_to(running.iter().map(Service::api));
+                let mine = format!("SELECT message_ref FROM outbox WHERE owner = {owner} AND state = 'unpublished'");
+                let mine: Vec<Uuid> = sqlx::query_scalar(&mine).fetch_all(&world.database.pool).await.unwrap();
+                in_flight.extend(mine);
+            }
+        })
+        .await;
+    world.at_rest(seconds(10)).await;
+    assert!(world.history.acknowledged().len() > 1000);
+    for instance in running {
+        assert_eq!(instance.stop().await, Some(0));
+    }
+    world.judge_with(|checker| checker.in_flight(in_flight)).await;
+}

@@ -1,0 +1,178 @@
+//! What proves that an instance lives is its session with the database: cut, terminated, or gone with
+//! the whole server.
+
+use std::time::Duration;
+
+use testing::{Postgres, Proxy, Service, wait_until};
+
+use crate::world::{TAKEN_OVER, World, identity, seconds};
+
+/// One whose session passes a proxy, and another one.
+async fn two(world: &World) -> (Proxy, Service, Service) {
+    let proxy = Proxy::before(world.database.address()).await;
+    let through = world.setup().set("database.session_url", world.database.url_through(proxy.port()));
+    let cut = through.start().await;
+    (proxy, cut, world.setup().start().await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_cut_for_less_than_a_takeover_waits_changes_nothing() {
+    let world = World::new().await;
+    let (proxy, cut, other) = two(&world).await;
+    let me = identity(&cut);
+    let client = world.client(&cut);
+    client.route_to([cut.api(), other.api()]);
+    client
+        .load_during(8, async {
+            for milliseconds in [0, 100, 200, 300, 400] {
+                proxy.refuse();
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                proxy.pass();
+                tokio::time::sleep(seconds(1)).await;
+            }
+        })
+        .await;
+    world.at_rest(seconds(10)).await;
+    assert!(cut.has_logged("lost the session"));
+    assert_eq!(identity(&cut), me, "it is who it was");
+    assert!(!other.has_logged(TAKEN_OVER));
+    assert_eq!(world.history.others(), [].into());
+    assert_eq!((cut.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_cut_for_longer_costs_the_identity_and_no_message_comes_twice() {
+    let world = World::new().await;
+    let (proxy, cut, other) = two(&world).await;
+    let me = identity(&cut);
+    let unsent = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'unpublished'");
+    let client = world.client(&cut);
+    client
+        .load_during(8, async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            proxy.refuse();
+            wait_until("the other one takes over", seconds(3), async || other.has_logged(TAKEN_OVER)).await;
+            // It goes on to accept orders, which it may not send, and the other one sends them.
+            let before = world.count("published").await;
+            wait_until("they are sent", seconds(2), async || world.count("published").await > before + 50).await;
+            assert_eq!(identity(&cut), me, "without a session there is no new identity");
+            proxy.pass();
+            wait_until("it takes a new one", seconds(3), async || identity(&cut) != me).await;
+        })
+        .await;
+    assert_eq!(world.history.others(), [].into(), "every order is accepted");
+    let sent_before = world.count("published").await;
+    client.load(100, 4).await;
+    world.at_rest(seconds(5)).await;
+    assert_eq!(world.database.number(&unsent).await, 0);
+    let anew = format!("SELECT count(*) FROM outbox WHERE owner = {}", identity(&cut));
+    assert!(world.database.number(&anew).await > 0 && sent_before > 0, "it sends under its new identity");
+    assert_eq!((cut.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_falls_silent_stops_the_sending_and_nobody_else_takes_over() {
+    let world = World::new().await;
+    let (proxy, silent, other) = two(&world).await;
+    let me = identity(&silent);
+    let client = world.client(&silent);
+    let mine = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'published'");
+    client.load(50, 8).await;
+    world.at_rest(seconds(5)).await;
+    proxy.hold();
+    // Confirmations count for half of what others wait.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let sent = world.database.number(&mine).await;
+    client.load(50, 8).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.database.number(&mine).await, sent, "it sends without knowing that it lives");
+    proxy.pass();
+    world.at_rest(seconds(5)).await;
+    assert_eq!((silent.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_sessions_terminated_again_and_again_under_load_end_nobody_and_double_nothing() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 200);
+    let (one, other) = (setup.start().await, setup.start().await);
+    let client = world.client(&one);
+    client.route_to([one.api(), other.api()]);
+    let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'order-service%'";
+    client
+        .load_during(16, async {
+            for _ in 0..8 {
+                assert!(world.database.number(terminate).await > 2);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
+    assert!(!one.has_logged(TAKEN_OVER) && !other.has_logged(TAKEN_OVER), "both return in time");
+    assert_eq!(world.history.others(), [].into(), "every order is placed, once its outcome is known");
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_crashes_of_postgres_everyone_returns_before_anyone_is_ended() {
+    let mut postgres = Postgres::start().await;
+    let world = World::with_postgres(&postgres).await;
+    let setup = world.setup().set("publisher.queue_capacity", 500);
+    let instances = [setup.start().await, setup.start().await, setup.start().await];
+    let client = world.client(&instances[0]);
+    client.route_to(instances.iter().map(Service::api));
+    client
+        .load_during(16, async {
+            for outage in [0, 2, 6] {
+                postgres.crash().await;
+                tokio::time::sleep(seconds(outage)).await;
+                postgres.start_again().await;
+                for instance in &instances {
+                    let back = async || instance.probe("ready").await == Some(200);
+                    wait_until("it is back", seconds(10), back).await;
+                }
+                tokio::time::sleep(seconds(3)).await;
+            }
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
+    for instance in &instances {
+        assert!(!instance.has_logged(TAKEN_OVER), "an outage of Postgres is nobody's end");
+    }
+    assert!(world.history.others().into_keys().eq(["503".to_owned()]), "{:?}", world.history.others());
+    for instance in instances {
+        assert_eq!(instance.stop().await, Some(0));
+    }
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_commits_lost_under_load_of_two_instances_lose_and_double_nothing() {
+    let world = World::new().await;
+    let proxies = [Proxy::before(world.database.address()).await, Proxy::before(world.database.address()).await];
+    let setup = world.setup().set("publisher.queue_capacity", 100);
+    let through = |proxy: &Proxy| setup.clone().set("database.url", world.database.url_through(proxy.port()));
+    let (one, other) = (through(&proxies[0]).start().await, through(&proxies[1]).start().await);
+    let client = world.client(&one);
+    client.route_to([one.api(), other.api()]);
+    // What placements and claims answer, and what marks do.
+    client
+        .load_during(16, async {
+            for lost in ["\"ORDER_CREATED\"", "UPDATE ", "SELECT "].repeat(6) {
+                for proxy in &proxies {
+                    proxy.swallow_answer_with(lost);
+                    wait_until("it is lost", seconds(10), async || proxy.has_swallowed()).await;
+                }
+            }
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(world.history.others(), [].into());
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}

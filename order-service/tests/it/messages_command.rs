@@ -1,0 +1,122 @@
+//! The commands of operators with a shell: `order-service messages`.
+
+use serde_json::{Value, json};
+use testing::{Checker, Received, wait_until};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use crate::{
+    messages::failed_and_published,
+    world::{World, seconds},
+};
+
+/// The exit code, and what it prints.
+async fn run(world: &World, arguments: &[&str]) -> (i32, String) {
+    let done = world.setup().run(&[&["messages"], arguments].concat()).await;
+    (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap())
+}
+
+/// Whether it only would have been done, and to how many messages.
+async fn changed(world: &World, arguments: &[&str]) -> (bool, u64) {
+    let (code, printed) = run(world, arguments).await;
+    assert_eq!(code, 0, "{printed}");
+    let count = printed.split_whitespace().find_map(|word| word.parse().ok());
+    (printed.starts_with("would have"), count.expect("it tells how many"))
+}
+
+async fn json(world: &World, arguments: &[&str]) -> Value {
+    let (code, printed) = run(world, &[arguments, &["--json"]].concat()).await;
+    assert_eq!(code, 0, "{printed}");
+    serde_json::from_str(&printed).unwrap()
+}
+
+#[tokio::test]
+async fn messages_are_listed_and_shown_as_the_routes_do() {
+    let (world, service, client) = failed_and_published(3, 4).await;
+    let failed = client.list("/admin/messages").await;
+    assert_eq!(json(&world, &["list"]).await, json!(failed));
+    assert_eq!(
+        json(&world, &["list", "--state", "published", "--limit", "2"]).await,
+        client.get("/admin/messages?state=published&limit=2").await.body
+    );
+    assert_eq!(json(&world, &["list", "--state", "unpublished"]).await, json!([]));
+    let one = failed[0]["messageRef"].as_str().unwrap();
+    assert_eq!(json(&world, &["show", one]).await, failed[0]);
+    let (code, table) = run(&world, &["list"]).await;
+    assert!(code == 0 && failed.iter().all(|one| table.contains(one["messageRef"].as_str().unwrap())), "{table}");
+
+    let unknown = Uuid::now_v7().to_string();
+    for (arguments, code) in [
+        (vec!["show", &unknown], 1),
+        (vec!["show", "x"], 2),
+        (vec!["list", "--state", "sent"], 2),
+        (vec!["list", "--limit", "0"], 2),
+        (vec![], 2),
+    ] {
+        assert_eq!(run(&world, &arguments).await.0, code, "{arguments:?}");
+    }
+    assert_eq!(service.stop().await, Some(0));
+    let refs = failed.iter().map(|one| one["messageRef"].as_str().unwrap().parse::<Uuid>().unwrap());
+    world.judge_with(|checker| checker.failed(refs)).await;
+}
+
+#[tokio::test]
+async fn failed_messages_are_retried_one_or_all_and_a_dry_run_changes_nothing() {
+    let (world, service, client) = failed_and_published(3, 1).await;
+    let failed = client.list("/admin/messages").await;
+    let one = failed[1]["messageRef"].as_str().unwrap();
+    for (arguments, count) in [(["retry", one, "--dry-run"], 1), (["retry", "--all", "--dry-run"], 3)] {
+        assert_eq!(changed(&world, &arguments).await, (true, count));
+    }
+    assert_eq!(json!(client.list("/admin/messages").await), json!(failed));
+
+    assert_eq!(changed(&world, &["retry", one]).await, (false, 1));
+    wait_until("it is published", seconds(2), async || world.count("published").await == 2).await;
+    assert_eq!(run(&world, &["retry", one]).await.0, 1, "it is not failed any more");
+    assert_eq!(run(&world, &["retry", &Uuid::now_v7().to_string()]).await.0, 1);
+    assert_eq!(run(&world, &["retry"]).await.0, 2);
+    assert_eq!(run(&world, &["retry", one, "--all"]).await.0, 2);
+    assert_eq!(changed(&world, &["retry", "--all"]).await, (false, 2));
+    wait_until("they are published", seconds(2), async || world.count("published").await == 4).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_span_of_time_is_published_again_in_the_same_bytes() {
+    let world = World::new().await;
+    let (service, other) = (world.setup().start().await, world.setup().start().await);
+    let client = world.client(&service);
+    let moment = async || {
+        let now: OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(&world.database.pool).await.unwrap();
+        now.format(&Rfc3339).unwrap()
+    };
+    client.load(50, 4).await;
+    let from = moment().await;
+    client.load(1500, 16).await;
+    let to = moment().await;
+    client.load(30, 4).await;
+    world.at_rest(seconds(10)).await;
+    let before = world.topic.dump().await;
+    assert_eq!(before.len(), 1580);
+
+    let span = ["rebroadcast", "--from", &from, "--to", &to];
+    assert_eq!(changed(&world, &[&span[..], &["--dry-run"]].concat()).await, (true, 1500));
+    assert_eq!((world.count("published").await, world.topic.dump().await.len()), (1580, 1580));
+    assert_eq!(changed(&world, &span).await, (false, 1500));
+    world.at_rest(seconds(10)).await;
+    let after = world.topic.dump().await;
+    let again: Vec<_> = after.iter().filter(|one| !before.contains(one)).map(bytes).collect();
+    let first: Vec<_> = before.iter().map(bytes).collect();
+    assert_eq!((after.len(), again.len()), (1580 + 1500, 1500), "each of the span once more, and no other");
+    assert!(again.iter().all(|one| first.contains(one)), "byte by byte");
+
+    assert_eq!(run(&world, &["rebroadcast", "--from", &from]).await.0, 2);
+    assert_eq!(run(&world, &["rebroadcast", "--from", "yesterday", "--to", &to]).await.0, 2);
+    assert_eq!((service.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge_with(Checker::duplicates_allowed).await;
+}
+
+fn bytes(message: &Received) -> Received {
+    Received { partition: 0, offset: 0, ..message.clone() }
+}
