@@ -1,11 +1,12 @@
 //! How rows that are nobody's come into memory: at startup, after an overflow, when another
 //! instance has ended, after a retry. One statement serves them all.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
 use fail::fail_point;
 use shared::{database::Failure, health::Component, lifecycle::Shutdown};
 use sqlx::PgPool;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
     outbox,
     queue::Queue,
 };
+
+/// After this long the connection is given up. The claim may still be carried out.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The background task that claims.
 #[derive(Debug)]
@@ -92,7 +96,17 @@ impl Claimer {
         }
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
         fail_point!("claim::before", |_| std::process::abort());
-        let claimed = outbox::claim(&self.pool, from, owner, after, limit).await;
+        // Without a connection nothing is sent, and nothing is in doubt.
+        let mut connection = self.pool.acquire().await?;
+        let claiming = outbox::claim(&mut connection, from, owner, after, limit);
+        let claimed = match timeout(ANSWER_WITHIN, claiming).await {
+            Ok(claimed) => claimed,
+            Err(_) => {
+                // A connection with an answer under way is of no use to the next one.
+                drop(connection.detach());
+                Err(sqlx::Error::Protocol("no answer to a claim in time".into()))
+            }
+        };
         let claimed = claimed.and_then(|rows| {
             fail_point!("claim::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok(rows)

@@ -4,7 +4,7 @@
 //! owner, marked by that owner as published or failed. Marks touch only rows of the identity that
 //! makes them and carry absolute values, so that repeating one of unknown outcome is harmless.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ pub async fn left_behind(pool: &PgPool) -> Result<Vec<InstanceId>, sqlx::Error> 
 /// # Errors
 /// The database's. After [`shared::database::Failure::Outage`] nobody knows what `to` owns.
 pub async fn claim(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     from: InstanceId,
     to: InstanceId,
     after: Uuid,
@@ -103,7 +103,7 @@ pub async fn claim(
         after,
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     messages.sort_unstable_by_key(|message| message.message_ref);
     Ok(messages)
