@@ -1,5 +1,6 @@
 //! What both services use, and nothing that only one of them needs.
 
+pub mod auth;
 pub mod config;
 pub mod database;
 pub mod health;
