@@ -4,9 +4,12 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use fail::fail_point;
-use shared::{database::Failure, health::Component, lifecycle::Shutdown};
+use shared::{
+    database::{Failure, within},
+    health::Component,
+    lifecycle::Shutdown,
+};
 use sqlx::PgPool;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
@@ -99,15 +102,7 @@ impl Claimer {
         // Without a connection nothing is sent, and nothing is in doubt.
         let mut connection = self.pool.acquire().await?;
         let claiming = outbox::claim(&mut connection, from, owner, after, limit);
-        let claimed = match timeout(ANSWER_WITHIN, claiming).await {
-            Ok(claimed) => claimed,
-            Err(_) => {
-                // A connection with an answer under way is of no use to the next one.
-                drop(connection.detach());
-                Err(sqlx::Error::Protocol("no answer to a claim in time".into()))
-            }
-        };
-        let claimed = claimed.and_then(|rows| {
+        let claimed = within(ANSWER_WITHIN, claiming).await.and_then(|rows| {
             fail_point!("claim::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok(rows)
         });
@@ -124,6 +119,8 @@ impl Claimer {
             Err(error) => {
                 // The answer may have been lost on its way: rows may be ours that are in no memory.
                 if Failure::of(&error) == Failure::Outage {
+                    // An answer that is still under way would meet the connection's next user.
+                    drop(connection.detach());
                     drop(slots);
                     tracing::warn!("the outcome of a claim is unknown");
                     shutdown.unless_draining(self.instance.replaced_after_doubt(owner)).await;

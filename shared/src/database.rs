@@ -1,6 +1,6 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
-use std::{str::FromStr, time::Duration};
+use std::{pin::pin, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -27,6 +27,9 @@ const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
 /// owner, and a plan made for that reads the whole table for every mark.
 const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'; \
      SET plan_cache_mode = force_generic_plan";
+
+/// Of these a time limit consists, see [`within`].
+const PARTS: u32 = 5;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -142,6 +145,26 @@ pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")
+}
+
+/// Awaits an answer of the database for about `limit` of the time in which this process runs.
+///
+/// A process that was stopped for longer, by a signal or together with its machine, wakes up with the
+/// limit passed and the answer unread. The limit is counted in parts, and a stop uses up one of them.
+///
+/// # Errors
+/// The statement's own, and a lost answer: the statement may still be carried out.
+pub async fn within<T>(
+    limit: Duration,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let mut statement = pin!(statement);
+    for _ in 0..PARTS {
+        if let Ok(answer) = tokio::time::timeout(limit / PARTS, &mut statement).await {
+            return answer;
+        }
+    }
+    Err(sqlx::Error::Protocol("no answer in time".into()))
 }
 
 /// What an error means, so that nobody has to guess from a code.

@@ -11,11 +11,11 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 use fail::fail_point;
 use shared::{
     config::Secret,
-    database::{self, backoff},
+    database::{self, backoff, within},
     health::Component,
 };
 use sqlx::{Executor, postgres::PgConnection};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Instance, InstanceId, identity};
@@ -207,9 +207,4 @@ async fn resume(settings: &Settings, instance: &Instance) -> PgConnection {
         sleep(pause.min(settings.look_every())).await;
     }
     unreachable!("the back-off never ends")
-}
-
-/// A session that does not answer is lost.
-async fn within<T>(limit: Duration, statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(limit, statement).await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("no answer in time".into())))
 }

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use fail::fail_point;
+use shared::database::{Failure, within};
 use sqlx::{PgPool, postgres::PgConnection};
 use time::OffsetDateTime;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Accepted;
@@ -85,21 +85,19 @@ pub(super) async fn attempt(pool: &PgPool, batch: &Columns, again: bool) -> Atte
         }
         Ok(rows)
     };
-    let rows = match timeout(ANSWER_WITHIN, placing).await {
-        Ok(rows) => rows,
-        Err(_) => {
-            // A connection with an answer under way is of no use to the next one.
-            drop(connection.detach());
-            Err(sqlx::Error::Protocol("no answer to the placement in time".into()))
-        }
-    };
-    let rows = rows.and_then(|rows| {
+    let rows = within(ANSWER_WITHIN, placing).await.and_then(|rows| {
         fail_point!("placement::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
         Ok(rows)
     });
     match rows {
         Ok(rows) => in_order(rows, batch).map_or_else(Attempt::Failed, Attempt::Placed),
-        Err(error) => Attempt::Failed(error),
+        Err(error) => {
+            if Failure::of(&error) == Failure::Outage {
+                // An answer that is still under way would meet the connection's next user.
+                drop(connection.detach());
+            }
+            Attempt::Failed(error)
+        }
     }
 }
 

@@ -166,16 +166,11 @@ impl Marks {
         let mut repeated = false;
         let mut pauses = database::backoff();
         loop {
-            match tokio::time::timeout(ANSWER_WITHIN, statement()).await {
-                Ok(Ok(rows)) => return (rows, repeated),
-                Ok(Err(error)) => {
+            match database::within(ANSWER_WITHIN, statement()).await {
+                Ok(rows) => return (rows, repeated),
+                Err(error) => {
                     if self.page.waiting(&error) {
                         tracing::warn!(error = %error, "cannot mark messages; trying again");
-                    }
-                }
-                Err(_) => {
-                    if self.page.waiting("no answer to a mark in time") {
-                        tracing::warn!("the database does not answer a mark; trying again");
                     }
                 }
             }

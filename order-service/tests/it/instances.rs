@@ -30,6 +30,9 @@ async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
 async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_messages_and_sends_none_twice() {
     let world = World::new().await;
     let stopped = world.setup().set("claim.page_size", 200).start().await;
+    // Nobody looks for the rows of an identity that nobody knows.
+    let unknown = 1_000_000;
+    world.database.execute(&insertion(500, unknown)).await;
     world.left_behind(8000, 0).await;
     let me = identity(&stopped);
     let mine = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'unpublished'");
@@ -37,9 +40,17 @@ async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_message
         world.count("published").await > 100 && world.database.number(&mine).await > 100
     })
     .await;
+    // It is stopped with a claim under way, whose answer it finds when it wakes up.
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE outbox IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let known = format!("INSERT INTO instances (instance_id, ended_at) VALUES ({unknown}, now())");
+    world.database.execute(&known).await;
+    let claiming = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%SKIP LOCKED%'";
+    wait_until("a claim waits", seconds(10), async || world.database.number(claiming).await > 0).await;
     stopped.pause();
+    lock.rollback().await.unwrap();
     let other = world.setup().start().await;
-    // A statement it had under way is carried out all the same.
     let active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name LIKE 'order-service%' AND state = 'active'";
     wait_until("the stopped one's statements are done", seconds(5), async || world.database.number(active).await == 0)
