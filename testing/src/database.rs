@@ -5,12 +5,19 @@ use uuid::Uuid;
 
 use crate::{Postgres, stack};
 
+/// What a service may do in its database. Every test runs its service under it.
+const PRIVILEGES: &str = include_str!("../../deploy/database/privileges.sql");
+/// Migrates.
+const OWNER: &str = "test_owner";
+/// The service's; it cannot change the schema.
+const SERVICE: &str = "test_service";
+
 /// A database of a test's own, gone when the test is.
 #[derive(Debug)]
 pub struct Database {
     server: String,
     name: String,
-    /// Of the test itself; the service has its own.
+    /// Of the test itself, as superuser; the service has its own.
     pub pool: PgPool,
     drop_it: bool,
 }
@@ -19,7 +26,7 @@ impl Database {
     /// On the stack's server, with the schema of `migrations`.
     pub async fn new(migrations: &Migrator) -> Self {
         let database = Self::empty().await;
-        migrations.run(&database.pool).await.unwrap();
+        database.migrate(migrations).await;
         database
     }
 
@@ -31,7 +38,7 @@ impl Database {
     /// On a server of the test's own, with the schema of `migrations`. It goes with the server.
     pub async fn on(server: &Postgres, migrations: &Migrator) -> Self {
         let database = Self::empty_on(server).await;
-        migrations.run(&database.pool).await.unwrap();
+        database.migrate(migrations).await;
         database
     }
 
@@ -43,15 +50,49 @@ impl Database {
     async fn create(server: String, drop_it: bool) -> Self {
         let name = format!("test_{}", Uuid::now_v7().simple());
         let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.expect("Postgres is there");
+        for role in [OWNER, SERVICE] {
+            let made = admin.execute(format!("CREATE ROLE {role} LOGIN").as_str()).await;
+            // All databases of a server share its roles, and several tests begin at once.
+            let code = made.err().map(|error| error.as_database_error().unwrap().code().unwrap().into_owned());
+            assert!(matches!(code.as_deref(), None | Some("42710" | "23505")), "CREATE ROLE {role}: {code:?}");
+        }
         admin.execute(format!("CREATE DATABASE {name}").as_str()).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
         let pool = pool.connect_lazy(&format!("{server}/{name}")).unwrap();
-        Self { server, name, pool, drop_it }
+        let database = Self { server, name, pool, drop_it };
+        database.grant().await;
+        database
     }
 
+    async fn migrate(&self, migrations: &Migrator) {
+        let mut owner = PgConnection::connect(&self.owner_url()).await.unwrap();
+        migrations.run(&mut owner).await.unwrap();
+        self.grant().await;
+    }
+
+    /// As an operator does with psql: before the first migration and after it.
+    async fn grant(&self) {
+        let variables = [("owner", OWNER), ("service", SERVICE), ("DBNAME", &self.name)];
+        let sql = variables.iter().fold(PRIVILEGES.to_owned(), |sql, (name, value)| {
+            sql.replace(&format!(":\"{name}\""), value).replace(&format!(":'{name}'"), &format!("'{value}'"))
+        });
+        self.execute(&sql).await;
+    }
+
+    /// With the role of the service.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}/{}", self.server, self.name)
+        self.url_as(SERVICE)
+    }
+
+    /// With the role that migrates.
+    #[must_use]
+    pub fn owner_url(&self) -> String {
+        self.url_as(OWNER)
+    }
+
+    fn url_as(&self, role: &str) -> String {
+        format!("postgres://{role}@{}/{}", self.address(), self.name)
     }
 
     /// Of the server: `HOST:PORT`.
@@ -63,7 +104,7 @@ impl Database {
     /// The same database through a proxy that listens on `port`.
     #[must_use]
     pub fn url_through(&self, port: u16) -> String {
-        format!("postgres://postgres@127.0.0.1:{port}/{}", self.name)
+        format!("postgres://{SERVICE}@127.0.0.1:{port}/{}", self.name)
     }
 
     /// # Panics

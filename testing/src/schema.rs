@@ -21,7 +21,7 @@ pub async fn up_down_up(migrations: &str) {
 
 async fn run_cli(database: &Database, migrations: &str, command: &[&str]) {
     let mut sqlx = Command::new("sqlx");
-    sqlx.arg("migrate").args(command).args(["--source", migrations, "--database-url", &database.url()]);
+    sqlx.arg("migrate").args(command).args(["--source", migrations, "--database-url", &database.owner_url()]);
     let done = sqlx.current_dir(root()).output().await.expect("sqlx-cli is in the PATH: run make test");
     assert!(done.status.success(), "sqlx migrate {command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }

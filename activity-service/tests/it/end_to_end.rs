@@ -16,7 +16,7 @@ impl Shop {
     /// order-service creates the topic.
     async fn new() -> Self {
         let orders = Database::empty().await;
-        let migrated = Setup::new(testing::binary("order-service")).set("database.url", orders.url());
+        let migrated = Setup::new(testing::binary("order-service")).set("database.url", orders.owner_url());
         let done = migrated.run(&["migrate"]).await;
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
         Self { orders, history: History::default(), activity: World::without_topic().await }

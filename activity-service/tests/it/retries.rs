@@ -15,6 +15,7 @@ async fn conflicts_are_tried_again_at_once() {
         .database
         .execute(
             "CREATE SEQUENCE tries;
+            GRANT USAGE ON SEQUENCE tries TO PUBLIC;
             CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
             DECLARE try bigint := nextval('tries');
             BEGIN

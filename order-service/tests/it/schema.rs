@@ -1,5 +1,5 @@
 use order_service::app::SCHEMA;
-use testing::{Database, describe, up_down_up};
+use testing::{Database, describe, only_the_owner_changes_the_schema, up_down_up};
 
 use crate::world::{binary, seconds};
 
@@ -12,7 +12,7 @@ async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
 async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice() {
     let (migrated, expected) = (Database::empty().await, Database::new(&SCHEMA).await);
     for _ in 0..2 {
-        let done = binary().set("database.url", migrated.url()).run(&["migrate"]).await;
+        let done = binary().set("database.url", migrated.owner_url()).run(&["migrate"]).await;
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     }
     assert_eq!(describe(&migrated).await, describe(&expected).await);
@@ -40,6 +40,11 @@ async fn a_newer_schema_is_accepted() {
         .await;
     let service = binary().set("database.url", newer.url()).start().await;
     assert_eq!(service.stop().await, Some(0));
-    let done = binary().set("database.url", newer.url()).run(&["migrate"]).await;
+    let done = binary().set("database.url", newer.owner_url()).run(&["migrate"]).await;
     assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn the_role_of_the_service_cannot_change_the_schema() {
+    only_the_owner_changes_the_schema(&Database::new(&SCHEMA).await).await;
 }

@@ -66,7 +66,7 @@ impl Stack {
             .set("kafka.topics", &topic.name)
             .set("kafka.group_id", group);
         for (setup, database) in [(&order_setup, &orders), (&activity_setup, &activity)] {
-            let done = setup.clone().set("database.url", database.url()).run(&["migrate"]).await;
+            let done = setup.clone().set("database.url", database.owner_url()).run(&["migrate"]).await;
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
         let (mut placing, mut counting) = (Vec::new(), Vec::new());

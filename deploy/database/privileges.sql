@@ -1,0 +1,34 @@
+-- Two roles for each database: the owner, who migrates, and the service, which reads and writes rows and
+-- cannot change the schema. The roles are there already; run this as a superuser, before the first
+-- migration and once more after it. It can be repeated.
+--
+--     psql -d orders -v owner=orders_owner -v service=order_service -f deploy/database/privileges.sql
+--
+-- The services need nothing else: pg_locks and advisory locks are everybody's.
+
+ALTER DATABASE :"DBNAME" OWNER TO :"owner";
+ALTER SCHEMA public OWNER TO :"owner";
+
+-- Everybody else, and what every role would have as a member of PUBLIC.
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+
+GRANT CONNECT ON DATABASE :"DBNAME" TO :"service";
+GRANT USAGE ON SCHEMA public TO :"service";
+
+-- What is there, and what migrations still to come will make. Neither TRUNCATE nor REFERENCES nor TRIGGER.
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"service";
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"service";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"service";
+
+-- The record of the migrations is only read: whether the schema is new enough. The first migration makes
+-- it, hence the second run. A variable of psql does not reach into the block, a setting does.
+SELECT set_config('privileges.service', :'service', false);
+DO $$
+BEGIN
+    IF to_regclass('public._sqlx_migrations') IS NOT NULL THEN
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON _sqlx_migrations FROM %I', current_setting('privileges.service'));
+    END IF;
+END
+$$;
