@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test chaos bench check prepare audit
+.PHONY: help run down reset status build test chaos bench check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
 release := cargo build --release -p order-service -p activity-service
 
 help: ## Show this
-	@awk -F ': *## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': *## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Provide, start and try everything, then follow the logs (FOLLOW=0: leave it running)
 	@dev/run
@@ -44,6 +44,11 @@ check: ## Formatting, lints, and whether the checked-in query data is fresh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check
+
+deployment: ## Check the manifests and the alerts of deploy/
+	dev/provide deploy
+	cargo build --workspace --all-targets --features failpoints
+	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
 
 prepare: ## Write the query data (.sqlx) again after a change of queries or migrations
 	dev/provide test

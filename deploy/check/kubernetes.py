@@ -1,0 +1,73 @@
+"""Builds each overlay with kustomize and holds it against the schemas of Kubernetes, what those do not
+say (rules.py), and the services themselves, which have to accept its settings. Needs no cluster.
+
+    python deploy/check/kubernetes.py PATH-OF-KUSTOMIZE FOLDER-OF-THE-SERVICES'-BINARIES
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+from rules import SERVICES, Overlay
+
+ROOT = Path(__file__).parents[2]
+# The oldest that has what is used (preStop.sleep), and the newest that there are schemas of.
+VERSIONS = ["1.30", "1.37"]
+# Of the Prometheus operator, which is no part of Kubernetes.
+WITHOUT_SCHEMA = {("monitoring.coreos.com/v1", "PodMonitor")}
+
+
+def build(kustomize, folder):
+    built = subprocess.run([kustomize, "build", folder], capture_output=True, text=True)
+    # kustomize warns of what it will not know any more.
+    if built.returncode or built.stderr:
+        sys.exit(f"kustomize build {folder}: {built.stderr}")
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def against_the_schemas(resource):
+    if (resource["apiVersion"], resource["kind"]) in WITHOUT_SCHEMA:
+        return
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(resource, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            yield f"Kubernetes {version}: {'.'.join(map(str, error.path))}: {error.message}"
+        except kubernetes_validate.SchemaNotFoundError as error:
+            yield error.message
+
+
+def as_the_service_reads_them(overlay, binaries):
+    """`config` refuses a setting that it does not know, and one whose value does not fit."""
+    for name in SERVICES:
+        settings = dict(overlay.settings(name))
+        for variable in overlay.secret_variables(name):
+            settings[variable] = "postgres://service@postgres/database" if variable.endswith("URL") else "secret"
+        told = subprocess.run([binaries / name, "config"], env=settings, capture_output=True, text=True)
+        if told.returncode:
+            yield f"{name} refuses its settings: {told.stderr.strip()}"
+
+
+def main():
+    kustomize, binaries = sys.argv[1], Path(sys.argv[2])
+    wrong = 0
+    for folder in sorted((ROOT / "deploy/kubernetes/overlays").iterdir()):
+        services, migrations = build(kustomize, folder), build(kustomize, folder / "migrations")
+        overlay = Overlay(services, migrations)
+        mistakes = [
+            f"{overlay.name(resource)}: {text}" for resource in overlay.all for text in against_the_schemas(resource)
+        ]
+        # What does not fit the schemas cannot be read any further.
+        mistakes = mistakes or [*overlay.mistakes(), *as_the_service_reads_them(overlay, binaries)]
+        for mistake in mistakes:
+            print(f"{folder.name}: {mistake}", file=sys.stderr)
+        wrong += len(mistakes)
+        print(f"{folder.name}: {len(overlay.all)} resources, {len(mistakes)} mistakes")
+    sys.exit(1 if wrong else 0)
+
+
+main()
