@@ -1,23 +1,18 @@
 //! One Kafka message, read: an activity that can be counted, or the reason why not.
 //!
-//! Pure: which types exist is asked later, inside the counting transaction. Only `messageRef`,
-//! `activityTypeCode` and `activityAt` are looked at; what else a message holds is its sender's
-//! business.
+//! Pure: which types exist and which days are believable is asked later, inside the counting
+//! transaction. Only `messageRef`, `activityTypeCode` and `activityAt` are looked at; what else a
+//! message holds is its sender's business.
 
 mod field;
 
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
 use shared::{json::Object, message::ActivityTypeCode};
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339, macros::datetime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::quarantine::{Reason, Rejected};
-
-/// Nothing happened earlier: what claims to is a broken clock or a default value.
-const FIRST_INSTANT: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
-/// Time zones and clocks apart, nothing has happened later.
-const AHEAD_OF_THE_CLOCK: Duration = Duration::DAY;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
@@ -37,23 +32,18 @@ struct Fields<'a> {
     activity_at: Field<'a>,
 }
 
-/// `ce_type` is the header of that name; `now` is the clock that "ahead" refers to.
+/// `ce_type` is the header of that name.
 ///
 /// # Errors
 /// Why the message cannot be counted.
-pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>, now: OffsetDateTime) -> Result<Activity, Rejected> {
+pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
     let fields = read(value)?;
     let code = fields.activity_type_code.as_text().and_then(ActivityTypeCode::parse);
-    check(&fields, code.as_ref(), ce_type, now).map_err(|why| Rejected { code, ..why })
+    check(&fields, code.as_ref(), ce_type).map_err(|why| Rejected { code, ..why })
 }
 
-fn check(
-    fields: &Fields<'_>,
-    code: Option<&ActivityTypeCode>,
-    ce_type: Option<&[u8]>,
-    now: OffsetDateTime,
-) -> Result<Activity, Rejected> {
+fn check(fields: &Fields<'_>, code: Option<&ActivityTypeCode>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     // Before the fields: another version may have others.
     if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
         return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
@@ -71,12 +61,6 @@ fn check(
         .as_text()
         .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
         .ok_or_else(|| rejected(Reason::BadField, "activityAt must be a timestamp of RFC 3339"))?;
-    if at < FIRST_INSTANT {
-        return Err(rejected(Reason::BadDate, "activityAt must not be before 2000-01-01"));
-    }
-    if at - now > AHEAD_OF_THE_CLOCK {
-        return Err(rejected(Reason::BadDate, "activityAt must not be more than a day ahead of the clock"));
-    }
     Ok(Activity { message_ref, code: code.clone(), at })
 }
 
@@ -94,7 +78,7 @@ fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
 }
 
 fn rejected(reason: Reason, detail: &'static str) -> Rejected {
-    Rejected { reason, detail: detail.into(), code: None }
+    Rejected { reason, detail: detail.into(), code: None, message_ref: None }
 }
 
 #[cfg(test)]

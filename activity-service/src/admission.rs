@@ -1,5 +1,5 @@
-//! Who is let into the figures, for the time of one transaction: types that are registered, and
-//! messages whose key, if it was there, is there still.
+//! Who is let into the figures, for the time of one transaction: days that are believable, types that
+//! are registered, and messages whose key, if it was there, is there still.
 //!
 //! Two things can change meanwhile. A type can be registered: that and the transactions exclude each
 //! other by an advisory lock, so that no message is left behind as of an unknown type when those that
@@ -11,7 +11,6 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
-use shared::message::ActivityTypeCode;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -19,20 +18,45 @@ use uuid::Uuid;
 use crate::{
     activity::Activity,
     quarantine::{Reason, Rejected},
-    statistics,
 };
 
 /// The key of the lock between registrations and the rest: "types" in ASCII.
 const LOCK: i64 = 0x74_7970_6573;
 
+/// Time zones and clocks apart, nothing has happened later.
+const AHEAD_OF_THE_CLOCK: Duration = Duration::DAY;
+
 #[derive(Debug)]
 pub struct Admission {
     types: HashSet<String>,
+    days: Days,
+    quarantine_is_empty: bool,
     horizon: Horizon,
     /// Nothing is too old, by an operator's word.
     forced: bool,
     strangers: HashSet<Uuid>,
     oldest_admitted: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Days {
+    /// When 2000-01-01 began in the business time zone. Nothing happened earlier: what claims to is a
+    /// broken clock or a default value.
+    first: OffsetDateTime,
+    /// By the clock of Postgres, which all instances share.
+    now: OffsetDateTime,
+}
+
+impl Days {
+    fn refusal(self, at: OffsetDateTime) -> Option<&'static str> {
+        if at < self.first {
+            Some("activityAt must not be of a day before 2000-01-01")
+        } else if at - self.now > AHEAD_OF_THE_CLOCK {
+            Some("activityAt must not be more than a day ahead of the clock")
+        } else {
+            None
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,18 +88,40 @@ impl Admission {
     ///
     /// # Errors
     /// As Postgres answers.
-    pub async fn open(transaction: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let horizon = sqlx::query_as!(
-            Horizon,
-            "SELECT purges, newest_purged FROM key_horizon, pg_advisory_xact_lock_shared($1)",
-            LOCK
+    pub async fn open(transaction: &mut PgConnection, time_zone: &str) -> Result<Self, sqlx::Error> {
+        let opened = sqlx::query!(
+            r#"
+            SELECT purges, newest_purged, now() AS "now!", timestamp '2000-01-01' AT TIME ZONE $2 AS "first!"
+            FROM key_horizon, pg_advisory_xact_lock_shared($1)
+            "#,
+            LOCK,
+            time_zone
         );
-        let horizon = horizon.fetch_one(&mut *transaction).await?;
+        let opened = opened.fetch_one(&mut *transaction).await?;
         fail::fail_point!("consumer::admission_open", |_| std::process::abort());
         // A statement of its own: it sees what was committed before the lock was had.
-        let types = statistics::types(transaction).await?;
-        let types = types.into_iter().map(|one| one.activity_type_code).collect();
-        Ok(Self { types, horizon, forced: false, strangers: HashSet::new(), oldest_admitted: None })
+        let known = sqlx::query!(
+            r#"
+            SELECT ARRAY(SELECT activity_type_code FROM activity_types) AS "types!",
+                NOT EXISTS (SELECT FROM quarantine) AS "quarantine_is_empty!"
+            "#
+        );
+        let known = known.fetch_one(transaction).await?;
+        Ok(Self {
+            types: known.types.into_iter().collect(),
+            days: Days { first: opened.first, now: opened.now },
+            quarantine_is_empty: known.quarantine_is_empty,
+            horizon: Horizon { purges: opened.purges, newest_purged: opened.newest_purged },
+            forced: false,
+            strangers: HashSet::new(),
+            oldest_admitted: None,
+        })
+    }
+
+    /// Then nothing that comes from the topic can be there already.
+    #[must_use]
+    pub fn quarantine_is_empty(&self) -> bool {
+        self.quarantine_is_empty
     }
 
     /// Lets in what is too old.
@@ -97,7 +143,7 @@ impl Admission {
         if self.forced {
             return Ok(());
         }
-        let hidden = activities.filter(|one| self.horizon.hides(one.at));
+        let hidden = activities.filter(|one| self.horizon.hides(one.at) && self.days.refusal(one.at).is_none());
         let hidden: BTreeMap<Uuid, &Activity> = hidden.map(|one| (one.message_ref, one)).collect();
         if hidden.is_empty() {
             return Ok(());
@@ -134,10 +180,10 @@ impl Admission {
     /// Why not.
     pub fn judge<'a>(&mut self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
         let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
-        let rejected = |reason, detail: &'static str| {
-            let code: Option<ActivityTypeCode> = Some(activity.code.clone());
-            Err(Cow::Owned(Rejected { reason, detail: detail.into(), code }))
-        };
+        let rejected = |reason, detail: &'static str| Err(Cow::Owned(Rejected::activity(activity, reason, detail)));
+        if let Some(detail) = self.days.refusal(activity.at) {
+            return rejected(Reason::BadDate, detail);
+        }
         if !self.types.contains(activity.code.as_str()) {
             return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
         }

@@ -1,5 +1,6 @@
 //! Messages that could not be counted: why, and with everything needed to try them again.
 
+pub mod known;
 pub mod listing;
 pub mod replay;
 
@@ -10,6 +11,8 @@ pub use replay::{Replay, Replayed, Scope};
 use shared::message::ActivityTypeCode;
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+use crate::activity::Activity;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -65,14 +68,24 @@ pub struct Rejected {
     pub detail: Cow<'static, str>,
     /// The type it claims to be, where that could be read.
     pub code: Option<ActivityTypeCode>,
+    /// Of a message that could be read.
+    pub message_ref: Option<Uuid>,
 }
 
 impl Rejected {
+    /// For a message that could be read.
+    #[must_use]
+    pub fn activity(activity: &Activity, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        let (code, message_ref) = (Some(activity.code.clone()), Some(activity.message_ref));
+        Self { reason, detail: detail.into(), code, message_ref }
+    }
+
     /// For a message that Postgres refuses although it is alone.
     #[must_use]
-    pub fn by_the_database(error: &sqlx::Error, code: Option<ActivityTypeCode>) -> Self {
+    pub fn by_the_database(error: &sqlx::Error) -> Self {
         let state = error.as_database_error().and_then(|answer| answer.code()).unwrap_or_default();
-        Self { reason: Reason::NotStorable, detail: format!("the database refuses it: SQLSTATE {state}").into(), code }
+        let detail = format!("the database refuses it: SQLSTATE {state}").into();
+        Self { reason: Reason::NotStorable, detail, code: None, message_ref: None }
     }
 }
 
@@ -85,7 +98,24 @@ pub struct Kept<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub ce_type: Option<&'a [u8]>,
-    pub rejected: Cow<'a, Rejected>,
+    pub why: Why<'a>,
+}
+
+#[derive(Debug)]
+pub enum Why<'a> {
+    Rejected(Cow<'a, Rejected>),
+    /// It is a copy of this message, whose lot it shares.
+    CopyOf(Uuid),
+}
+
+impl Why<'_> {
+    fn rejected(&self) -> Option<&Rejected> {
+        if let Self::Rejected(why) = self { Some(why) } else { None }
+    }
+
+    fn original(&self) -> Option<Uuid> {
+        if let Self::CopyOf(id) = self { Some(*id) } else { None }
+    }
 }
 
 /// Keeps messages; answers with how many were not kept before.
@@ -105,17 +135,26 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
     let keys: Vec<Option<&[u8]>> = messages.iter().map(|one| one.key).collect();
     let values: Vec<Option<&[u8]>> = messages.iter().map(|one| one.value).collect();
     let ce_types: Vec<Option<&[u8]>> = messages.iter().map(|one| one.ce_type).collect();
-    let reasons: Vec<&str> = messages.iter().map(|one| one.rejected.reason.as_str()).collect();
-    let details: Vec<&str> = messages.iter().map(|one| one.rejected.detail.as_ref()).collect();
-    let codes: Vec<Option<&str>> =
-        messages.iter().map(|one| one.rejected.code.as_ref().map(ActivityTypeCode::as_str)).collect();
+    let rejected: Vec<Option<&Rejected>> = messages.iter().map(|one| one.why.rejected()).collect();
+    let reasons: Vec<Option<&str>> = rejected.iter().map(|why| why.map(|why| why.reason.as_str())).collect();
+    let details: Vec<Option<&str>> = rejected.iter().map(|why| why.map(|why| why.detail.as_ref())).collect();
+    let codes: Vec<Option<&str>> = rejected.iter().map(|why| Some(why.as_ref()?.code.as_ref()?.as_str())).collect();
+    let refs: Vec<Option<Uuid>> = rejected.iter().map(|why| why.and_then(|why| why.message_ref)).collect();
+    let originals: Vec<Option<Uuid>> = messages.iter().map(|one| one.why.original()).collect();
     let done = sqlx::query!(
         r#"
         INSERT INTO quarantine
-            (quarantine_id, topic, partition, "offset", key, value, ce_type, reason, detail, activity_type_code)
-        SELECT * FROM UNNEST(
+            (quarantine_id, topic, partition, "offset", key, value, ce_type, reason, detail, activity_type_code,
+            message_ref, state, resolved_at, resolved_by, resolution)
+        SELECT one.id, one.topic, one.partition, one."offset", one.key, one.value, one.ce_type,
+            coalesce(of.reason, one.reason), coalesce(of.detail, one.detail), coalesce(of.activity_type_code, one.code),
+            coalesce(of.message_ref, one.message_ref), coalesce(of.state, 'waiting'),
+            of.resolved_at, of.resolved_by, of.resolution
+        FROM UNNEST(
             $1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-            $8::text[], $9::text[], $10::text[])
+            $8::text[], $9::text[], $10::text[], $11::uuid[], $12::uuid[])
+            AS one (id, topic, partition, "offset", key, value, ce_type, reason, detail, code, message_ref, original)
+        LEFT JOIN quarantine AS of ON of.quarantine_id = one.original
         -- delivered again
         ON CONFLICT (topic, partition, "offset", value_sha256) DO NOTHING
         "#,
@@ -129,6 +168,8 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
         &reasons as _,
         &details as _,
         &codes as _,
+        &refs as _,
+        &originals as _,
     )
     .execute(transaction)
     .await?;

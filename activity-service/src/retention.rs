@@ -1,6 +1,7 @@
 //! Keys that nobody needs any more are removed: older than the retention, and of messages that the
-//! broker does not have any more. What can still be read can still be recognised. Messages whose
-//! quarantine has ended go after a while too, waiting ones never.
+//! broker does not have any more, nor a copy of them. What can still be read can still be recognised.
+//! Messages whose quarantine has ended go after a while too: counted ones, because they have a key, and
+//! discarded ones that cannot be read again; waiting ones never.
 //!
 //! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
 //! pass by. Nobody waits for a page: counting reads the horizon and looks at the end whether it moved.
@@ -101,21 +102,21 @@ impl Retention {
     /// The database's; or the broker does not tell which messages can still be read.
     pub async fn purge(&self, shutdown: &Shutdown) -> anyhow::Result<Purged> {
         let mut purged = Purged::default();
-        let before = self.ago(self.settings.quarantine).await?;
+        let settled = self.ago(self.settings.quarantine).await?;
+        let processed = self.ago(self.settings.processed_keys).await?;
+        let Some(Some(lows)) = shutdown.unless_draining(self.lows(settled, processed)).await.transpose()? else {
+            return Ok(purged);
+        };
         while !shutdown.is_draining() {
-            match self.purge_quarantine(before).await? {
+            match self.purge_quarantine(settled, &lows).await? {
                 0 => break,
                 page => purged.quarantine += page,
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
-        let before = self.ago(self.settings.processed_keys).await?;
-        let Some(lows) = shutdown.unless_draining(self.lows(before)).await.transpose()? else {
-            return Ok(purged);
-        };
         let mut after = Place { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
-        while !lows.topics.is_empty() && !shutdown.is_draining() {
-            let (last, keys) = self.purge_keys(before, after, &lows).await?;
+        while !shutdown.is_draining() {
+            let (last, keys) = self.purge_keys(processed, after, &lows).await?;
             purged.keys += keys;
             match last {
                 Some(last) => after = last,
@@ -136,17 +137,21 @@ impl Retention {
         shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
     }
 
-    /// The low watermarks of every partition of which something was counted; none where no key is
-    /// old enough, so that nobody is asked.
-    async fn lows(&self, before: OffsetDateTime) -> anyhow::Result<Lows> {
+    /// The low watermarks of every partition of which something was read. None where nothing is old
+    /// enough, so that nobody is asked.
+    async fn lows(&self, settled: OffsetDateTime, processed: OffsetDateTime) -> anyhow::Result<Option<Lows>> {
         let any = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM processed_messages WHERE processed_at < $1) AS "any!""#,
-            before
+            r#"
+            SELECT EXISTS (SELECT FROM quarantine WHERE state <> 'waiting' AND resolved_at < $1)
+                OR EXISTS (SELECT FROM processed_messages WHERE processed_at < $2) AS "any!"
+            "#,
+            settled,
+            processed
         );
-        let mut lows = Lows::default();
         if !any.fetch_one(&self.pool).await? {
-            return Ok(lows);
+            return Ok(None);
         }
+        let mut lows = Lows::default();
         let read = sqlx::query!("SELECT topic, partition FROM consumer_positions ORDER BY topic, partition");
         let read = read.fetch_all(&self.pool).await?;
         let partitions = read.into_iter().map(|row| (row.topic, row.partition)).collect();
@@ -155,7 +160,7 @@ impl Retention {
             lows.partitions.push(partition);
             lows.offsets.push(marks.low);
         }
-        Ok(lows)
+        Ok(Some(lows))
     }
 
     /// Looks at a page of old keys and removes those that may go. None where there are no more, or
@@ -176,14 +181,20 @@ impl Retention {
                 SELECT message_ref, processed_at, topic, partition, "offset" FROM processed_messages
                 WHERE processed_at < $1 AND (processed_at, message_ref) > ($2, $3)
                 ORDER BY processed_at, message_ref LIMIT $4
+            ), low AS (
+                SELECT * FROM UNNEST($5::text[], $6::int[], $7::bigint[]) AS low (topic, partition, "offset")
             ), purged AS (
                 DELETE FROM processed_messages WHERE message_ref IN (
-                    SELECT message_ref
-                    FROM page JOIN UNNEST($5::text[], $6::int[], $7::bigint[]) AS low (topic, partition, "offset")
-                        USING (topic, partition)
-                    WHERE page."offset" < low."offset"
+                    SELECT message_ref FROM page JOIN low USING (topic, partition)
+                    WHERE page."offset" < low."offset" AND NOT EXISTS (
+                        -- of what the broker does not tell, nobody knows whether it can be read
+                        SELECT FROM message_copies AS copy LEFT JOIN low USING (topic, partition)
+                        WHERE copy.message_ref = page.message_ref AND (copy."offset" < low."offset") IS NOT TRUE
+                    )
                 )
-                RETURNING activity_at
+                RETURNING message_ref, activity_at
+            ), copies AS (
+                DELETE FROM message_copies WHERE message_ref IN (SELECT message_ref FROM purged)
             ), horizon AS (
                 UPDATE key_horizon SET purges = purges + 1,
                     newest_purged = GREATEST(newest_purged, (SELECT max(activity_at) FROM purged))
@@ -211,7 +222,7 @@ impl Retention {
     }
 
     /// 0 when nothing is due, or another instance is at it.
-    async fn purge_quarantine(&self, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    async fn purge_quarantine(&self, before: OffsetDateTime, lows: &Lows) -> Result<u64, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
             return Ok(0);
@@ -219,12 +230,20 @@ impl Retention {
         let purged = sqlx::query!(
             r#"
             DELETE FROM quarantine WHERE quarantine_id IN (
-                SELECT quarantine_id FROM quarantine WHERE state <> 'waiting' AND resolved_at < $1
+                SELECT quarantine_id FROM quarantine
+                WHERE state <> 'waiting' AND resolved_at < $1 AND (state = 'counted' OR EXISTS (
+                    SELECT FROM UNNEST($3::text[], $4::int[], $5::bigint[]) AS low (topic, partition, "offset")
+                    WHERE (low.topic, low.partition) = (quarantine.topic, quarantine.partition)
+                        AND quarantine."offset" < low."offset"
+                ))
                 ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED
             )
             "#,
             before,
-            i64::from(self.settings.batch_size)
+            i64::from(self.settings.batch_size),
+            &lows.topics,
+            &lows.partitions,
+            &lows.offsets,
         );
         let purged = purged.execute(&mut *transaction).await?.rows_affected();
         transaction.commit().await?;

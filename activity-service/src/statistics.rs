@@ -100,9 +100,44 @@ pub async fn count(
         &read_partitions,
         &next_offsets,
     )
-    .fetch_one(transaction)
+    .fetch_one(&mut *transaction)
     .await?;
-    Ok(u64::try_from(counted).expect("a count is not negative"))
+    let counted = u64::try_from(counted).expect("a count is not negative");
+    if counted < activities.len() as u64 {
+        note_copies(transaction, &refs, &topics, &partitions, &offsets).await?;
+    }
+    Ok(counted)
+}
+
+/// Notes where else counted messages stand, for as long as that is their keys are needed. What is
+/// only delivered again is no copy, so nothing is written for it.
+async fn note_copies(
+    transaction: &mut PgConnection,
+    refs: &[Uuid],
+    topics: &[&str],
+    partitions: &[i32],
+    offsets: &[i64],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        INSERT INTO message_copies AS known (message_ref, topic, partition, "offset")
+        SELECT message_ref, copy.topic, copy.partition, max(copy."offset")
+        FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[]) AS copy (message_ref, topic, partition, "offset")
+        JOIN processed_messages AS key USING (message_ref)
+        WHERE (copy.topic, copy.partition) <> (key.topic, key.partition) OR copy."offset" > key."offset"
+        GROUP BY message_ref, copy.topic, copy.partition
+        ORDER BY message_ref, copy.topic, copy.partition
+        ON CONFLICT (message_ref, topic, partition)
+            DO UPDATE SET "offset" = excluded."offset" WHERE known."offset" < excluded."offset"
+        "#,
+        refs,
+        topics as _,
+        partitions,
+        offsets,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
 }
 
 /// A figure, as it is told.

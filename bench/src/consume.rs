@@ -79,7 +79,7 @@ async fn prepare(count: usize) -> Result<Messages> {
     let topic = Topic::new(topic::PARTITIONS, &[]).await;
     announcements::produce(&topic, count).await?;
     let all = topic::each(&topic, &FETCHED_AS_BY_THE_SERVICE, |message| {
-        let parsed = activity::parse(message.payload(), None, OffsetDateTime::now_utc());
+        let parsed = activity::parse(message.payload(), None);
         let activity = parsed.map_err(|rejected| anyhow!("{rejected:?}"))?;
         Ok(Arrived { activity, partition: message.partition(), offset: message.offset() })
     })

@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use shared::message::CE_TYPE;
-use time::OffsetDateTime;
 
 use super::group::{Group, Tenure};
 use crate::{
@@ -65,7 +64,7 @@ impl Batch {
         self.messages.len() >= max_messages || self.bytes.len() >= MAX_BYTES
     }
 
-    pub fn push(&mut self, message: &BorrowedMessage<'_>, group: &Group, now: OffsetDateTime) {
+    pub fn push(&mut self, message: &BorrowedMessage<'_>, group: &Group) {
         let ce_type = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CE_TYPE));
         let raw = Raw {
             topic: message.topic(),
@@ -75,15 +74,15 @@ impl Batch {
             value: message.payload(),
             ce_type: ce_type.and_then(|header| header.value),
         };
-        self.add(&raw, group, now);
+        self.add(&raw, group);
     }
 
     /// As [`Batch::push`], for a message from anywhere.
-    pub fn add(&mut self, raw: &Raw<'_>, group: &Group, now: OffsetDateTime) {
+    pub fn add(&mut self, raw: &Raw<'_>, group: &Group) {
         let message = Message {
             place: self.place(raw.topic, raw.partition, group),
             offset: raw.offset,
-            parsed: activity::parse(raw.value, raw.ce_type, now),
+            parsed: activity::parse(raw.value, raw.ce_type),
             key: self.store(raw.key),
             value: self.store(raw.value),
             ce_type: self.store(raw.ce_type),
@@ -164,7 +163,7 @@ mod tests {
         let (group, mut batch) = (Group::default(), Batch::default());
         for (partition, offset) in [(0, 7), (1, 3), (0, 8), (1, 5), (0, 12)] {
             let raw = Raw { topic: "t", partition, offset, key: None, value: Some(b"x"), ce_type: None };
-            batch.add(&raw, &group, OffsetDateTime::UNIX_EPOCH);
+            batch.add(&raw, &group);
         }
         let ends =
             |part| batch.ends(&part).into_iter().map(|(place, next)| (place.partition, next)).collect::<Vec<_>>();

@@ -11,10 +11,18 @@ use shared::{database::Failure, health::Component, lifecycle::Shutdown};
 use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Settings, batch::Batch, group::Group, positions};
+use super::{
+    Settings,
+    batch::{Batch, Message},
+    group::Group,
+    positions,
+};
 use crate::{
     admission::Admission,
-    quarantine::{self, Kept, Reason, Rejected},
+    quarantine::{
+        self, Kept, Reason, Rejected, Why,
+        known::{Known, Seen, Standing, Wanted},
+    },
     statistics::{self, Position, Received},
 };
 
@@ -137,25 +145,36 @@ impl Counting {
         let mut transaction = connection.begin().await?;
         fail::fail_point!("consumer::begun", |_| std::process::abort());
         let messages = &batch.messages[part.clone()];
-        let mut admission = Admission::open(&mut transaction).await?;
-        let activities = messages.iter().flat_map(|message| message.parsed.as_ref());
-        admission.look_at(&mut transaction, activities).await?;
+        let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
+        let known = if admission.quarantine_is_empty() {
+            Known::default()
+        } else {
+            Known::look_for(&mut transaction, &wanted(batch, part)).await?
+        };
+        let with_standing = messages.iter().map(|message| (message, known.standing(&seen(batch, message))));
+        let messages: Vec<_> = with_standing.filter(|(_, standing)| *standing != Standing::Kept).collect();
+        let new = messages.iter().filter(|(_, standing)| *standing == Standing::New);
+        admission.look_at(&mut transaction, new.flat_map(|(message, _)| message.parsed.as_ref())).await?;
         fail::fail_point!("consumer::admitted", |_| std::process::abort());
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
-        for message in messages {
+        for (message, standing) in messages {
             let (place, offset) = (batch.place_of(message), message.offset);
-            match admission.judge(&message.parsed) {
+            let judged = match standing {
+                Standing::CopyOf(id) => Err(Why::CopyOf(id)),
+                Standing::New | Standing::Kept => admission.judge(&message.parsed).map_err(Why::Rejected),
+            };
+            match judged {
                 Ok(activity) => {
                     received.push(Received { activity, topic: &place.topic, partition: place.partition, offset });
                 }
-                Err(rejected) => kept.push(Kept {
+                Err(why) => kept.push(Kept {
                     topic: &place.topic,
                     partition: place.partition,
                     offset,
                     key: batch.key(message),
                     value: batch.value(message),
                     ce_type: batch.ce_type(message),
-                    rejected,
+                    why,
                 }),
             }
         }
@@ -212,15 +231,39 @@ fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
 /// message is to blame.
 fn reject(batch: &mut Batch, index: usize, error: &sqlx::Error) -> bool {
     let message = &mut batch.messages[index];
-    let code = match &message.parsed {
-        Ok(activity) => Some(activity.code.clone()),
+    let (code, message_ref) = match &message.parsed {
+        Ok(activity) => (Some(activity.code.clone()), Some(activity.message_ref)),
         Err(rejected) if rejected.reason == Reason::NotStorable => return false,
-        Err(rejected) => rejected.code.clone(),
+        Err(rejected) => (rejected.code.clone(), rejected.message_ref),
     };
-    let rejected = Rejected::by_the_database(error, code);
+    let rejected = Rejected { code, message_ref, ..Rejected::by_the_database(error) };
     tracing::warn!(offset = message.offset, detail = %rejected.detail, "the database refuses a message");
     message.parsed = Err(rejected);
     true
+}
+
+/// What to look for in quarantine.
+fn wanted<'a>(batch: &'a Batch, part: &Range<usize>) -> Wanted<'a> {
+    let activities = batch.messages[part.clone()].iter().flat_map(|message| message.parsed.as_ref());
+    let mut wanted = Wanted { refs: activities.map(|activity| activity.message_ref).collect(), ..Wanted::default() };
+    for ((place, first), (_, end)) in batch.starts(part).into_iter().zip(batch.ends(part)) {
+        wanted.topics.push(&place.topic);
+        wanted.partitions.push(place.partition);
+        wanted.firsts.push(first);
+        wanted.ends.push(end);
+    }
+    wanted
+}
+
+fn seen<'a>(batch: &'a Batch, message: &'a Message) -> Seen<'a> {
+    let place = batch.place_of(message);
+    Seen {
+        topic: &place.topic,
+        partition: place.partition,
+        offset: message.offset,
+        value: batch.value(message),
+        message_ref: message.parsed.as_ref().ok().map(|activity| activity.message_ref),
+    }
 }
 
 /// Nobody waits for a connection whose peer does not answer.

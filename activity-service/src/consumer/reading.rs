@@ -14,7 +14,6 @@ use rdkafka::{
     error::KafkaError,
 };
 use shared::{health::Component, kafka, lifecycle::Shutdown};
-use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until, timeout},
@@ -175,11 +174,11 @@ impl Reading<'_> {
     /// Takes what is there. While paused that is only what was on its way, or comes from partitions
     /// assigned since; it is kept, for Kafka takes it as read.
     fn take(&mut self) -> anyhow::Result<()> {
-        let (group, now) = (self.member.consumer().context(), OffsetDateTime::now_utc());
+        let group = self.member.consumer().context();
         let (epoch, before) = (group.epoch(), self.batch.messages.len());
         while self.paused || !self.batch.is_full(self.max_messages) {
             match self.member.consumer().poll(Duration::ZERO) {
-                Some(Ok(message)) => self.batch.push(&message, group, now),
+                Some(Ok(message)) => self.batch.push(&message, group),
                 Some(Err(error)) => self.outage(&error)?,
                 None => break,
             }

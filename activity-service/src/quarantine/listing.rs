@@ -159,28 +159,34 @@ pub enum Discard {
     Unknown,
 }
 
-/// Ends the waiting of a message without counting it. The row stays and keeps its place taken, so
-/// the message does not come back when Kafka delivers it again.
+/// Ends the waiting of a message and its copies without counting it. The rows stay: whether Kafka
+/// delivers the message again or somebody sends it again, it is known.
 ///
 /// # Errors
 /// The database's.
 pub async fn discard(pool: &PgPool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // On its own, so that the next statement sees the copies of whoever held the row.
+    let found = sqlx::query!("SELECT state FROM quarantine WHERE quarantine_id = $1 FOR UPDATE", id);
+    match found.fetch_optional(&mut *transaction).await? {
+        None => return Ok(Discard::Unknown),
+        Some(row) if row.state != State::Waiting.as_str() => return Ok(Discard::NotWaiting),
+        Some(_) => {}
+    }
     let discarded = sqlx::query!(
         r#"
         UPDATE quarantine SET state = 'discarded', resolved_at = now(), resolved_by = $2, resolution = $3
-        WHERE quarantine_id = $1 AND state = 'waiting'
+        WHERE state = 'waiting' AND (quarantine_id = $1 OR (message_ref, value_sha256)
+            = (SELECT message_ref, value_sha256 FROM quarantine WHERE quarantine_id = $1))
         "#,
         id,
         actor,
         why
     );
-    if discarded.execute(pool).await?.rows_affected() == 1 {
-        tracing::info!(quarantine.id = %id, actor, "message discarded");
-        return Ok(Discard::Done);
-    }
-    let known =
-        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM quarantine WHERE quarantine_id = $1) AS "known!""#, id);
-    Ok(if known.fetch_one(pool).await? { Discard::NotWaiting } else { Discard::Unknown })
+    let messages = discarded.execute(&mut *transaction).await?.rows_affected();
+    transaction.commit().await?;
+    tracing::info!(quarantine.id = %id, messages, actor, "message discarded");
+    Ok(Discard::Done)
 }
 
 /// A reason given for discarding: 1 to 500 visible characters.

@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use serde::Serialize;
 use shared::{database::Failure, message::ActivityTypeCode};
 use sqlx::PgPool;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Reason, Rejected};
@@ -30,6 +29,7 @@ pub enum Scope {
     All,
     /// Those of a type that was not registered.
     OfType(ActivityTypeCode),
+    /// One, and its copies.
     One(Uuid),
 }
 
@@ -68,6 +68,7 @@ pub struct Replay<'a> {
     pool: &'a PgPool,
     how: How<'a>,
     scope: Scope,
+    /// None after the last.
     after: Option<Uuid>,
     /// Still to be tried before more are looked for; the next part last.
     parts: Vec<Vec<Uuid>>,
@@ -85,11 +86,7 @@ struct Row {
 impl<'a> Replay<'a> {
     #[must_use]
     pub fn new(pool: &'a PgPool, scope: Scope, how: How<'a>) -> Self {
-        let (parts, after) = match &scope {
-            Scope::One(id) => (vec![vec![*id]], None),
-            Scope::All | Scope::OfType(_) => (Vec::new(), Some(Uuid::nil())),
-        };
-        Self { pool, how, scope, after, parts }
+        Self { pool, how, scope, after: Some(Uuid::nil()), parts: Vec::new() }
     }
 
     /// The next step; None when the pass is over.
@@ -142,7 +139,24 @@ impl<'a> Replay<'a> {
             .into_iter()
             .map(|row| (row.quarantine_id, row.bytes))
             .collect(),
-            Scope::All | Scope::One(_) => sqlx::query!(
+            Scope::One(id) => sqlx::query!(
+                r#"
+                SELECT one.quarantine_id, coalesce(octet_length(one.value), 0)::bigint AS "bytes!" FROM quarantine AS one
+                WHERE one.state = 'waiting' AND one.quarantine_id > $2 AND (one.quarantine_id = $1
+                    OR (one.message_ref, one.value_sha256)
+                        = (SELECT message_ref, value_sha256 FROM quarantine WHERE quarantine_id = $1))
+                ORDER BY one.quarantine_id LIMIT $3
+                "#,
+                id,
+                after,
+                STEP_MESSAGES
+            )
+            .fetch_all(self.pool)
+            .await?
+            .into_iter()
+            .map(|row| (row.quarantine_id, row.bytes))
+            .collect(),
+            Scope::All => sqlx::query!(
                 r#"
                 SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
                 WHERE state = 'waiting' AND quarantine_id > $1
@@ -168,7 +182,7 @@ impl<'a> Replay<'a> {
     /// None where keys were purged meanwhile and it has to be decided anew.
     async fn try_part(&self, part: &[Uuid]) -> Result<Option<Replayed>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let mut admission = Admission::open(&mut transaction).await?.forced(self.how.force);
+        let mut admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
         let rows = sqlx::query_as!(
             Row,
             r#"
@@ -180,9 +194,8 @@ impl<'a> Replay<'a> {
             part
         );
         let rows = rows.fetch_all(&mut *transaction).await?;
-        let now = OffsetDateTime::now_utc();
         let parsed: Vec<_> =
-            rows.iter().map(|row| activity::parse(row.value.as_deref(), row.ce_type.as_deref(), now)).collect();
+            rows.iter().map(|row| activity::parse(row.value.as_deref(), row.ce_type.as_deref())).collect();
         admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
         let (mut received, mut ids, mut still) = (Vec::new(), Vec::new(), Vec::new());
         for (row, parsed) in rows.iter().zip(&parsed) {
@@ -228,7 +241,7 @@ impl<'a> Replay<'a> {
     /// A message that Postgres refuses although it is alone.
     async fn not_storable(&self, part: &[Uuid], error: &sqlx::Error) -> Result<Replayed, sqlx::Error> {
         if !self.how.dry_run {
-            let rejected = Rejected::by_the_database(error, None);
+            let rejected = Rejected::by_the_database(error);
             let still: Vec<_> = part.iter().map(|id| (*id, Cow::Borrowed(&rejected))).collect();
             let mut transaction = self.pool.begin().await?;
             still_waiting(&mut transaction, &still).await?;
@@ -248,17 +261,21 @@ async fn still_waiting(
     let details: Vec<&str> = messages.iter().map(|(_, why)| why.detail.as_ref()).collect();
     let codes: Vec<Option<&str>> =
         messages.iter().map(|(_, why)| why.code.as_ref().map(ActivityTypeCode::as_str)).collect();
+    let refs: Vec<Option<Uuid>> = messages.iter().map(|(_, why)| why.message_ref).collect();
     sqlx::query!(
         r#"
         UPDATE quarantine q SET reason = n.reason, detail = n.detail,
-            activity_type_code = coalesce(n.code, q.activity_type_code)
-        FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[]) AS n (id, reason, detail, code)
+            activity_type_code = coalesce(n.code, q.activity_type_code),
+            message_ref = coalesce(n.message_ref, q.message_ref)
+        FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[])
+            AS n (id, reason, detail, code, message_ref)
         WHERE q.quarantine_id = n.id AND q.state = 'waiting' AND (q.reason, q.detail) <> (n.reason, n.detail)
         "#,
         &ids,
         &reasons as _,
         &details as _,
         &codes as _,
+        &refs as _,
     )
     .execute(transaction)
     .await?;

@@ -1,0 +1,78 @@
+//! What an operator asks of the API.
+
+use serde_json::{Value, json};
+use testing::{Answer, Client, Received, Service};
+
+use crate::world::{World, client, created};
+
+pub const EATEN: &str = "ORDER_EATEN";
+
+/// A message of a type that nobody knows yet.
+pub fn eaten() -> Received {
+    created().with_field("activityTypeCode", EATEN).with_header("ce_type", "summarisation.ORDER_EATEN.v1")
+}
+
+#[derive(Debug)]
+pub struct Operator(pub Client);
+
+impl Operator {
+    pub fn of(service: &Service) -> Self {
+        Self(client(service))
+    }
+
+    /// What is in quarantine, by a query like `state=discarded`.
+    pub async fn quarantine(&self, query: &str) -> Vec<Value> {
+        self.0.list(&format!("/admin/quarantine?{query}")).await
+    }
+
+    /// The id of the message at this offset of partition 0.
+    pub async fn id_at(&self, offset: i64, state: &str) -> String {
+        let all = self.quarantine(&format!("state={state}")).await;
+        let found = all.iter().find(|one| one["partition"] == 0 && one["offset"] == offset);
+        found.unwrap_or_else(|| panic!("{offset} is not {state}: {all:?}"))["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn register(&self, code: &str, name: &str) -> Answer {
+        let body = json!({ "activityTypeName": name }).to_string().into_bytes();
+        let json = [("content-type", "application/json")];
+        self.0.ask(reqwest::Method::PUT, &format!("/activity-types/{code}"), &json, body).await.unwrap()
+    }
+
+    pub async fn discard(&self, id: &str, query: &str) -> Answer {
+        let path = format!("/admin/quarantine/{id}{query}");
+        self.0.ask(reqwest::Method::DELETE, &path, &[], Vec::new()).await.unwrap()
+    }
+
+    /// One, or all that wait.
+    pub async fn replay(&self, id: Option<&str>, body: &Value) -> Answer {
+        let one = id.map(|id| format!("/{id}")).unwrap_or_default();
+        self.0.post(&format!("/admin/quarantine{one}/replay"), body).await.unwrap()
+    }
+}
+
+/// What a replay answers.
+pub fn replayed(counted: u64, duplicates: u64, still_waiting: u64) -> Value {
+    json!({"counted": counted, "duplicates": duplicates, "stillWaiting": still_waiting})
+}
+
+impl World {
+    /// How many messages in quarantine have this state.
+    pub async fn kept(&self, state: &str) -> i64 {
+        self.database.number(&format!("SELECT count(*) FROM quarantine WHERE state = '{state}'")).await
+    }
+
+    /// A sum over all rows that messages have left.
+    pub async fn content(&self) -> String {
+        let rows = "SELECT md5(string_agg(all_rows, '' ORDER BY all_rows)) FROM (
+            SELECT processed_messages::text AS all_rows FROM processed_messages UNION ALL
+            SELECT daily_activities::text FROM daily_activities UNION ALL
+            SELECT quarantine::text FROM quarantine) AS everything";
+        sqlx::query_scalar(rows).fetch_one(&self.database.pool).await.unwrap()
+    }
+
+    /// Reads the whole topic again; the service must not run.
+    pub async fn read_again(&self) {
+        self.topic().forget(&self.group).await;
+        self.run_to_rest().await;
+    }
+}

@@ -1,0 +1,2 @@
+DROP TABLE message_copies;
+ALTER TABLE quarantine DROP COLUMN message_ref;
