@@ -171,13 +171,12 @@ pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
     loop {
         let page = sqlx::query_scalar!(
             r#"
-            WITH page AS (
+            UPDATE outbox SET state = 'unpublished', failures = 0, last_error = NULL, retry_at = NULL, owner = 0
+            WHERE message_ref = ANY (ARRAY(
                 SELECT message_ref FROM outbox WHERE state = 'failed' AND message_ref > $1
                 ORDER BY message_ref LIMIT $2 FOR UPDATE
-            )
-            UPDATE outbox o SET state = 'unpublished', failures = 0, last_error = NULL, retry_at = NULL, owner = 0
-            FROM page WHERE o.message_ref = page.message_ref
-            RETURNING o.message_ref
+            ))
+            RETURNING message_ref
             "#,
             after,
             PAGE

@@ -61,10 +61,11 @@ pub enum Fate {
 pub async fn left_behind(pool: &PgPool) -> Result<Vec<InstanceId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
         r#"
-        SELECT instance_id FROM instances i
+        SELECT instance_id FROM instances
         WHERE ended_at IS NOT NULL
-            -- One probe of the partial index for each.
-            AND EXISTS (SELECT FROM outbox o WHERE o.owner = i.instance_id AND o.state = 'unpublished')
+            -- One probe of the partial index for each: nothing else has a least owner at hand. EXISTS may
+            -- read the whole table for an owner who has no rows, where statistics know one owner only.
+            AND instance_id = (SELECT min(owner) FROM outbox WHERE owner >= instance_id AND state = 'unpublished')
         "#
     )
     .fetch_all(pool)
@@ -87,16 +88,19 @@ pub async fn claim(
     let mut messages = sqlx::query_as!(
         Message,
         r#"
-        WITH page AS (
+        UPDATE outbox SET owner = $2, retry_at = NULL
+        -- The page is an array: joined to it, the table would be read from its beginning for every page.
+        -- Its rows are locked, so they are still what they were found to be.
+        WHERE message_ref = ANY (ARRAY(
             SELECT message_ref FROM outbox
-            WHERE owner = $1 AND state = 'unpublished' AND message_ref > $3
+            -- A range and an order that only the partial index has: by the primary key the way to the
+            -- first row may lead past everything that is published.
+            WHERE (owner, message_ref) > ($1, $3) AND owner <= $1 AND state = 'unpublished'
                 AND (retry_at IS NULL OR retry_at <= now())
-            ORDER BY message_ref LIMIT $4
+            ORDER BY owner, message_ref LIMIT $4
             FOR UPDATE SKIP LOCKED
-        )
-        UPDATE outbox o SET owner = $2, retry_at = NULL FROM page
-        WHERE o.message_ref = page.message_ref
-        RETURNING o.message_ref, o.key, o.value, o.headers, o.failures
+        ))
+        RETURNING message_ref, key, value, headers, failures
         "#,
         from.number(),
         to.number(),

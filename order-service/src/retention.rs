@@ -82,10 +82,10 @@ impl Retention {
         // of which all but a few may go, and never to the rest of the table.
         let removed = sqlx::query!(
             r#"
-            DELETE FROM outbox WHERE message_ref IN (
+            DELETE FROM outbox WHERE message_ref = ANY (ARRAY(
                 SELECT message_ref FROM outbox WHERE message_ref < $1 AND state = 'published' AND published_at < $2
                 ORDER BY message_ref LIMIT $3 FOR UPDATE SKIP LOCKED
-            )
+            ))
             "#,
             first_reference_of(before),
             before,
@@ -102,9 +102,10 @@ impl Retention {
         let before = OffsetDateTime::now_utc() - KNOWN_FOR;
         sqlx::query!(
             r#"
-            DELETE FROM instances i
+            DELETE FROM instances
             WHERE instance_id <> 0 AND ended_at < $1
-                AND NOT EXISTS (SELECT FROM outbox o WHERE o.owner = i.instance_id AND o.state = 'unpublished')
+                AND instance_id IS DISTINCT FROM (
+                    SELECT min(owner) FROM outbox WHERE owner >= instance_id AND state = 'unpublished')
             "#,
             before
         )

@@ -72,9 +72,9 @@ pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<L
                         AND l.classid = $2::integer::bigint::oid AND l.objid = i.instance_id::oid)
             ) AS "gone!",
             EXISTS (
-                SELECT FROM instances i WHERE ended_at IS NOT NULL
-                    -- One probe of the partial index for each.
-                    AND EXISTS (SELECT FROM outbox o WHERE o.owner = i.instance_id AND o.state = 'unpublished')
+                SELECT FROM instances WHERE ended_at IS NOT NULL
+                    -- One probe of the partial index for each, as in outbox::left_behind.
+                    AND instance_id = (SELECT min(owner) FROM outbox WHERE owner >= instance_id AND state = 'unpublished')
             ) AS "left_behind!"
         "#,
         me.number(),

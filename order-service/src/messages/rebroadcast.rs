@@ -39,15 +39,14 @@ pub async fn rebroadcast(pool: &PgPool, span: Span, progress: impl Fn(u64)) -> R
     loop {
         let page = sqlx::query_scalar!(
             r#"
-            WITH page AS (
+            UPDATE outbox SET state = 'unpublished', published_at = NULL, partition = NULL, "offset" = NULL,
+                failures = 0, last_error = NULL, owner = 0
+            WHERE message_ref = ANY (ARRAY(
                 SELECT message_ref FROM outbox
                 WHERE state = 'published' AND placed_at >= $1 AND placed_at < $2 AND published_at < $3 AND message_ref > $4
                 ORDER BY message_ref LIMIT $5 FOR UPDATE
-            )
-            UPDATE outbox o SET state = 'unpublished', published_at = NULL, partition = NULL, "offset" = NULL,
-                failures = 0, last_error = NULL, owner = 0
-            FROM page WHERE o.message_ref = page.message_ref
-            RETURNING o.message_ref
+            ))
+            RETURNING message_ref
             "#,
             span.from,
             span.to,

@@ -119,7 +119,9 @@ pub fn insertion(count: u64, owner: i64) -> String {
     format!(
         r#"
         WITH incoming AS (
-            SELECT nextval('order_number') AS order_id, gen_random_uuid() AS message_ref,
+            SELECT nextval('order_number') AS order_id,
+                (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
+                    || '7' || substr(gen_random_uuid()::text, 16))::uuid AS message_ref,
                 to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
             FROM generate_series(1, {count})
         ), ordered AS (

@@ -1,0 +1,77 @@
+//! How Postgres carries out the service's statements: by the plans that hold for any parameters, with
+//! statistics of a normal day and with those of a long outage.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use sqlx::{PgConnection, Row, raw_sql};
+
+use crate::world::{World, insertion};
+
+/// They grow for as long as the service runs.
+const LARGE: [&str; 3] = ["outbox", "orders", "order_items"];
+
+#[tokio::test]
+async fn no_statement_reads_a_large_table_from_its_beginning() {
+    let world = World::new().await;
+    let mut connection = world.database.pool.acquire().await.unwrap();
+    raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    let statements = statements();
+    world.database.execute(&insertion(50_000, 0)).await;
+    for published in ["order_id % 10 = 0", "order_id % 1000 <> 0"] {
+        let publish =
+            "UPDATE outbox SET state = 'published', published_at = now(), partition = 0, \"offset\" = 0, owner = 1";
+        world.database.execute(&format!("{publish} WHERE {published}")).await;
+        world.database.execute("VACUUM (ANALYZE)").await;
+        for statement in &statements {
+            let plan = plan(&mut connection, statement).await;
+            let reads_whole = scans(&plan).into_iter().any(is_of_a_whole_table);
+            // An operator asks how many there are, and waits for it.
+            assert!(!reads_whole || statement.contains("SELECT count(*)"), "{statement}\n{plan:#}");
+        }
+        let claim = statements.iter().find(|text| text.contains("FOR UPDATE SKIP LOCKED") && text.contains("retry_at"));
+        let plan = plan(&mut connection, claim.unwrap()).await;
+        let leads_to_page = scans(&plan).into_iter().any(|scan| scan["Index Name"] == "outbox_unpublished");
+        assert!(leads_to_page, "past everything published: {plan:#}");
+    }
+    drop(connection);
+    world.database.execute("TRUNCATE orders, order_items, outbox").await;
+    world.judge_nothing_placed().await;
+}
+
+/// Every statement of the service, as checked in for its build.
+fn statements() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let files = fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    let texts = files.map(|text| serde_json::from_str::<Value>(&text).unwrap()["query"].as_str().unwrap().to_owned());
+    texts.collect()
+}
+
+async fn plan(connection: &mut PgConnection, statement: &str) -> Value {
+    raw_sql(&format!("PREPARE one AS {statement}")).execute(&mut *connection).await.unwrap();
+    let count = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'one'";
+    let count: i32 = sqlx::query_scalar(count).fetch_one(&mut *connection).await.unwrap();
+    let nulls = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
+    let parameters = if count > 0 { format!("({nulls})") } else { nulls };
+    let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE one{parameters}; DEALLOCATE one");
+    let lines = raw_sql(&explain).fetch_all(&mut *connection).await.unwrap();
+    lines[0].get::<Value, _>(0)[0]["Plan"].take()
+}
+
+fn is_of_a_whole_table(scan: &Value) -> bool {
+    let (table, index) = (scan["Relation Name"].as_str(), scan["Index Name"].as_str());
+    match scan["Node Type"].as_str() {
+        Some("Seq Scan") => table.is_some_and(|table| LARGE.contains(&table)),
+        _ => {
+            index.is_some_and(|index| LARGE.iter().any(|table| index.starts_with(table)))
+                && scan["Index Cond"].is_null()
+        }
+    }
+}
+
+/// Everything in a plan that reads a table or an index.
+fn scans(plan: &Value) -> Vec<&Value> {
+    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(scans);
+    let this = plan["Node Type"].as_str().is_some_and(|kind| kind.contains("Scan")).then_some(plan);
+    this.into_iter().chain(below).collect()
+}
