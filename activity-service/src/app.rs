@@ -95,7 +95,8 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     }
 
     let api = listen("api", config.http_bind, API_WORKERS, grace)?;
-    let routes = http::routes(Api { pool: pool.clone(), time_zone: config.time_zone.clone() });
+    let requests = config.database.request_pool("activity-service requests")?;
+    let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);

@@ -118,7 +118,8 @@ fn spawn_flow(
 
     let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
-        let (routes, shutdown) = (http::routes(pool.clone(), placement), shutdown.clone());
+        let requests = config.database.request_pool("order-service requests")?;
+        let (routes, shutdown) = (http::routes(requests, placement), shutdown.clone());
         |page| api.serve(routes, shutdown, page)
     });
     for _ in 0..config.placement.tasks {

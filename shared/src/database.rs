@@ -15,17 +15,22 @@ use crate::{
     health::Component,
 };
 
-/// How long a request may wait for a free connection before the answer is 503.
+/// How long background work waits for a free connection before it counts as an outage.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a request may wait for a free connection before the answer is 503: others wait behind it.
+const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
 /// A connection idle for longer is asked whether it still lives before it is used: after an outage
 /// every pooled connection is dead, under load none is ever asked.
 const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
 /// What every pooled session is told.
 ///
-/// No statement of the services runs for 10 s: one that does holds locks nobody will release. And no
-/// plan depends on what the statistics happened to say: after an outage all unpublished rows have one
-/// owner, and a plan made for that reads the whole table for every mark.
+/// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
+/// for 2.5 s, so a request's statement is ended soon enough to give its connection back. And no plan
+/// depends on what the statistics happened to say: after an outage all unpublished rows have one owner,
+/// and a plan made for that reads the whole table for every mark.
 const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'; \
+     SET plan_cache_mode = force_generic_plan";
+const REQUESTS_SESSION: &str = "SET statement_timeout = '2s'; SET idle_in_transaction_session_timeout = '10s'; \
      SET plan_cache_mode = force_generic_plan";
 
 /// Of these a time limit consists, see [`within`].
@@ -45,15 +50,28 @@ impl Settings {
         }
     }
 
-    /// A pool that connects when it is first used.
+    /// The pool of the work itself, which connects when it is first used. It has the half of the
+    /// connections that no request can take: reads that hang do not keep a message from being marked.
     ///
     /// # Errors
     /// The URL does not parse.
     pub fn pool(&self, application: &str) -> anyhow::Result<PgPool> {
+        self.part(application, self.max_connections.div_ceil(2), ACQUIRE_WITHIN, SESSION)
+    }
+
+    /// The pool of requests, with the other half.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn request_pool(&self, application: &str) -> anyhow::Result<PgPool> {
+        self.part(application, self.max_connections / 2, REQUESTS_ACQUIRE_WITHIN, REQUESTS_SESSION)
+    }
+
+    fn part(&self, application: &str, size: u32, patience: Duration, session: &'static str) -> anyhow::Result<PgPool> {
         let options = PgConnectOptions::from_str(self.url.expose()).context("database.url")?;
         let pool = PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .acquire_timeout(ACQUIRE_WITHIN)
+            .max_connections(size)
+            .acquire_timeout(patience)
             // Asking before each use costs a round trip per statement: a quarter of the reads.
             .test_before_acquire(false)
             .before_acquire(|connection, met| {
@@ -64,7 +82,7 @@ impl Settings {
                     Ok(true)
                 })
             })
-            .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) }));
+            .after_connect(move |connection, _| Box::pin(async move { connection.execute(session).await.map(|_| ()) }));
         Ok(pool.connect_lazy_with(options.application_name(application)))
     }
 }

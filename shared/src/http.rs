@@ -1,17 +1,19 @@
 //! What every request of either service passes through, and the server around it.
 
+pub mod panics;
 mod request_id;
+mod security_headers;
 mod server;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use actix_web::{
-    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, Route,
+    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, Route,
     body::{BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
-        ConnectionType,
-        header::{HeaderName, HeaderValue},
+        ConnectionType, StatusCode,
+        header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
     web,
@@ -40,10 +42,13 @@ pub async fn around(
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(Caller::anonymous());
     async {
-        let response = next.call(request).await?.map_into_boxed_body();
+        let response = match next.call(request).await {
+            Ok(response) => response.map_into_boxed_body(),
+            // The request is gone with the error, so this answer is made without it.
+            Err(error) => return Err(Refused { problem: problem_of(&error), path, id }.into()),
+        };
         let mut response = with_problem(response, &path, &id);
-        let value = HeaderValue::from_str(id.as_str()).expect("an id has header characters only");
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        stamp(response.headers_mut(), &path, &id);
         if stopping {
             // The caller's next request finds another instance instead of a closed connection.
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
@@ -54,16 +59,55 @@ pub async fn around(
     .await
 }
 
-fn with_problem(response: ServiceResponse, path: &str, id: &RequestId) -> ServiceResponse {
-    let status = response.status();
-    let problem = match response.response().error() {
-        Some(error) => error.as_error::<Problem>().cloned().unwrap_or_else(|| Problem::from_framework(status)),
-        None if status.is_client_error() || status.is_server_error() => Problem::from_framework(status),
-        None => return response,
-    };
+/// What every response carries.
+fn stamp(headers: &mut HeaderMap, path: &str, id: &RequestId) {
+    let value = HeaderValue::from_str(id.as_str()).expect("an id has header characters only");
+    headers.insert(HeaderName::from_static("x-request-id"), value);
+    security_headers::set(headers, path);
+}
+
+/// A request that ended in an error before it had a response.
+#[derive(Debug)]
+struct Refused {
+    problem: Problem,
+    path: String,
+    id: RequestId,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl ResponseError for Refused {
+    fn status_code(&self) -> StatusCode {
+        self.problem.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = self.problem.to_response(&self.path, self.id.as_str());
+        stamp(response.headers_mut(), &self.path, &self.id);
+        response
+    }
+}
+
+fn problem_of(error: &Error) -> Problem {
+    let of_framework = || Problem::from_framework(error.as_response_error().status_code());
+    let problem = error.as_error::<Problem>().cloned().unwrap_or_else(of_framework);
     if let Some(cause) = problem.cause() {
         tracing::error!(error = format!("{cause:#}"), "request failed");
     }
+    problem
+}
+
+fn with_problem(response: ServiceResponse, path: &str, id: &RequestId) -> ServiceResponse {
+    let status = response.status();
+    let problem = match response.response().error() {
+        Some(error) => problem_of(error),
+        None if status.is_client_error() || status.is_server_error() => Problem::from_framework(status),
+        None => return response,
+    };
     response.into_response(problem.to_response(path, id.as_str()))
 }
 

@@ -1,5 +1,7 @@
 //! Reading a JSON body: bounded, strict, and with errors that name the place but never the value.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpMessage, HttpRequest,
     web::{BytesMut, Payload},
@@ -16,11 +18,14 @@ use crate::problem::{Problem, Violation};
 
 /// The largest body that any route takes, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
+/// How long a caller may take to send one: the limit at 6.5 kB/s.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads the body of `request` and parses it as a `T`.
 ///
 /// # Errors
-/// 415 another content type, 413 too large, 400 not JSON or cut off, 422 JSON that does not fit.
+/// 415 another content type, 413 too large, 408 too slow, 400 not JSON or cut off, 422 JSON that does
+/// not fit.
 pub async fn body<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<T, Problem> {
     check_type(request)?;
     parse(&whole(payload).await?)
@@ -46,7 +51,11 @@ fn check_type(request: &HttpRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn whole(mut payload: Payload) -> Result<BytesMut, Problem> {
+async fn whole(payload: Payload) -> Result<BytesMut, Problem> {
+    tokio::time::timeout(BODY_WITHIN, bounded(payload)).await.unwrap_or_else(|_| Err(Problem::too_slow()))
+}
+
+async fn bounded(mut payload: Payload) -> Result<BytesMut, Problem> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::bad_request("The body ended before its announced length."))?;

@@ -87,15 +87,22 @@ impl Problem {
         Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// The body did not arrive within its time.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")
+    }
+
     /// Neither the caller's fault nor an outage. `cause` is logged.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
-        Self {
-            cause: Some(Arc::new(cause.into())),
-            ..Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The service failed to answer. The failure is logged with this requestId.",
-            )
-        }
+        Self { cause: Some(Arc::new(cause.into())), ..Self::panicked() }
+    }
+
+    /// As [`Problem::internal`], where the panic has been logged already.
+    #[must_use]
+    pub fn panicked() -> Self {
+        let detail = "The service failed to answer. The failure is logged with this requestId.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// For an error response that the framework made on its own.

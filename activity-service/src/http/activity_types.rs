@@ -40,6 +40,7 @@ pub async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Re
     Query::parse(request.query_string(), &[])?;
     let code = ActivityTypeCode::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let Object(body) = json::body::<Object<Registration>>(&request, body).await?;
+    fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let name = TypeName::parse(&body.activity_type_name)
         .ok_or_else(|| Problem::unprocessable(vec![Violation::new("/activityTypeName", TypeName::RULE)]))?;
     let is_new = read(registration::register(&api.pool, &code, &name)).await?;

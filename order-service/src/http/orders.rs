@@ -27,6 +27,7 @@ pub(super) async fn place(
 ) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
+    fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
     let placed = placement.place(order, TraceContext::of(request.headers())).await?;
     let location = format!("/orders/{}", placed.summary.order_ref);

@@ -15,6 +15,7 @@ mod lost_answers;
 mod messages;
 mod messages_command;
 mod orders;
+mod overload;
 mod plans;
 mod rejection;
 mod reload;

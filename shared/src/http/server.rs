@@ -12,7 +12,7 @@ use actix_web::{
 };
 use anyhow::Context;
 
-use super::{around, no_such_path};
+use super::{around, no_such_path, panics};
 use crate::{health::Component, lifecycle::Shutdown};
 
 /// Connections waiting to be accepted.
@@ -65,6 +65,8 @@ impl Server {
                 .app_data(state.clone())
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
+                // The last one is the outermost: what is inside may fail or panic, it is answered for.
+                .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))
         };
         let server = HttpServer::new(app)

@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use reqwest::Method;
+use testing::{order_body, wait_until};
+use tokio::task::JoinSet;
+
+use crate::world::{World, seconds};
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_one_request_and_is_logged_once_without_its_text() {
+    let world = World::new().await;
+    let service = world.setup().failpoint("http::handler", "1*return(canary)").start().await;
+    let client = world.client(&service);
+    let headers = [("content-type", "application/json")];
+    let body = serde_json::to_vec(&order_body("C-1")).unwrap();
+    let answer = client.ask(Method::POST, "/orders", &headers, body).await.unwrap();
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.body["requestId"], answer.header("x-request-id"));
+
+    client.place_one().await;
+    assert_eq!(service.probe("live").await, Some(200));
+    let log = service.log();
+    let panics: Vec<_> = log.iter().filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(panics.len(), 1, "{panics:?}");
+    assert!(panics[0]["code.location"].as_str().unwrap().contains("orders.rs"), "{}", panics[0]);
+    assert!(panics[0].to_string().contains(answer.header("x-request-id")), "{}", panics[0]);
+    assert!(!log.iter().any(|line| line.to_string().contains("canary")), "{log:?}");
+    world.at_rest(seconds(20)).await;
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announced() {
+    let world = World::new().await;
+    // Whoever reads an order sleeps; whoever writes one does not notice.
+    world.database.execute("ALTER TABLE orders RENAME TO orders_kept").await;
+    let slow = "CREATE VIEW orders AS SELECT * FROM orders_kept WHERE pg_sleep(60) IS NOT NULL";
+    world.database.execute(slow).await;
+    let service = world.setup().set("database.max_connections", 4).start().await;
+    let client = Arc::new(world.client(&service));
+    client.place_one().await;
+    let mut readers = JoinSet::new();
+    for _ in 0..30 {
+        let client = Arc::clone(&client);
+        readers.spawn(async move {
+            loop {
+                let answer = client.get("/orders").await;
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert!(!answer.header("retry-after").is_empty());
+            }
+        });
+    }
+    let reading = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    for _ in 0..5 {
+        wait_until("reads hang", seconds(20), async || world.database.number(reading).await >= 2).await;
+        for _ in 0..10 {
+            client.place_one().await;
+        }
+        world.at_rest(seconds(20)).await;
+    }
+    assert_eq!(service.probe("ready").await, Some(200));
+    assert!(readers.try_join_next().is_none(), "every read was answered 503");
+    readers.abort_all();
+    assert_eq!(service.stop().await, Some(0));
+    world.database.execute("DROP VIEW orders").await;
+    world.database.execute("ALTER TABLE orders_kept RENAME TO orders").await;
+    world.judge().await;
+}
