@@ -1,11 +1,10 @@
 //! The API: figures, types and the quarantine.
 
-pub mod activities;
-pub mod activity_types;
+mod activities;
+mod activity_types;
 pub mod quarantine;
 
-use actix_web::web::{self, Data, ServiceConfig};
-use shared::http::only;
+use actix_web::web::{Data, ServiceConfig};
 use sqlx::PgPool;
 
 /// Who did it, where nobody has to say who he is.
@@ -18,25 +17,23 @@ pub struct Api {
     pub time_zone: String,
 }
 
+const DESCRIPTION: &str = "Counts what other services announce, each activity once, and tells the figures of each day. \
+    Errors are `application/problem+json`; a method that a path does not have is 405 with `Allow`.";
+
+/// Every operation of the API port.
+#[must_use]
+pub fn api() -> shared::http::Api {
+    shared::http::Api::new("activity-service", DESCRIPTION)
+        .section("activities", "Figures by day and type.", activities::operations())
+        .section("activity types", "What is counted.", activity_types::operations())
+        .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+}
+
 /// The routes of the API port.
-pub fn routes(api: Api) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let api = Data::new(api);
+pub fn routes(with: Api) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let (with, api) = (Data::new(with), api().routes());
     move |routes| {
-        let resource = web::resource::<&str>;
-        routes
-            .app_data(api.clone())
-            .service(resource("/activities").get(activities::range).default_service(only("GET")))
-            .service(resource("/activities/{date}").get(activities::day).default_service(only("GET")))
-            .service(resource("/activity-types").get(activity_types::list).default_service(only("GET")))
-            .service(resource("/activity-types/{code}").put(activity_types::register).default_service(only("PUT")))
-            .service(resource("/admin/quarantine").get(quarantine::list).default_service(only("GET")))
-            .service(resource("/admin/quarantine/replay").post(quarantine::replay_all).default_service(only("POST")))
-            .service(resource("/admin/quarantine/{id}/replay").post(quarantine::replay).default_service(only("POST")))
-            .service(
-                resource("/admin/quarantine/{id}")
-                    .get(quarantine::find)
-                    .delete(quarantine::discard)
-                    .default_service(only("GET, DELETE")),
-            );
+        routes.app_data(with.clone());
+        api(routes);
     }
 }

@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 pub use listing::{Discard, Entry, Page, State, discard, find, list};
 pub use replay::{Replay, Replayed, Scope};
-use shared::message::ActivityTypeCode;
+use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
+use utoipa::openapi::{RefOr, Schema};
 use uuid::Uuid;
 
 use crate::activity::Activity;
@@ -39,6 +40,12 @@ impl Reason {
         Self::TooOld,
         Self::NotStorable,
     ];
+
+    /// For the document.
+    #[must_use]
+    pub fn schema() -> RefOr<Schema> {
+        schema::one_of(Self::ALL.map(Self::as_str))
+    }
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

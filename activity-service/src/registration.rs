@@ -1,7 +1,8 @@
 //! Types come into the world by registration, and what waited for one is counted then.
 
-use shared::message::ActivityTypeCode;
+use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgPool;
+use utoipa::openapi::{RefOr, Schema};
 
 use crate::{
     admission,
@@ -14,6 +15,12 @@ pub struct TypeName(String);
 
 impl TypeName {
     pub const RULE: &'static str = "This must be 1 to 200 visible characters.";
+
+    /// For the document.
+    #[must_use]
+    pub fn schema() -> RefOr<Schema> {
+        schema::visible(200, "Order Eaten")
+    }
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

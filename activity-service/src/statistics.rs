@@ -4,8 +4,10 @@
 //! figures and keys agree in every snapshot, and a message that comes again changes nothing.
 
 use serde::Serialize;
+use shared::message::ActivityTypeCode;
 use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::activity::Activity;
@@ -141,13 +143,15 @@ async fn note_copies(
 }
 
 /// A figure, as it is told.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivitySummary {
     #[serde(with = "iso_date")]
     pub activity_date: Date,
+    #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
     pub activity_type_name: String,
+    #[schema(minimum = 0)]
     pub quantity: i64,
 }
 
@@ -188,9 +192,10 @@ pub async fn between(
     .await
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityType {
+    #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
     pub activity_type_name: String,
 }

@@ -3,30 +3,31 @@
 mod messages;
 mod orders;
 
-use actix_web::web::{self, Data, ServiceConfig};
-use shared::http::only;
+use actix_web::web::{Data, ServiceConfig};
+use shared::http::Api;
 use sqlx::PgPool;
 
 use crate::placement::Placement;
 
+const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
+    path does not have is 405 with `Allow`. A 503 or a lost answer to `POST /orders` leaves open whether the order was \
+    placed.";
+
+/// Every operation of the API port.
+#[must_use]
+pub fn api() -> Api {
+    Api::new("order-service", DESCRIPTION).section("orders", "Orders: placed and read.", orders::operations()).section(
+        "messages",
+        "The outbox, for operators.",
+        messages::operations(),
+    )
+}
+
 /// The routes of the API port.
 pub fn routes(pool: PgPool, placement: Placement) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let (pool, placement) = (Data::new(pool), Data::new(placement));
+    let (pool, placement, api) = (Data::new(pool), Data::new(placement), api().routes());
     move |routes| {
-        let resource = web::resource::<&str>;
-        routes
-            .app_data(pool.clone())
-            .app_data(placement.clone())
-            .service(resource("/orders").post(orders::place).get(orders::list).default_service(only("GET, POST")))
-            .service(
-                resource("/orders/customer/{customer_ref}").get(orders::list_of_customer).default_service(only("GET")),
-            )
-            .service(resource("/orders/{order_ref}").get(orders::find).default_service(only("GET")))
-            .service(resource("/admin/messages").get(messages::list).default_service(only("GET")))
-            .service(resource("/admin/messages/retry").post(messages::retry_all).default_service(only("POST")))
-            .service(resource("/admin/messages/{message_ref}").get(messages::find).default_service(only("GET")))
-            .service(
-                resource("/admin/messages/{message_ref}/retry").post(messages::retry).default_service(only("POST")),
-            );
+        routes.app_data(pool.clone()).app_data(placement.clone());
+        api(routes);
     }
 }

@@ -6,34 +6,58 @@ pub mod rebroadcast;
 
 use serde::Serialize;
 use shared::{
+    http::schema,
+    message::ActivityTypeCode,
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
+
+use crate::order::OrderRef;
 
 /// Rows of one statement: many enough to be quick, few enough to hold no lock for long.
 const PAGE: i64 = 1000;
 
 /// One message of the outbox as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxMessage {
     pub message_ref: Uuid,
+    #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
     /// The key, which is the order's reference.
+    #[schema(value_type = OrderRef)]
     pub order_ref: String,
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
+    #[schema(schema_with = State::schema)]
     pub state: String,
+    /// How often the broker refused it.
+    #[schema(minimum = 0)]
     pub failures: i32,
+    #[schema(required)]
     pub last_error: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     pub published_at: Option<OffsetDateTime>,
+    /// Where it stands on the topic, once published.
+    #[schema(required)]
     pub partition: Option<i32>,
+    #[schema(required)]
     pub offset: Option<i64>,
+}
+
+/// How many messages are sent again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Retried {
+    pub retried: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -45,13 +69,16 @@ pub enum State {
 }
 
 impl State {
+    const ALL: [Self; 3] = [Self::Failed, Self::Unpublished, Self::Published];
+
+    /// For the document.
+    #[must_use]
+    pub fn schema() -> RefOr<Schema> {
+        schema::one_of(Self::ALL.map(Self::name))
+    }
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "failed" => Some(Self::Failed),
-            "unpublished" => Some(Self::Unpublished),
-            "published" => Some(Self::Published),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|state| state.name() == text)
     }
 
     fn name(self) -> &'static str {

@@ -4,11 +4,15 @@ mod listing;
 
 use std::fmt;
 
-pub use listing::{Filter, Page, list};
+pub use listing::{Filter, Page, list, statuses};
 use serde::{Deserialize, Serialize};
-use shared::{json::Object, problem::Violation};
+use shared::{http::schema, json::Object, problem::Violation};
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
 
 const MAX_LINES: usize = 200;
@@ -52,9 +56,25 @@ impl Serialize for OrderRef {
     }
 }
 
+impl ToSchema for OrderRef {}
+
+impl PartialSchema for OrderRef {
+    fn schema() -> RefOr<Schema> {
+        schema::matching("^OS[0-9]{6,19}-ORD$", "OS000042-ORD")
+    }
+}
+
 /// Who ordered: 1-64 characters without control characters, trimmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CustomerRef(String);
+
+impl ToSchema for CustomerRef {}
+
+impl PartialSchema for CustomerRef {
+    fn schema() -> RefOr<Schema> {
+        schema::visible(64, "C-1001")
+    }
+}
 
 impl CustomerRef {
     const RULE: &'static str = "This must be 1 to 64 visible characters.";
@@ -72,10 +92,11 @@ impl CustomerRef {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderItem {
     pub product_id: Uuid,
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub quantity: i32,
 }
 
@@ -87,17 +108,23 @@ pub struct NewOrder {
 }
 
 /// The body of `POST /orders`: the shape only.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewOrder)]
 pub struct NewOrderBody {
+    #[schema(value_type = CustomerRef)]
     customer_ref: String,
+    #[schema(value_type = Vec<NewItemBody>, min_items = 1, max_items = 200)]
     order_items: Vec<Object<NewItemBody>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewOrderItem)]
 pub struct NewItemBody {
+    #[schema(value_type = Uuid)]
     product_id: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: i64,
 }
 
@@ -159,22 +186,27 @@ impl NewOrder {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// An order without its lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderSummary {
     pub order_ref: OrderRef,
+    #[schema(value_type = CustomerRef)]
     pub customer_ref: String,
+    #[schema(minimum = 1, maximum = 200)]
     pub number_of_items: usize,
+    #[schema(schema_with = statuses)]
     pub status_name: String,
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     #[serde(flatten)]
     pub summary: OrderSummary,
+    #[schema(min_items = 1, max_items = 200)]
     pub order_items: Vec<OrderItem>,
 }
 

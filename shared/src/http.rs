@@ -1,7 +1,12 @@
 //! What every request of either service passes through, and the server around it.
 
+mod api;
+mod document;
+mod operation;
 pub mod panics;
+mod parameter;
 mod request_id;
+pub mod schema;
 mod security_headers;
 mod server;
 
@@ -18,6 +23,9 @@ use actix_web::{
     middleware::Next,
     web,
 };
+pub use api::Api;
+pub use operation::Operation;
+pub use parameter::Parameter;
 pub use request_id::RequestId;
 pub use server::{Server, listen};
 use tracing::Instrument;
@@ -112,8 +120,9 @@ fn with_problem(response: ServiceResponse, path: &str, id: &RequestId) -> Servic
 }
 
 /// Answers a method that a path does not have; `allow` lists those it has.
-pub fn only(allow: &'static str) -> Route {
-    web::route().to(move || async move { Err::<HttpResponse, _>(Problem::method_not_allowed(allow)) })
+pub fn only(allow: impl Into<String>) -> Route {
+    let allow = allow.into();
+    web::route().to(move || std::future::ready(Err::<HttpResponse, _>(Problem::method_not_allowed(allow.clone()))))
 }
 
 /// Answers a path that does not exist.

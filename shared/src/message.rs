@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+use crate::http::schema;
+
 /// The `CloudEvents` header that carries the type and the version of a message.
 pub const CE_TYPE: &str = "ce_type";
 
@@ -27,5 +34,13 @@ impl ActivityTypeCode {
 impl fmt::Display for ActivityTypeCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl ToSchema for ActivityTypeCode {}
+
+impl PartialSchema for ActivityTypeCode {
+    fn schema() -> RefOr<Schema> {
+        schema::matching("^[A-Z][A-Z0-9_]{0,63}$", "ORDER_CREATED")
     }
 }

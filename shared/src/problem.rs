@@ -14,10 +14,11 @@ use actix_web::{
     },
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// One place of a request that breaks a rule. `pointer` is a JSON Pointer into the body, or `/name`
 /// of a query parameter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Violation {
     pub pointer: String,
     pub detail: String,
@@ -35,7 +36,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<Violation>,
     retry_after: Option<Duration>,
-    allow: Option<&'static str>,
+    allow: Option<String>,
     cause: Option<Arc<anyhow::Error>>,
 }
 
@@ -48,6 +49,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// The same whatever is wrong with a token: who tries some learns nothing.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "A valid bearer token is required.")
+    }
+
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "There is nothing under this path.")
@@ -55,7 +66,8 @@ impl Problem {
 
     /// `allow` lists the methods that the path does answer to.
     #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub fn method_not_allowed(allow: impl Into<String>) -> Self {
+        let allow = allow.into();
         let detail = format!("This path answers to {allow} only.");
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
@@ -78,6 +90,12 @@ impl Problem {
     #[must_use]
     pub fn unprocessable(errors: Vec<Violation>) -> Self {
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The request breaks the rules named in errors.") }
+    }
+
+    #[must_use]
+    pub fn too_many_requests() -> Self {
+        let detail = "There are more requests than this caller may make. Ask again later.";
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
     /// The database is out of reach, or there is more work than it can take.
@@ -112,6 +130,11 @@ impl Problem {
     }
 
     #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[must_use]
     pub fn cause(&self) -> Option<&anyhow::Error> {
         self.cause.as_deref()
     }
@@ -119,7 +142,26 @@ impl Problem {
     /// The response; `instance` is the path asked for.
     #[must_use]
     pub fn to_response(&self, instance: &str, request_id: &str) -> HttpResponse {
-        let body = Body {
+        let body = self.body(instance, request_id);
+        let mut response = HttpResponse::build(self.status);
+        if let Some(after) = self.retry_after {
+            response.insert_header((RETRY_AFTER, after.as_secs()));
+        }
+        if let Some(allow) = &self.allow {
+            response.insert_header((ALLOW, allow.as_str()));
+        }
+        response
+            .content_type("application/problem+json")
+            .body(serde_json::to_string(&body).expect("strings and numbers are JSON"))
+    }
+
+    /// What the document shows.
+    pub(crate) fn example(&self, instance: &str) -> serde_json::Value {
+        serde_json::json!(self.body(instance, "0192f0c3-4a11-7d5e-8f00-2b6c1d9e3a77"))
+    }
+
+    fn body<'a>(&'a self, instance: &'a str, request_id: &'a str) -> Body<'a> {
+        Body {
             kind: format!("urn:summarisation:problem:{}", title(self.status).to_lowercase().replace(' ', "-")),
             title: title(self.status),
             status: self.status.as_u16(),
@@ -127,30 +169,28 @@ impl Problem {
             instance,
             request_id,
             errors: &self.errors,
-        };
-        let mut response = HttpResponse::build(self.status);
-        if let Some(after) = self.retry_after {
-            response.insert_header((RETRY_AFTER, after.as_secs()));
         }
-        if let Some(allow) = self.allow {
-            response.insert_header((ALLOW, allow));
-        }
-        response
-            .content_type("application/problem+json")
-            .body(serde_json::to_string(&body).expect("strings and numbers are JSON"))
     }
 }
 
-#[derive(Serialize)]
+/// An error, after RFC 9457.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+#[schema(as = Problem)]
+pub(crate) struct Body<'a> {
+    /// Which kind of problem, for programs.
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong, and the rule that is broken.
     detail: &'a str,
+    /// The path asked for.
     instance: &'a str,
+    /// Names the request in the log.
     request_id: &'a str,
+    /// Of a 422 only: every place that breaks a rule.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Violation],
 }

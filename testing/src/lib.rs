@@ -6,6 +6,7 @@
 
 mod checker;
 mod database;
+pub mod document;
 mod group;
 mod history;
 mod kafka;

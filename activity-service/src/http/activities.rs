@@ -1,13 +1,19 @@
 //! Figures of a day or of a range of days.
 
-use actix_web::{HttpRequest, web::Data, web::Json};
+use actix_web::{
+    HttpRequest,
+    http::Method,
+    web::{Data, Json},
+};
+use serde_json::{Value, json};
 use shared::{
-    http::{path_parameter, read},
+    http::{Operation, Parameter, path_parameter, read, schema},
     message::ActivityTypeCode,
     problem::{Problem, Violation},
     query::Query,
 };
 use time::{Date, Month};
+use utoipa::{PartialSchema, openapi::schema::AnyOfBuilder};
 
 use super::Api;
 use crate::statistics::{self, ActivitySummary};
@@ -15,9 +21,41 @@ use crate::statistics::{self, ActivitySummary};
 /// The longest range, in days.
 const MAX_DAYS: i64 = 400;
 
+pub(super) fn operations() -> [Operation; 2] {
+    let day_or_today = AnyOfBuilder::new().item(schema::formatted("date")).item(schema::one_of(["today"]));
+    let bound = |name, description| Parameter::query(name, description, schema::formatted("date")).required();
+    let code = "Figures of this type only.";
+    [
+        Operation::new(Method::GET, "/activities/{date}", "activity:read", day)
+            .named("figuresOfDay", "The figures of one day", "Nothing where nothing was counted.")
+            .parameter(Parameter::path(
+                "date",
+                "A day of the business time zone; `today` is the one it is now.",
+                day_or_today,
+            ))
+            .answers_list::<ActivitySummary>("The figures, by type.", json!([summary()])),
+        Operation::new(Method::GET, "/activities", "activity:read", range)
+            .named("figuresOfRange", "The figures of a range of days", "At most 400 days.")
+            .parameter(bound("from", "The first day."))
+            .parameter(bound("to", "The last day."))
+            .parameter(Parameter::query("activityTypeCode", code, ActivityTypeCode::schema()))
+            .answers_list::<ActivitySummary>("The figures, by day and type.", json!([summary()]))
+            .problems(&[422]),
+    ]
+}
+
+fn summary() -> Value {
+    json!({
+        "activityDate": "2026-11-22",
+        "activityTypeCode": "ORDER_CREATED",
+        "activityTypeName": "Order Created",
+        "quantity": 1234,
+    })
+}
+
 /// # Errors
 /// 400 where the path names no day; 503.
-pub async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
     let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
@@ -32,7 +70,7 @@ pub async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<Activi
 
 /// # Errors
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
-pub async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
     let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
     let from = required_date(&mut query, "from")?;
     let to = required_date(&mut query, "to")?;

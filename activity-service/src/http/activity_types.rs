@@ -2,17 +2,20 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
     web::{Data, Json, Payload},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
-    http::{path_parameter, read},
+    http::{Operation, Parameter, path_parameter, read},
     json::{self, Object},
     message::ActivityTypeCode,
     problem::{Problem, Violation},
     query::Query,
 };
+
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{ACTOR, Api, quarantine::to_the_end};
 use crate::{
@@ -20,15 +23,48 @@ use crate::{
     statistics::{self, ActivityType},
 };
 
-#[derive(Debug, Deserialize)]
+pub(super) fn operations() -> [Operation; 2] {
+    let code = Parameter::path("code", "How messages name it.", ActivityTypeCode::schema());
+    let counted = json!({ "counted": 3, "duplicates": 0 });
+    [
+        Operation::new(Method::GET, "/activity-types", "activity:read", list)
+            .named("listActivityTypes", "The types that are known, by code", "")
+            .answers_list::<ActivityType>(
+                "The types.",
+                json!([{ "activityTypeCode": "ORDER_CREATED", "activityTypeName": "Order Created" }]),
+            ),
+        Operation::new(Method::PUT, "/activity-types/{code}", "operations", register)
+            .named(
+                "registerActivityType",
+                "Register a type, or rename it",
+                "Messages that waited for the type are counted. After a 503 a part of them may be counted already: the \
+                 same request again counts the rest.",
+            )
+            .parameter(code)
+            .body::<Registration>(json!({ "activityTypeName": "Order Eaten" }))
+            .answers::<Registered>(StatusCode::CREATED, "The type is new.", &[], counted.clone())
+            .answers::<Registered>(StatusCode::OK, "The type was known.", &[], counted)
+            .problems(&[404]),
+    ]
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Registration {
+    #[schema(schema_with = TypeName::schema)]
     activity_type_name: String,
+}
+
+/// What became of the messages that waited for the type.
+#[derive(Debug, Serialize, ToSchema)]
+struct Registered {
+    counted: u64,
+    duplicates: u64,
 }
 
 /// # Errors
 /// 400 for any parameter; 503.
-pub async fn list(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivityType>>, Problem> {
+async fn list(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivityType>>, Problem> {
     Query::parse(request.query_string(), &[])?;
     read(statistics::types(&api.pool)).await.map(Json)
 }
@@ -36,7 +72,7 @@ pub async fn list(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<Activ
 /// # Errors
 /// 404 where the path names no code; 400 and 422 where the body cannot be read; 503, and then a part
 /// of what waited may be counted already: the same request again counts the rest.
-pub async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<HttpResponse, Problem> {
+async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<HttpResponse, Problem> {
     Query::parse(request.query_string(), &[])?;
     let code = ActivityTypeCode::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let Object(body) = json::body::<Object<Registration>>(&request, body).await?;
@@ -47,5 +83,5 @@ pub async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Re
     let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, ACTOR);
     let done = to_the_end(waiting).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(response.json(json!({ "counted": done.counted, "duplicates": done.duplicates })))
+    Ok(response.json(Registered { counted: done.counted, duplicates: done.duplicates }))
 }

@@ -2,17 +2,20 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
     web::{Data, Json, Payload},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use shared::{
-    http::{path_parameter, read},
+    http::{Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
     paging,
     problem::{Problem, Violation},
     query::Query,
 };
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{ACTOR, Api};
@@ -20,13 +23,75 @@ use crate::quarantine::{
     self, Discard, Entry, Page, Reason, Replay, Replayed, Scope, State, listing::parse_why, replay::How,
 };
 
+pub(super) fn operations() -> [Operation; 5] {
+    let id = || Parameter::path("id", "The message's name in the quarantine.", schema::formatted("uuid"));
+    let replayed = || json!({ "counted": 1, "duplicates": 0, "stillWaiting": 0 });
+    [
+        Operation::new(Method::GET, "/admin/quarantine", "operations", list)
+            .named("listQuarantine", "Messages of one state, oldest first", "")
+            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", State::schema()))
+            .parameter(Parameter::query("reason", "Only those that wait for this reason.", Reason::schema()))
+            .answers_page::<Entry>("A page.", json!([entry("waiting")])),
+        Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
+            .named("findQuarantined", "One message, with its value", "")
+            .parameter(id())
+            .answers::<Whole>(StatusCode::OK, "The message.", &[], whole())
+            .problems(&[404]),
+        Operation::new(Method::POST, "/admin/quarantine/{id}/replay", "operations", replay)
+            .named("replayQuarantined", "Try one message again", "409 unless it waits.")
+            .parameter(id())
+            .optional_body::<ReplayBody>(json!({ "force": false }))
+            .answers::<Replayed>(StatusCode::OK, "What became of it.", &[], replayed())
+            .problems(&[404, 409]),
+        Operation::new(Method::POST, "/admin/quarantine/replay", "operations", replay_all)
+            .named("replayQuarantine", "Try every message that waits again", "After a 503 a part of them was tried.")
+            .optional_body::<ReplayBody>(json!({ "force": false }))
+            .answers::<Replayed>(StatusCode::OK, "What became of them.", &[], replayed()),
+        Operation::new(Method::DELETE, "/admin/quarantine/{id}", "operations", discard)
+            .named("discardQuarantined", "Discard one message", "It is kept, with the reason. 409 unless it waits.")
+            .parameter(id())
+            .parameter(Parameter::query("reason", "Why.", schema::visible(500, "a test of the sender")).required())
+            .answers::<Entry>(StatusCode::OK, "The message as it is kept.", &[], discarded())
+            .problems(&[404, 409, 422]),
+    ]
+}
+
+fn entry(state: &str) -> Value {
+    json!({
+        "id": "0192f0c4-5d2e-7a10-b3c4-d5e6f7081920",
+        "topic": "summarisation.order",
+        "partition": 3,
+        "offset": 42,
+        "reason": "unknown type",
+        "detail": "the type is not registered",
+        "state": state,
+        "receivedAt": "2026-11-22T17:04:05.123456Z",
+    })
+}
+
+fn whole() -> Value {
+    let mut whole = entry("waiting");
+    whole["valueBase64"] = json!("eyJtZXNzYWdlUmVmIjoi4oCmIn0=");
+    whole
+}
+
+fn discarded() -> Value {
+    let mut discarded = entry("discarded");
+    discarded["resolvedAt"] = json!("2026-11-22T18:00:00.000000Z");
+    discarded["resolvedBy"] = json!("anonymous");
+    discarded["resolution"] = json!("a test of the sender");
+    discarded
+}
+
 /// A message with its value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = WholeQuarantinedMessage)]
 pub struct Whole {
     #[serde(flatten)]
     pub entry: Entry,
     /// Null where the message had none.
+    #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
 }
 
@@ -37,16 +102,18 @@ impl Whole {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Replay)]
 struct ReplayBody {
+    /// Counts even what may have been counted before, because its key may have been purged.
     #[serde(default)]
     force: bool,
 }
 
 /// # Errors
 /// 400 and 422 where the query cannot be read; 503.
-pub async fn list(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string())?;
     let (entries, next) = read(quarantine::list(&api.pool, &page)).await?;
     Ok(paging::respond(&request, &entries, next))
@@ -54,14 +121,14 @@ pub async fn list(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, 
 
 /// # Errors
 /// 404; 503.
-pub async fn find(request: HttpRequest, api: Data<Api>) -> Result<Json<Whole>, Problem> {
+async fn find(request: HttpRequest, api: Data<Api>) -> Result<Json<Whole>, Problem> {
     Query::parse(request.query_string(), &[])?;
     known(&api, id(&request)?).await.map(|found| Json(Whole::new(found)))
 }
 
 /// # Errors
 /// 400 and 422 where the body cannot be read; 404; 409 unless it waits; 503.
-pub async fn replay(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
+async fn replay(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let id = id(&request)?;
     let force = force(&request, body).await?;
@@ -74,7 +141,7 @@ pub async fn replay(request: HttpRequest, body: Payload, api: Data<Api>) -> Resu
 
 /// # Errors
 /// 400 and 422 where the body cannot be read; 503.
-pub async fn replay_all(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
+async fn replay_all(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let force = force(&request, body).await?;
     run(&api, Scope::All, force).await
@@ -82,7 +149,7 @@ pub async fn replay_all(request: HttpRequest, body: Payload, api: Data<Api>) -> 
 
 /// # Errors
 /// 400 without a reason, 422 where it cannot be kept; 404; 409 unless it waits; 503.
-pub async fn discard(request: HttpRequest, api: Data<Api>) -> Result<Json<Entry>, Problem> {
+async fn discard(request: HttpRequest, api: Data<Api>) -> Result<Json<Entry>, Problem> {
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let id = id(&request)?;
     let why = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;

@@ -2,26 +2,34 @@
 
 use serde::Serialize;
 use shared::{
+    http::schema,
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
 
 use super::Reason;
 
 /// A message in quarantine, all but its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = QuarantinedMessage)]
 pub struct Entry {
     pub id: Uuid,
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    #[schema(schema_with = Reason::schema)]
     pub reason: String,
     pub detail: String,
+    #[schema(schema_with = State::schema)]
     pub state: String,
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
@@ -43,8 +51,16 @@ pub enum State {
 }
 
 impl State {
+    const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
+
+    /// For the document.
+    #[must_use]
+    pub fn schema() -> RefOr<Schema> {
+        schema::one_of(Self::ALL.map(Self::as_str))
+    }
+
     fn parse(text: &str) -> Option<Self> {
-        [Self::Waiting, Self::Counted, Self::Discarded].into_iter().find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
     #[must_use]

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use shared::{database::Failure, message::ActivityTypeCode};
 use sqlx::PgPool;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Reason, Rejected};
@@ -33,7 +34,8 @@ pub enum Scope {
     One(Uuid),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// What became of the messages that were tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replayed {
     pub counted: u64,

@@ -6,6 +6,7 @@ mod bad_requests;
 mod crash;
 mod database_away;
 mod days;
+mod document;
 mod duplicates;
 mod end_to_end;
 mod figures;

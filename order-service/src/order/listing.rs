@@ -3,18 +3,25 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    http::{Parameter, schema},
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
 use sqlx::PgPool;
 use time::{OffsetDateTime, macros::datetime};
+use utoipa::openapi::{RefOr, Schema};
 
 use super::{OrderRef, OrderSummary};
 
 const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
 /// Before and after everything that can be placed: bounds that are always there make one query.
 const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
+
+/// The statuses there are, for the document.
+pub fn statuses() -> RefOr<Schema> {
+    schema::one_of(STATUSES)
+}
 
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +54,15 @@ struct Place {
 }
 
 impl Page {
+    /// The parameters of a list that narrow it.
+    pub fn parameters() -> [Parameter; 3] {
+        [
+            Parameter::query("status", "Orders of this status only.", statuses()),
+            Parameter::query("placedFrom", "Orders placed at this time or later.", schema::formatted("date-time")),
+            Parameter::query("placedBefore", "Orders placed before this time.", schema::formatted("date-time")),
+        ]
+    }
+
     /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one.
     ///
     /// # Errors

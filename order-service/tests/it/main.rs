@@ -5,6 +5,7 @@
 mod bad_input;
 mod crash;
 mod database_away;
+mod document;
 mod instances;
 mod instances_killed;
 mod instances_sessions;

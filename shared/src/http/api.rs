@@ -1,0 +1,78 @@
+//! The operations of one service: its routes, and the document that describes them.
+
+use std::collections::BTreeMap;
+
+use actix_web::{
+    HttpResponse, Resource,
+    web::{self, Bytes, ServiceConfig},
+};
+
+use super::{only, operation::Operation};
+
+/// Made of sections; then it is served.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub(super) title: &'static str,
+    pub(super) description: &'static str,
+    pub(super) sections: Vec<Section>,
+}
+
+/// Operations that belong together in the document.
+#[derive(Clone, Debug)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    pub(super) operations: Vec<Operation>,
+}
+
+impl Api {
+    #[must_use]
+    pub fn new(title: &'static str, description: &'static str) -> Self {
+        Self { title, description, sections: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn section(
+        mut self,
+        name: &'static str,
+        description: &'static str,
+        operations: impl IntoIterator<Item = Operation>,
+    ) -> Self {
+        self.sections.push(Section { name, description, operations: operations.into_iter().collect() });
+        self
+    }
+
+    /// The routes of the operations, and of the document without a token.
+    pub fn routes(self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+        let document = Bytes::from(self.document().to_pretty_json().expect("texts and numbers are JSON"));
+        move |routes| {
+            for (path, operations) in self.by_path() {
+                let mut methods: Vec<_> = operations.iter().map(|operation| operation.method.as_str()).collect();
+                methods.sort_unstable();
+                let resource = web::resource(path).default_service(only(methods.join(", ")));
+                routes.service(
+                    operations
+                        .iter()
+                        .fold(resource, |resource: Resource, operation| resource.route((operation.route)())),
+                );
+            }
+            let document = document.clone();
+            let tell = move || std::future::ready(json(document.clone()));
+            routes.service(web::resource("/openapi.json").get(tell).default_service(only("GET")));
+        }
+    }
+
+    /// A path comes before those that have a parameter in its place and would match it too: `{` sorts
+    /// behind every letter.
+    fn by_path(&self) -> BTreeMap<&'static str, Vec<&Operation>> {
+        let mut paths = BTreeMap::<_, Vec<_>>::new();
+        for operation in self.sections.iter().flat_map(|section| &section.operations) {
+            paths.entry(operation.path).or_default().push(operation);
+        }
+        paths
+    }
+}
+
+fn json(document: Bytes) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(document)
+}

@@ -1,0 +1,200 @@
+//! One operation of an API, declared once: where it is, who may use it, what does it, and what the
+//! published document says of it. The route, the check of its scope, the `Allow` of its path and the
+//! entry in the document all come from this one declaration, so that they cannot differ.
+
+use std::{fmt, sync::Arc};
+
+use actix_web::{
+    Error, FromRequest, Handler, HttpMessage, Responder, Route,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode},
+    middleware::{Next, from_fn},
+    web,
+};
+use serde_json::Value;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        self, Content, ContentBuilder, HeaderBuilder, HttpMethod, Ref, RefOr, Required, ResponseBuilder,
+        path::OperationBuilder, request_body::RequestBodyBuilder, schema::ArrayBuilder, security::SecurityRequirement,
+    },
+};
+
+use super::parameter::{self, Parameter};
+use crate::{auth::Caller, problem::Problem};
+
+/// How the document names its one way to say who calls.
+pub(super) const BEARER: &str = "bearer";
+
+#[derive(Clone)]
+pub struct Operation {
+    pub(super) path: &'static str,
+    pub(super) method: Method,
+    /// Each worker of the server makes its own route of it.
+    pub(super) route: Arc<dyn Fn() -> Route + Send + Sync>,
+    pub(super) entry: openapi::path::Operation,
+    pub(super) schemas: Vec<(String, RefOr<openapi::Schema>)>,
+}
+
+impl Operation {
+    /// `scope` is what a caller's token must have.
+    pub fn new<F, Args>(method: Method, path: &'static str, scope: &'static str, handler: F) -> Self
+    where
+        F: Handler<Args> + Send + Sync,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let route = {
+            let method = method.clone();
+            move || {
+                let checked = from_fn(move |request: ServiceRequest, next| admit(scope, request, next));
+                web::method(method.clone()).to(handler.clone()).wrap(checked)
+            }
+        };
+        let entry = OperationBuilder::new().security(SecurityRequirement::new(BEARER, [scope])).build();
+        Self { path, method, route: Arc::new(route), entry, schemas: Vec::new() }
+            .problems(&[400, 401, 403, 429, 500, 503])
+    }
+
+    /// `id` is how generated clients name it; `summary` is one line, `description` what else there is
+    /// to say.
+    #[must_use]
+    pub fn named(self, id: &str, summary: &str, description: &str) -> Self {
+        let description = Some(description).filter(|text| !text.is_empty());
+        self.saying(|entry| entry.operation_id(Some(id)).summary(Some(summary)).description(description))
+    }
+
+    #[must_use]
+    pub fn parameter(self, parameter: Parameter) -> Self {
+        self.saying(|entry| entry.parameter(parameter.0))
+    }
+
+    #[must_use]
+    pub fn parameters(self, parameters: impl IntoIterator<Item = Parameter>) -> Self {
+        parameters.into_iter().fold(self, Self::parameter)
+    }
+
+    /// The body is a `T`, in JSON.
+    #[must_use]
+    pub fn body<T: ToSchema>(self, example: Value) -> Self {
+        self.body_if::<T>(Required::True, example)
+    }
+
+    /// The body is a `T`, in JSON, or missing.
+    #[must_use]
+    pub fn optional_body<T: ToSchema>(self, example: Value) -> Self {
+        self.body_if::<T>(Required::False, example)
+    }
+
+    fn body_if<T: ToSchema>(mut self, required: Required, example: Value) -> Self {
+        let content = json(self.schema_of::<T>(), example);
+        let body = RequestBodyBuilder::new().required(Some(required)).content("application/json", content).build();
+        self.saying(|entry| entry.request_body(Some(body))).problems(&[413, 415, 422])
+    }
+
+    /// Answers with a `T`. `headers` are its own, by name and meaning.
+    #[must_use]
+    pub fn answers<T: ToSchema>(
+        mut self,
+        status: StatusCode,
+        description: &str,
+        headers: &[(&str, &str)],
+        example: Value,
+    ) -> Self {
+        let schema = self.schema_of::<T>();
+        self.answer(status, description, headers, json(schema, example))
+    }
+
+    /// Answers 200 with all `T`s there are.
+    #[must_use]
+    pub fn answers_list<T: ToSchema>(mut self, description: &str, example: Value) -> Self {
+        let list = ArrayBuilder::new().items(self.schema_of::<T>()).build();
+        self.answer(StatusCode::OK, description, &[], json(list, example))
+    }
+
+    /// Answers 200 with a page of `T`s, as [`crate::paging`] makes them.
+    #[must_use]
+    pub fn answers_page<T: ToSchema>(mut self, description: &str, example: Value) -> Self {
+        let page = ArrayBuilder::new().items(self.schema_of::<T>()).max_items(Some(parameter::MAX_PAGE)).build();
+        self.parameter(parameter::limit())
+            .parameter(parameter::cursor())
+            .answer(
+                StatusCode::OK,
+                description,
+                &[("Link", "`<...>; rel=\"next\"`: the next page, where there is one.")],
+                json(page, example),
+            )
+            .problems(&[422])
+    }
+
+    fn answer(self, status: StatusCode, description: &str, headers: &[(&str, &str)], content: Content) -> Self {
+        let mut response = ResponseBuilder::new()
+            .description(description)
+            .header_ref("X-Request-Id", header_ref("X-Request-Id"))
+            .content("application/json", content);
+        for (name, meaning) in headers {
+            response = response.header(*name, HeaderBuilder::new().description(Some(*meaning)).build());
+        }
+        self.saying(|entry| entry.response(status.as_str(), response))
+    }
+
+    /// Further statuses that it answers with a problem.
+    #[must_use]
+    pub fn problems(self, statuses: &[u16]) -> Self {
+        let problem = |status: &u16| (status.to_string(), Ref::from_response_name(status.to_string()));
+        self.saying(|entry| {
+            statuses.iter().map(problem).fold(entry, |entry, (name, problem)| entry.response(name, problem))
+        })
+    }
+
+    fn saying(self, say: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
+        Self { entry: say(OperationBuilder::from(self.entry)).build(), ..self }
+    }
+
+    fn schema_of<T: ToSchema>(&mut self) -> Ref {
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(&mut self.schemas);
+        Ref::from_schema_name(T::name())
+    }
+
+    pub(super) fn in_document(&self) -> HttpMethod {
+        match self.method {
+            Method::GET => HttpMethod::Get,
+            Method::PUT => HttpMethod::Put,
+            Method::DELETE => HttpMethod::Delete,
+            _ => HttpMethod::Post,
+        }
+    }
+}
+
+pub(super) fn header_ref(name: &str) -> Ref {
+    Ref::new(format!("#/components/headers/{name}"))
+}
+
+fn json(schema: impl Into<RefOr<openapi::Schema>>, example: Value) -> Content {
+    ContentBuilder::new().schema(Some(schema)).example(Some(example)).build()
+}
+
+/// Lets a caller with the scope pass, before anything of the body is read.
+async fn admit(
+    scope: &'static str,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let allowed = request.extensions().get::<Caller>().map(|caller| caller.may(scope));
+    match allowed {
+        Some(true) => next.call(request).await,
+        Some(false) => {
+            let detail = format!("The token must have the scope {scope}.");
+            Ok(request.error_response(Problem::forbidden(detail)))
+        }
+        None => Ok(request.error_response(Problem::internal(anyhow::anyhow!("a route without authentication")))),
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}

@@ -1,0 +1,37 @@
+//! Schemas of texts that are parsed by hand, for the document.
+
+use utoipa::openapi::{
+    RefOr, Schema,
+    schema::{ObjectBuilder, SchemaFormat, Type},
+};
+
+/// Any text.
+#[must_use]
+pub fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+/// A text that the pattern matches.
+#[must_use]
+pub fn matching(pattern: &str, example: &str) -> RefOr<Schema> {
+    text().pattern(Some(pattern)).examples([example]).into()
+}
+
+/// A text in one of the formats that JSON Schema knows: `uuid`, `date`, `date-time`.
+#[must_use]
+pub fn formatted(format: &str) -> RefOr<Schema> {
+    text().format(Some(SchemaFormat::Custom(format.into()))).into()
+}
+
+/// A text that is one of these.
+pub fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> RefOr<Schema> {
+    text().enum_values(Some(texts)).into()
+}
+
+/// A text of 1 to `max` characters without control characters, and not of spaces only.
+#[must_use]
+pub fn visible(max: usize, example: &str) -> RefOr<Schema> {
+    const PATTERN: &str =
+        r"^[^\u0000-\u001F\u007F-\u009F]*[^\s\u0000-\u001F\u007F-\u009F][^\u0000-\u001F\u007F-\u009F]*$";
+    text().min_length(Some(1)).max_length(Some(max)).pattern(Some(PATTERN)).examples([example]).into()
+}

@@ -1,0 +1,101 @@
+//! The OpenAPI documents of the services: whether the checked-in ones are fresh, and what a test
+//! generated from a document needs of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{Client, root};
+
+/// Compares the checked-in document with `made`; with `UPDATE=1` in the environment it writes it.
+///
+/// # Panics
+/// They differ.
+pub fn is_checked_in(name: &str, made: &str) {
+    let file = root().join("docs/openapi").join(format!("{name}.json"));
+    let made = format!("{made}\n");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, made).unwrap();
+    } else {
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(kept == made, "{} is not fresh: run make prepare", file.display());
+    }
+}
+
+/// One operation of a document.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub method: reqwest::Method,
+    /// With its parameters in braces.
+    pub path: String,
+    /// The scope that it asks for; none where it is open to everybody.
+    pub scope: Option<String>,
+    pub entry: Value,
+}
+
+/// Every operation of the document, by path.
+#[must_use]
+pub fn operations(document: &Value) -> BTreeMap<String, Vec<Operation>> {
+    let paths = document["paths"].as_object().unwrap();
+    let of_path = |path: &String, item: &Value| {
+        let entries = item.as_object().unwrap().iter();
+        entries
+            .map(|(method, entry)| Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                scope: entry["security"][0]["bearer"][0].as_str().map(str::to_owned),
+                entry: entry.clone(),
+            })
+            .collect()
+    };
+    paths.iter().map(|(path, item)| (path.clone(), of_path(path, item))).collect()
+}
+
+impl Operation {
+    /// The path with the example of each parameter.
+    #[must_use]
+    pub fn example_path(&self) -> String {
+        let parameters = self.entry["parameters"].as_array().into_iter().flatten();
+        let in_path = parameters.filter(|parameter| parameter["in"] == "path");
+        in_path.fold(self.path.clone(), |path, parameter| {
+            let name = parameter["name"].as_str().unwrap();
+            path.replace(&format!("{{{name}}}"), &example_of(&parameter["schema"]))
+        })
+    }
+}
+
+/// A text that fits the schema of a parameter.
+fn example_of(schema: &Value) -> String {
+    match (schema["format"].as_str(), &schema["examples"][0], &schema["anyOf"][0]) {
+        (Some("uuid"), _, _) => "0192f0c2-3b1d-7c40-a1b2-c3d4e5f60718".into(),
+        (Some("date"), _, _) => "2026-11-22".into(),
+        (_, Value::String(example), _) => example.clone(),
+        (_, _, first @ Value::Object(_)) => example_of(first),
+        _ => "text".into(),
+    }
+}
+
+/// Asks every path for every method that the document does not name: 405, with `Allow` naming those
+/// it does.
+///
+/// # Panics
+/// Another answer, or an operation that does not say who may use it.
+pub async fn every_path_has_its_methods_only(client: &Client, document: &Value) {
+    for operations in operations(document).into_values() {
+        let allowed: BTreeSet<_> = operations.iter().map(|operation| operation.method.clone().to_string()).collect();
+        let path = operations[0].example_path();
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
+            if allowed.contains(method) {
+                continue;
+            }
+            let answer = client.ask(method.parse().unwrap(), &path, &[], Vec::new()).await.unwrap();
+            assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
+            let told: BTreeSet<_> = answer.header("allow").split(", ").map(str::to_owned).collect();
+            assert_eq!(told, allowed, "{method} {path}");
+        }
+        for operation in &operations {
+            assert!(operation.scope.is_some(), "{operation:?} does not say who may use it");
+        }
+    }
+}
