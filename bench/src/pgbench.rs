@@ -11,7 +11,7 @@ const SOURCE: &str = include_str!("../../order-service/src/placement/statement.r
 
 /// What the service sends as arrays, here of one order of two items. pgbench knows numbers only: a
 /// reference is made of two with 16 digits, the first of which grows, as the time in a UUIDv7 does.
-const PARAMETERS: [&str; 9] = [
+const PARAMETERS: [&str; 14] = [
     "ARRAY[(:moment::text || :random::text)::uuid]",
     "ARRAY['C-' || :customer::text]",
     "ARRAY[1::bigint]",
@@ -21,6 +21,12 @@ const PARAMETERS: [&str; 9] = [
     "ARRAY[1, 2]",
     "ARRAY[(:random::text || :random::text)::uuid, (:random::text || :moment::text)::uuid]",
     "ARRAY[1, 2]",
+    // Without a key.
+    "ARRAY[]::integer[]",
+    "ARRAY[]::bytea[]",
+    "ARRAY[]::bytea[]",
+    "ARRAY[]::bigint[]",
+    "604800",
 ];
 
 #[derive(Debug)]

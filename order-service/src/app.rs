@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    change,
     claim::Claimer,
     config::Config,
     flight::Flight,
@@ -114,17 +115,25 @@ fn spawn_flow(
     let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
     let (answers, answered) = mpsc::unbounded_channel();
     let (returns, returned) = mpsc::unbounded_channel();
-    let (placement, line) = placement::line(&config.placement, pool.clone(), queue.clone());
+    let (placement, line) = {
+        let kept_for = config.retention.idempotency_keys;
+        placement::line(&config.placement, kept_for, pool.clone(), queue.clone())
+    };
+    let (changes, changer) = change::line(&config.changes, pool.clone(), queue.clone());
 
     let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let requests = config.database.request_pool("order-service requests")?;
-        let (routes, shutdown) = (http::routes(requests, placement), shutdown.clone());
+        let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
         |page| api.serve(routes, shutdown, page)
     });
     for _ in 0..config.placement.tasks {
         let line = line.clone();
         tasks.spawn("placement", |page| line.run(page));
+    }
+    for _ in 0..config.changes.tasks {
+        let changer = changer.clone();
+        tasks.spawn("changes", |page| changer.run(page));
     }
     tasks.spawn("publisher", {
         let (config, instance, shutdown) = (config.clone(), instance.clone(), shutdown.clone());

@@ -20,6 +20,7 @@ pub struct Config {
     pub kafka: kafka::Settings,
     pub topic: Topic,
     pub placement: Placement,
+    pub changes: Changes,
     pub publisher: Publisher,
     pub claim: Claim,
     pub session: session::Settings,
@@ -43,6 +44,12 @@ pub struct Placement {
 }
 
 #[derive(Clone, Debug)]
+pub struct Changes {
+    pub tasks: u32,
+    pub waiting_line: u32,
+}
+
+#[derive(Clone, Debug)]
 pub struct Publisher {
     pub queue_capacity: u32,
     pub linger: Duration,
@@ -62,6 +69,7 @@ pub struct Claim {
 #[derive(Clone, Debug)]
 pub struct Retention {
     pub published_messages: Duration,
+    pub idempotency_keys: Duration,
     pub every: Duration,
     pub batch_size: u32,
     pub pause: Duration,
@@ -80,6 +88,7 @@ impl Config {
 
     fn read(s: &mut Reader) -> Self {
         const A_MOMENT: Duration = Duration::from_millis(1);
+        const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let config = Self {
             session: session::Settings {
@@ -100,6 +109,10 @@ impl Config {
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),
                 waiting_line: s.within("placement.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
             },
+            changes: Changes {
+                tasks: s.within("changes.tasks", 1..=64, "from 1 to 64"),
+                waiting_line: s.within("changes.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
+            },
             publisher: Publisher {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
                 linger: s.get("publisher.linger"),
@@ -113,6 +126,7 @@ impl Config {
             claim: Claim { page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000") },
             retention: Retention {
                 published_messages: s.get("retention.published_messages"),
+                idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
                 every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
                 batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
                 pause: s.get("retention.pause"),

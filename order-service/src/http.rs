@@ -7,27 +7,30 @@ use actix_web::web::{Data, ServiceConfig};
 use shared::http::Api;
 use sqlx::PgPool;
 
-use crate::placement::Placement;
+use crate::{change::Changes, placement::Placement};
 
 const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
-    path does not have is 405 with `Allow`. A 503 or a lost answer to `POST /orders` leaves open whether the order was \
-    placed.";
+    path does not have is 405 with `Allow`. A 503 or a lost answer to a `POST` leaves open whether it was done: ask again, \
+    an order under its `Idempotency-Key`.";
 
 /// Every operation of the API port.
 #[must_use]
 pub fn api() -> Api {
-    Api::new("order-service", DESCRIPTION).section("orders", "Orders: placed and read.", orders::operations()).section(
-        "messages",
-        "The outbox, for operators.",
-        messages::operations(),
-    )
+    Api::new("order-service", DESCRIPTION)
+        .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
+        .section("messages", "The outbox, for operators.", messages::operations())
 }
 
 /// The routes of the API port.
-pub fn routes(pool: PgPool, placement: Placement) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let (pool, placement, api) = (Data::new(pool), Data::new(placement), api().routes());
+pub fn routes(
+    pool: PgPool,
+    placement: Placement,
+    changes: Changes,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
+    let api = api().routes();
     move |routes| {
-        routes.app_data(pool.clone()).app_data(placement.clone());
+        routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone());
         api(routes);
     }
 }

@@ -2,16 +2,21 @@
 //!
 //! An order's way: [`http`] → [`placement`] → [`outbox`] → [`queue`] → [`publisher`] → Kafka.
 
+pub mod announcement;
 pub mod app;
+pub mod change;
 pub mod claim;
 pub mod commands;
 pub mod config;
 pub mod flight;
 pub mod http;
+pub mod idempotency;
 pub mod instance;
+pub mod line;
 pub mod messages;
 pub mod order;
 pub mod outbox;
+pub mod outcome;
 pub mod placement;
 pub mod publisher;
 pub mod queue;

@@ -1,33 +1,51 @@
 //! Where an order is accepted: order, lines and message in one statement, which is one transaction
 //! and one round trip, for as many orders as are waiting.
 //!
-//! A handler hands its order over and awaits the answer; what happens after that does not live in
-//! the handler, which a leaving client takes down. The line of waiting orders is bounded.
+//! An order with a key that somebody is just placing under is given back to its handler, which comes
+//! again: the wait is the handler's alone, and nothing else waits with it.
 
 mod statement;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fail::fail_point;
-use shared::{
-    database::{Failure, backoff},
-    health::Component,
-    http::DATABASE_PATIENCE,
-};
+use shared::{health::Component, http::DATABASE_PATIENCE};
 use sqlx::PgPool;
-use statement::{Attempt, Columns};
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    time::{sleep, timeout},
-};
-use uuid::Uuid;
+use statement::{Columns, Fate};
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
 
 use crate::{
+    announcement::Announcement,
     config,
+    idempotency::Key,
+    line::{self, Entrance, Exit, Reply, Waiting},
     order::{NewOrder, Order, OrderRef},
-    queue::{Queue, Slot},
+    outcome::{Outcome, until_known},
+    queue::Queue,
     trace::TraceContext,
 };
+
+/// How long a request waits for another one under the same key, as the contract has it.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts of it: more than an ordinary placement takes.
+const KEY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What a caller wants.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub order: NewOrder,
+    pub key: Option<Key>,
+    pub trace: TraceContext,
+}
+
+/// What it got.
+#[derive(Debug)]
+pub struct Placed {
+    pub order: Order,
+    /// By an earlier request under the same key.
+    pub replayed: bool,
+}
 
 /// Why an order was not placed, or may not have been.
 #[derive(Debug, thiserror::Error)]
@@ -36,36 +54,37 @@ pub enum PlaceError {
     /// latter case the order may still be placed.
     #[error("orders cannot be placed now")]
     Unavailable,
+    #[error("another request is being placed under the same key")]
+    KeyInUse,
+    #[error("the key belongs to another request")]
+    KeyOfAnother,
     #[error("the database refused the order")]
     Refused(#[source] Arc<sqlx::Error>),
 }
 
+type Answer = Result<Placed, PlaceError>;
+
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Placement(mpsc::Sender<Waiting>);
-
-/// An order in the line.
-#[derive(Debug)]
-struct Waiting {
-    order: NewOrder,
-    trace: TraceContext,
-    since: Instant,
-    reply: oneshot::Sender<Result<Order, PlaceError>>,
-}
+pub struct Placement(Entrance<Request, Answer>);
 
 impl Placement {
     /// Places an order.
     ///
     /// # Errors
     /// See [`PlaceError`]; within [`DATABASE_PATIENCE`].
-    pub async fn place(&self, order: NewOrder, trace: TraceContext) -> Result<Order, PlaceError> {
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { order, trace, since: Instant::now(), reply };
-        self.0.try_send(waiting).map_err(|_| PlaceError::Unavailable)?;
-        match timeout(DATABASE_PATIENCE, answer).await {
-            Ok(Ok(answer)) => answer,
-            // Unknown: the placement goes on without this caller.
-            Ok(Err(_)) | Err(_) => Err(PlaceError::Unavailable),
+    pub async fn place(&self, request: Request) -> Answer {
+        let begun = Instant::now();
+        let deadline = begun + DATABASE_PATIENCE;
+        let ask = async |request| self.0.ask(request, deadline).await.unwrap_or(Err(PlaceError::Unavailable));
+        if request.key.is_none() {
+            return ask(request).await;
+        }
+        loop {
+            match ask(request.clone()).await {
+                Err(PlaceError::KeyInUse) if begun.elapsed() + KEY_PAUSE < KEY_PATIENCE => sleep(KEY_PAUSE).await,
+                answer => return answer,
+            }
         }
     }
 }
@@ -73,18 +92,18 @@ impl Placement {
 /// The other end: what the placement tasks share.
 #[derive(Clone, Debug)]
 pub struct Line {
-    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    waiting: Exit<Request, Answer>,
     pool: PgPool,
     queue: Queue,
     batch_max: usize,
+    keys_kept_for: Duration,
 }
 
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Placement, pool: PgPool, queue: Queue) -> (Placement, Line) {
-    let (sender, receiver) = mpsc::channel(settings.waiting_line as usize);
-    let waiting = Arc::new(Mutex::new(receiver));
-    (Placement(sender), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize })
+pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: PgPool, queue: Queue) -> (Placement, Line) {
+    let (entrance, waiting) = line::line(settings.waiting_line);
+    (Placement(entrance), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
 impl Line {
@@ -94,26 +113,53 @@ impl Line {
     /// None: a failure is answered to those who wait.
     pub async fn run(self, page: Component) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
-        while self.next_batch(&mut batch).await > 0 {
-            let accepted: Vec<_> = batch.drain(..).filter_map(|one| Accepted::from_waiting(one, &self.queue)).collect();
-            if !accepted.is_empty() {
-                self.place(accepted, false, &page).await;
-            }
+        while self.waiting.next(&mut batch, self.batch_max).await {
+            let batch = self.accepted(batch.drain(..));
+            self.place(batch, false, &page).await;
         }
         Ok(())
     }
 
-    /// What is waiting now, or the first that comes. Never waits for company.
-    async fn next_batch(&self, batch: &mut Vec<Waiting>) -> usize {
-        self.waiting.lock().await.recv_many(batch, self.batch_max).await
+    /// Of those under the same key only the first.
+    fn accepted(&self, waiting: impl Iterator<Item = Waiting<Request, Answer>>) -> Vec<Accepted> {
+        let mut keys = HashSet::new();
+        let mut accepted = Vec::new();
+        for Waiting { work: Request { order, key, trace }, reply, .. } in waiting {
+            if key.is_none_or(|key| keys.insert(key)) {
+                accepted.push(Accepted { announcement: Announcement::new(trace, &self.queue), order, key, reply });
+            } else {
+                reply.send(Err(PlaceError::KeyInUse));
+            }
+        }
+        accepted
     }
 
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
     /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
-    async fn place(&self, batch: Vec<Accepted>, maybe_placed: bool, page: &Component) {
-        let Err(Refusal { batch, error, maybe_placed }) = self.place_together(batch, maybe_placed, page).await else {
-            return;
-        };
+    async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, page: &Component) {
+        while !batch.is_empty() {
+            let columns = Columns::of(&batch, self.keys_kept_for);
+            match until_known(&self.pool, &columns, maybe_placed, page).await {
+                Outcome::Done { done, again } => {
+                    fail_point!("placement::committed", |_| std::process::abort());
+                    batch = self.settle(batch, done, again);
+                    maybe_placed = again;
+                    if !batch.is_empty() {
+                        sleep(KEY_PAUSE).await;
+                    }
+                }
+                Outcome::NotSent => {
+                    return batch.into_iter().for_each(|one| one.reply.send(Err(PlaceError::Unavailable)));
+                }
+                Outcome::Refused { error, maybe_done } => {
+                    return self.each_alone(batch, &error, maybe_done, page).await;
+                }
+            }
+        }
+    }
+
+    /// What becomes of a batch that the database refused.
+    async fn each_alone(&self, batch: Vec<Accepted>, error: &Arc<sqlx::Error>, maybe_placed: bool, page: &Component) {
         let alone = batch.len() == 1;
         for one in batch {
             if !alone {
@@ -121,96 +167,47 @@ impl Line {
             } else if maybe_placed {
                 // That it is refused now does not tell what became of it before.
                 self.queue.doubt();
-                one.answer(Err(PlaceError::Unavailable));
+                one.reply.send(Err(PlaceError::Unavailable));
             } else {
-                one.answer(Err(PlaceError::Refused(Arc::clone(&error))));
+                one.reply.send(Err(PlaceError::Refused(Arc::clone(error))));
             }
         }
     }
 
-    /// One statement for the whole batch, repeated until its outcome is known. Gives the batch back
-    /// where the database refuses it.
-    async fn place_together(
-        &self,
-        batch: Vec<Accepted>,
-        mut maybe_placed: bool,
-        page: &Component,
-    ) -> Result<(), Refusal> {
-        let columns = Columns::of(&batch, self.queue.owner());
-        for pause in backoff() {
-            fail_point!("placement::before", |_| std::process::abort());
-            let error = match statement::attempt(&self.pool, &columns, maybe_placed).await {
-                Attempt::Placed(placed) => {
-                    fail_point!("placement::committed", |_| std::process::abort());
-                    page.working();
-                    self.announce(batch, placed);
-                    return Ok(());
+    /// Lets the messages into the queue and answers the callers. Gives those back of whom nothing is
+    /// known yet: the lock of their key may be held by their own earlier attempt.
+    fn settle(&self, batch: Vec<Accepted>, fates: Vec<Fate>, again: bool) -> Vec<Accepted> {
+        let mut unknown = Vec::new();
+        for (one, fate) in batch.into_iter().zip(fates) {
+            match fate {
+                Fate::Placed { order_id, placed_at, owner, message } => {
+                    let Accepted { announcement, order, reply, .. } = one;
+                    announcement.committed(message, owner, &self.queue);
+                    reply.send(Ok(placed(order, order_id, placed_at, false)));
                 }
-                Attempt::NotSent(error) => error,
-                Attempt::Failed(error) => match Failure::of(&error) {
-                    Failure::Refused | Failure::Defect => {
-                        return Err(Refusal { batch, error: Arc::new(error), maybe_placed });
-                    }
-                    Failure::Conflict => continue,
-                    Failure::Outage => {
-                        maybe_placed = true;
-                        error
-                    }
-                },
-            };
-            if page.waiting(&error) {
-                tracing::warn!(error = %error, "the database does not take orders; trying again");
+                // The request is the same, so this is the same answer.
+                Fate::Remembered { order_id, placed_at } => {
+                    one.reply.send(Ok(placed(one.order, order_id, placed_at, true)));
+                }
+                Fate::OfAnotherRequest => one.reply.send(Err(PlaceError::KeyOfAnother)),
+                Fate::KeyInUse if again => unknown.push(one),
+                Fate::KeyInUse => one.reply.send(Err(PlaceError::KeyInUse)),
             }
-            if !maybe_placed {
-                batch.into_iter().for_each(|one| one.answer(Err(PlaceError::Unavailable)));
-                return Ok(());
-            }
-            sleep(pause).await;
-        }
-        unreachable!("the back-off never ends")
-    }
-
-    /// Answers the callers and lets the messages into the queue.
-    fn announce(&self, batch: Vec<Accepted>, placed: Vec<statement::Placed>) {
-        for (one, placed) in batch.into_iter().zip(placed) {
-            let order = one.order.placed(OrderRef::from_number(placed.order_id), placed.placed_at);
-            match one.slot {
-                Some(slot) => self.queue.push(placed.message, placed.owner, slot),
-                None => self.queue.overflow(),
-            }
-            drop(one.reply.send(Ok(order)));
         }
         fail_point!("placement::announced", |_| std::process::abort());
+        unknown
     }
 }
 
-/// A batch that the database refused.
-struct Refusal {
-    batch: Vec<Accepted>,
-    error: Arc<sqlx::Error>,
-    maybe_placed: bool,
+fn placed(order: NewOrder, order_id: i64, placed_at: OffsetDateTime, replayed: bool) -> Placed {
+    Placed { order: order.placed(OrderRef::from_number(order_id), placed_at), replayed }
 }
 
-/// An order that its task works on, under the reference it keeps through every repetition.
+/// An order that its task works on.
 #[derive(Debug)]
 struct Accepted {
-    message_ref: Uuid,
+    announcement: Announcement,
     order: NewOrder,
-    trace: TraceContext,
-    slot: Option<Slot>,
-    reply: oneshot::Sender<Result<Order, PlaceError>>,
-}
-
-impl Accepted {
-    /// None for an order whose caller was told that it could not be placed while it was waiting.
-    fn from_waiting(waiting: Waiting, queue: &Queue) -> Option<Self> {
-        let Waiting { order, trace, since, reply } = waiting;
-        let in_time = since.elapsed() < DATABASE_PATIENCE;
-        in_time.then(|| Self { message_ref: Uuid::now_v7(), order, trace, slot: queue.try_slot(), reply })
-    }
-
-    fn answer(self, answer: Result<Order, PlaceError>) {
-        // A caller that has left is not told; nothing else changes.
-        drop(self.reply.send(answer));
-    }
+    key: Option<Key>,
+    reply: Reply<Answer>,
 }

@@ -1,5 +1,5 @@
-//! Published messages older than the retention are removed, and the identities that nobody needs to
-//! know any more. Never a message that is unpublished or failed.
+//! Published messages older than the retention are removed, expired keys of callers, and the identities
+//! that nobody needs to know any more. Never a message that is unpublished or failed.
 //!
 //! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
 //! pass by. A page is small and its rows are nobody's concern, so nobody ever waits for it.
@@ -20,6 +20,13 @@ const LOCK: i64 = 0x70_7572_6765;
 /// have time-outs far below it.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
 
+/// How many rows went.
+#[derive(Clone, Copy, Debug)]
+pub struct Purged {
+    pub messages: u64,
+    pub keys: u64,
+}
+
 #[derive(Debug)]
 pub struct Retention {
     pub pool: PgPool,
@@ -34,10 +41,10 @@ impl Retention {
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         loop {
             match self.purge(&shutdown).await {
-                Ok(removed) => {
+                Ok(Purged { messages, keys }) => {
                     page.working();
-                    if removed > 0 {
-                        tracing::info!(removed, "purged published messages");
+                    if messages + keys > 0 {
+                        tracing::info!(messages, keys, "purged published messages and expired keys");
                     }
                 }
                 Err(error) => {
@@ -52,18 +59,20 @@ impl Retention {
         }
     }
 
-    /// Removes what is due, page by page; how many messages it was.
+    /// Removes what is due, page by page.
     ///
     /// # Errors
     /// The database's.
-    pub async fn purge(&self, shutdown: &Shutdown) -> Result<u64, sqlx::Error> {
+    pub async fn purge(&self, shutdown: &Shutdown) -> Result<Purged, sqlx::Error> {
         let before = OffsetDateTime::now_utc() - self.settings.published_messages;
-        let mut removed = 0;
+        let mut removed = Purged { messages: 0, keys: 0 };
         while !shutdown.is_draining() {
-            match self.purge_page(before).await? {
-                0 => break,
-                page => removed += page,
+            let page = Purged { messages: self.purge_messages(before).await?, keys: self.purge_keys().await? };
+            if page.messages + page.keys == 0 {
+                break;
             }
+            removed.messages += page.messages;
+            removed.keys += page.keys;
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
@@ -72,7 +81,7 @@ impl Retention {
     }
 
     /// 0 when nothing is due, or another instance is at it.
-    async fn purge_page(&self, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    async fn purge_messages(&self, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let mine = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, LOCK);
         if !mine.fetch_one(&mut *transaction).await? {
@@ -96,6 +105,25 @@ impl Retention {
         transaction.commit().await?;
         fail_point!("retention::committed", |_| std::process::abort());
         Ok(removed)
+    }
+
+    /// One statement: whoever places under a key that is just being purged waits for its end, and that
+    /// must not be up to a process which may be paused.
+    async fn purge_keys(&self) -> Result<u64, sqlx::Error> {
+        let removed = sqlx::query!(
+            r#"
+            WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS locked)
+            DELETE FROM idempotency_keys WHERE caller_key = ANY (ARRAY(
+                SELECT caller_key FROM idempotency_keys
+                WHERE (SELECT locked FROM mine) AND placed_at <= now() - make_interval(secs => $2)
+                ORDER BY placed_at LIMIT $3 FOR UPDATE SKIP LOCKED
+            ))
+            "#,
+            LOCK,
+            self.settings.idempotency_keys.as_secs_f64(),
+            i64::from(self.settings.batch_size)
+        );
+        Ok(removed.execute(&self.pool).await?.rows_affected())
     }
 
     async fn forget_identities(&self) -> Result<(), sqlx::Error> {

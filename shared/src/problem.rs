@@ -76,6 +76,12 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
+    /// Tells the caller when to ask again; whole seconds.
+    #[must_use]
+    pub fn retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
     /// `limit` in bytes.
     #[must_use]
     pub fn payload_too_large(limit: usize) -> Self {

@@ -108,6 +108,7 @@ impl Checker {
         let on_topic = self.topic.dump().await;
         let mut wrong = Vec::new();
         self.judge_orders(&mut wrong).await;
+        self.judge_changes(&mut wrong).await;
         self.judge_outbox(&rows, &mut wrong);
         self.judge_topic(&rows, &on_topic, &self.order_refs().await, &mut wrong);
         wrong
@@ -147,6 +148,42 @@ impl Checker {
         .await
         .unwrap();
         wrong.extend(torn.iter().map(|(order, message)| format!("I3: order {order:?}, message of {message:?}")));
+    }
+
+    /// I1 and I3 of what became of orders: each change that was answered is there, and an order has
+    /// one message for each of its versions.
+    async fn judge_changes(&self, wrong: &mut Vec<String>) {
+        let orders: Vec<(String, String, i32, Option<Vec<String>>)> = sqlx::query_as(
+            r#"
+            SELECT order_ref(o.order_id), o.status, o.version,
+                -- Of a value that a test has spoilt, its type alone.
+                array_agg(m.activity_type_code || coalesce(' ' || substring(m.value FROM '"orderVersion":([0-9]+)'), '')
+                    ORDER BY m.activity_type_code DESC) FILTER (WHERE m.order_id IS NOT NULL)
+            FROM orders o LEFT JOIN outbox m USING (order_id)
+            GROUP BY o.order_id
+            "#,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        let changed = self.history.changed();
+        for (order, status, version, messages) in &orders {
+            if changed.get(order).is_some_and(|answered| answered != status) {
+                wrong.push(format!("I1: {order} was answered to be {:?} and is {status}", changed.get(order)));
+            }
+            let expected = match status.as_str() {
+                "Fulfilled" => &["ORDER_CREATED 1", "ORDER_COMPLETED 2"][..],
+                "Cancelled" => &["ORDER_CREATED 1", "ORDER_CANCELLED 2"],
+                _ => &["ORDER_CREATED 1"],
+            };
+            let messages = messages.as_deref().unwrap_or_default();
+            let are_complete = messages.len() == expected.len() || (self.purged && messages.len() < expected.len());
+            let mut unmet = expected.iter();
+            let are_its_own = messages.iter().all(|message| unmet.any(|expected| expected.starts_with(message)));
+            if usize::try_from(*version).unwrap() != expected.len() || !are_complete || !are_its_own {
+                wrong.push(format!("I3: {order} is {status} in version {version} and has {messages:?}"));
+            }
+        }
     }
 
     /// As keys of messages; what is purged has no other trace in the database.

@@ -21,6 +21,10 @@ pub struct History(Arc<Mutex<Book>>);
 struct Book {
     asked: BTreeSet<String>,
     acknowledged: BTreeMap<String, String>,
+    /// By order, the status that a change was answered with.
+    changed: BTreeMap<String, String>,
+    /// By key, the first answer to an order placed under it.
+    under_keys: BTreeMap<String, Answer>,
     others: BTreeMap<String, u64>,
     slowest: Duration,
 }
@@ -36,6 +40,12 @@ impl History {
     #[must_use]
     pub fn acknowledged(&self) -> BTreeMap<String, String> {
         self.book().acknowledged.clone()
+    }
+
+    /// Every order whose change was answered 200, and the status it then had.
+    #[must_use]
+    pub fn changed(&self) -> BTreeMap<String, String> {
+        self.book().changed.clone()
     }
 
     /// How many orders were answered otherwise: by status, or by the kind of the failure.
@@ -68,6 +78,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Null where the body is no JSON.
     pub body: Value,
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -129,6 +140,39 @@ impl Client {
         }
         drop(book);
         answer
+    }
+
+    /// Places an order under an `Idempotency-Key` and keeps in mind what became of it.
+    ///
+    /// # Panics
+    /// The key has given another answer before.
+    pub async fn place_under(&self, key: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        let customer = body["customerRef"].as_str().unwrap().trim().to_owned();
+        self.history.book().asked.insert(customer.clone());
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        let answer = self.ask(Method::POST, "/orders", &headers, serde_json::to_vec(body).unwrap()).await?;
+        if answer.status == 201 {
+            let mut book = self.history.book();
+            book.acknowledged.insert(answer.body["orderRef"].as_str().unwrap().to_owned(), customer);
+            let first = book.under_keys.entry(key.to_owned()).or_insert_with(|| answer.clone());
+            assert_eq!(first.bytes, answer.bytes, "I2: one key, two answers");
+            assert_eq!(first.header("location"), answer.header("location"), "I2: one key, two places");
+        }
+        Ok(answer)
+    }
+
+    /// Completes or cancels an order, and keeps in mind what became of it.
+    ///
+    /// # Panics
+    /// It was changed otherwise before.
+    pub async fn change(&self, order_ref: &str, change: &str) -> Result<Answer, reqwest::Error> {
+        let answer = self.ask(Method::POST, &format!("/orders/{order_ref}/{change}"), &[], Vec::new()).await?;
+        if answer.status == 200 {
+            let status = answer.body["statusName"].as_str().unwrap().to_owned();
+            let before = self.history.book().changed.insert(order_ref.to_owned(), status.clone());
+            assert!(before.is_none_or(|before| before == status), "{order_ref} has ended twice");
+        }
+        Ok(answer)
     }
 
     /// # Panics
@@ -200,8 +244,9 @@ impl Client {
         }
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
-        Ok(Answer { status, headers, body })
+        let bytes = response.bytes().await?.to_vec();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Answer { status, headers, body, bytes })
     }
 
     /// A list from `path` through all its pages.

@@ -1,4 +1,6 @@
-//! Orders: placed and read.
+//! Orders: placed, read, completed and cancelled.
+
+use std::time::Duration;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -7,51 +9,77 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 use shared::{
-    http::{Operation, Parameter, path_parameter, read, schema},
+    auth::Caller,
+    http::{DATABASE_PATIENCE, Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
     paging,
-    problem::Problem,
+    problem::{Problem, Violation},
     query::Query,
 };
 use sqlx::PgPool;
+use tokio::time::timeout;
 
 use crate::{
+    change::{Change, ChangeError, Changes, Wish},
+    idempotency::Key,
     order::{self, NewOrder, NewOrderBody, Order, OrderRef, OrderSummary, Page},
-    placement::{PlaceError, Placement},
+    placement::{PlaceError, Placement, Request},
     trace::TraceContext,
 };
 
-pub(super) fn operations() -> [Operation; 4] {
+const KEYS: &str = "Under an `Idempotency-Key` the same request of the same caller gives the same order and the same \
+    answer for 7 days, and another request is 422. While the first one is still running the second waits for it, at most \
+    2 s, and is 409 then. Only 201 is remembered.";
+/// Bare, or quoted as RFC 9651 has it.
+const KEY_PATTERN: &str = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#;
+
+pub(super) fn operations() -> [Operation; 6] {
     let order_ref = || {
         let either_case = schema::matching("^[Oo][Ss][0-9]{6,19}-[Oo][Rr][Dd]$", "OS000042-ORD");
         Parameter::path("orderRef", "In upper or lower case.", either_case)
     };
+    let key = schema::matching(KEY_PATTERN, "5f9d1c1e-0a35-4d6e-9d2b-2f0f5a0b7c11");
     [
         Operation::new(Method::POST, "/orders", "orders:write", place)
-            .named("placeOrder", "Place an order", "")
+            .named("placeOrder", "Place an order", KEYS)
+            .parameter(Parameter::header("Idempotency-Key", "The caller's name for this order.", key))
             .body::<NewOrderBody>(json!({ "customerRef": "C-1001", "orderItems": [item()] }))
             .answers::<Order>(
                 StatusCode::CREATED,
                 "The order, which is stored and will be announced.",
-                &[("Location", "Where the order is: `/orders/{orderRef}`.")],
-                order(),
-            ),
+                &[
+                    ("Location", "Where the order is: `/orders/{orderRef}`."),
+                    ("Idempotency-Replayed", "`true`, where the order was placed by an earlier request under its key."),
+                ],
+                order("New"),
+            )
+            .problems(&[409]),
         Operation::new(Method::GET, "/orders", "orders:read", list)
             .named("listOrders", "Orders, newest first", "")
             .parameter(Parameter::query("customerRef", "Orders of this customer only.", schema::text()))
             .parameters(Page::parameters())
-            .answers_page::<OrderSummary>("A page.", json!([summary()])),
+            .answers_page::<OrderSummary>("A page.", json!([summary("New")])),
         Operation::new(Method::GET, "/orders/customer/{customerRef}", "orders:read", list_of_customer)
             .named("listOrdersOfCustomer", "Orders of one customer, newest first", "An unknown customer has none.")
             .parameter(Parameter::path("customerRef", "Who ordered.", schema::text()))
             .parameters(Page::parameters())
-            .answers_page::<OrderSummary>("A page.", json!([summary()]))
+            .answers_page::<OrderSummary>("A page.", json!([summary("New")]))
             .problems(&[404]),
         Operation::new(Method::GET, "/orders/{orderRef}", "orders:read", find)
             .named("findOrder", "One order", "")
             .parameter(order_ref())
-            .answers::<Order>(StatusCode::OK, "The order.", &[], order())
+            .answers::<Order>(StatusCode::OK, "The order.", &[], order("New"))
             .problems(&[404]),
+        Operation::new(Method::POST, "/orders/{orderRef}/complete", "operations", complete)
+            .named("completeOrder", "Complete an order", "Repeating it changes nothing. 409 if it is cancelled.")
+            .parameter(order_ref())
+            .answers::<Order>(StatusCode::OK, "The order, which is fulfilled now.", &[], order("Fulfilled"))
+            .problems(&[404, 409]),
+        Operation::new(Method::POST, "/orders/{orderRef}/cancel", "orders:write", cancel)
+            .named("cancelOrder", "Cancel an order", "Repeating it changes nothing. 409 if it is fulfilled.")
+            .parameter(order_ref())
+            .answers::<Order>(StatusCode::OK, "The order, which is cancelled now.", &[], order("Cancelled"))
+            .problems(&[404, 409]),
     ]
 }
 
@@ -59,30 +87,41 @@ fn item() -> Value {
     json!({ "productId": "0192f0c1-7a5e-7000-8000-000000000001", "quantity": 2 })
 }
 
-fn summary() -> Value {
+fn summary(status: &str) -> Value {
     json!({
         "orderRef": "OS000042-ORD",
         "customerRef": "C-1001",
         "numberOfItems": 1,
-        "statusName": "New",
+        "statusName": status,
         "placedAt": "2026-11-22T17:04:05.123456Z",
     })
 }
 
-fn order() -> Value {
-    let mut order = summary();
+fn order(status: &str) -> Value {
+    let mut order = summary(status);
     order["orderItems"] = json!([item()]);
     order
 }
 
-async fn place(request: HttpRequest, body: Payload, placement: Data<Placement>) -> Result<HttpResponse, Problem> {
+async fn place(
+    request: HttpRequest,
+    body: Payload,
+    placement: Data<Placement>,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
+    let key = Key::of(request.headers(), &caller)?;
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
-    let placed = placement.place(order, TraceContext::of(request.headers())).await?;
-    let location = format!("/orders/{}", placed.summary.order_ref);
-    Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(placed))
+    let trace = TraceContext::of(request.headers());
+    let placed = placement.place(Request { order, key, trace }).await?;
+    let mut response = HttpResponse::Created();
+    response.insert_header((LOCATION, format!("/orders/{}", placed.order.summary.order_ref)));
+    if placed.replayed {
+        response.insert_header(("idempotency-replayed", "true"));
+    }
+    Ok(response.json(placed.order))
 }
 
 async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
@@ -105,10 +144,65 @@ async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>) -> Result<Ht
     Ok(paging::respond(&request, &orders, next))
 }
 
+async fn complete(
+    request: HttpRequest,
+    pool: Data<PgPool>,
+    changes: Data<Changes>,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
+    change(Change::Complete, &request, &pool, &changes, caller).await
+}
+
+async fn cancel(
+    request: HttpRequest,
+    pool: Data<PgPool>,
+    changes: Data<Changes>,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
+    change(Change::Cancel, &request, &pool, &changes, caller).await
+}
+
+async fn change(
+    change: Change,
+    request: &HttpRequest,
+    pool: &PgPool,
+    changes: &Changes,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
+    Query::none(request.query_string())?;
+    let order_ref = OrderRef::parse(&path_parameter(request)?).ok_or_else(Problem::not_found)?;
+    let (customer_ref, trace) = (caller.customer_ref, TraceContext::of(request.headers()));
+    let changed = async {
+        changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace }).await?;
+        Ok::<_, Problem>(order::find(pool, order_ref).await?)
+    };
+    let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;
+    let order = order.filter(|order| customer_ref.is_none_or(|customer| order.summary.customer_ref == customer));
+    let order = order.ok_or_else(Problem::not_found)?;
+    if order.summary.status_name != change.status() {
+        return Err(Problem::conflict(format!("The order is {}.", order.summary.status_name)));
+    }
+    Ok(HttpResponse::Ok().json(order))
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unavailable => Self::unavailable(),
+            refused @ ChangeError::Refused(_) => Self::internal(refused),
+        }
+    }
+}
+
 impl From<PlaceError> for Problem {
     fn from(error: PlaceError) -> Self {
         match error {
             PlaceError::Unavailable => Self::unavailable(),
+            PlaceError::KeyInUse => Self::conflict("A request with this Idempotency-Key is still running.")
+                .retry_after(Duration::from_secs(1)),
+            PlaceError::KeyOfAnother => {
+                Self::unprocessable(vec![Violation::new("", "This Idempotency-Key belongs to another request.")])
+            }
             refused @ PlaceError::Refused(_) => Self::internal(refused),
         }
     }

@@ -1,21 +1,14 @@
-//! The placement statement: a batch of orders, their lines and their messages.
+//! The placement statement: a batch of orders, their lines, their messages and their keys.
 
 use std::{collections::HashMap, time::Duration};
 
 use fail::fail_point;
-use shared::database::{Failure, within};
-use sqlx::{PgPool, postgres::PgConnection};
+use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Accepted;
-use crate::{
-    instance::{InstanceId, NOBODY},
-    outbox::Message,
-};
-
-/// After this long the connection is given up. The statement may still be carried out.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+use crate::{idempotency::fingerprint, instance::InstanceId, outbox::Message, outcome::Repeatable};
 
 /// A batch as the arrays that the statement takes apart, a place in them being an order.
 #[derive(Debug, Default)]
@@ -30,74 +23,79 @@ pub(super) struct Columns {
     line_numbers: Vec<i16>,
     product_ids: Vec<Uuid>,
     quantities: Vec<i32>,
+    // One entry a key, of the order that `keyed_orders` says.
+    keyed_orders: Vec<i32>,
+    keys: Vec<Vec<u8>>,
+    fingerprints: Vec<Vec<u8>>,
+    locks: Vec<i64>,
+    /// In seconds.
+    keys_kept_for: f64,
 }
 
 impl Columns {
-    pub(super) fn of(batch: &[Accepted], owner: InstanceId) -> Self {
-        let mut columns = Self::default();
+    pub(super) fn of(batch: &[Accepted], keys_kept_for: Duration) -> Self {
+        let mut columns = Self { keys_kept_for: keys_kept_for.as_secs_f64(), ..Self::default() };
         for (one, order) in batch.iter().zip(1..) {
-            columns.message_refs.push(one.message_ref);
+            columns.message_refs.push(one.announcement.message_ref);
             columns.customer_refs.push(one.order.customer_ref().as_str().to_owned());
-            columns.owners.push(if one.slot.is_some() { owner } else { NOBODY }.number());
-            columns.traceparents.push(one.trace.parent.clone());
-            columns.tracestates.push(one.trace.state.clone());
+            columns.owners.push(one.announcement.owner.number());
+            columns.traceparents.push(one.announcement.trace.parent.clone());
+            columns.tracestates.push(one.announcement.trace.state.clone());
             for (item, line_number) in one.order.items().iter().zip(1..) {
                 columns.orders.push(order);
                 columns.line_numbers.push(line_number);
                 columns.product_ids.push(item.product_id);
                 columns.quantities.push(item.quantity);
             }
+            if let Some(key) = &one.key {
+                columns.keyed_orders.push(order);
+                columns.keys.push(key.as_bytes().to_vec());
+                columns.fingerprints.push(fingerprint(&one.order).to_vec());
+                columns.locks.push(key.lock());
+            }
         }
         columns
     }
 }
 
-/// What the statement made of one order.
+/// What became of one order.
 #[derive(Debug)]
-pub(super) struct Placed {
-    pub order_id: i64,
-    pub placed_at: OffsetDateTime,
-    pub owner: InstanceId,
-    pub message: Message,
+pub(super) enum Fate {
+    Placed {
+        order_id: i64,
+        placed_at: OffsetDateTime,
+        owner: InstanceId,
+        message: Message,
+    },
+    /// The same request was placed under its key before.
+    Remembered {
+        order_id: i64,
+        placed_at: OffsetDateTime,
+    },
+    /// Another request was placed under its key before.
+    OfAnotherRequest,
+    /// Somebody is placing under its key: not placed by this attempt.
+    KeyInUse,
 }
 
-/// How an attempt ended.
-#[derive(Debug)]
-pub(super) enum Attempt {
+impl Repeatable for Columns {
     /// In the order of the batch.
-    Placed(Vec<Placed>),
-    /// There was no connection: nothing was placed by this attempt.
-    NotSent(sqlx::Error),
-    /// After an outage nobody knows whether the batch was placed.
-    Failed(sqlx::Error),
-}
+    type Done = Vec<Fate>;
 
-/// Places the batch. `again`: an earlier attempt may have placed it already.
-pub(super) async fn attempt(pool: &PgPool, batch: &Columns, again: bool) -> Attempt {
-    let mut connection = match pool.acquire().await {
-        Ok(connection) => connection,
-        Err(error) => return Attempt::NotSent(error),
-    };
-    let placing = async {
-        let mut rows = place(&mut connection, batch).await?;
-        if again {
-            rows.extend(placed_before(&mut connection, batch).await?);
-        }
-        Ok(rows)
-    };
-    let rows = within(ANSWER_WITHIN, placing).await.and_then(|rows| {
-        fail_point!("placement::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
-        Ok(rows)
-    });
-    match rows {
-        Ok(rows) => in_order(rows, batch).map_or_else(Attempt::Failed, Attempt::Placed),
-        Err(error) => {
-            if Failure::of(&error) == Failure::Outage {
-                // An answer that is still under way would meet the connection's next user.
-                drop(connection.detach());
+    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Self::Done, sqlx::Error> {
+        fail_point!("placement::before", |_| std::process::abort());
+        let mut rows = place(connection, self).await?;
+        let mut remembered = Vec::new();
+        if rows.len() < self.message_refs.len() {
+            // In this order: whoever sees the key of an earlier attempt of this batch then sees its
+            // orders too, and does not take them for another request's.
+            remembered = self::remembered(connection, self).await?;
+            if again {
+                rows.extend(placed_before(connection, self).await?);
             }
-            Attempt::Failed(error)
         }
+        fail_point!("placement::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        self.fates(rows, remembered)
     }
 }
 
@@ -126,20 +124,27 @@ async fn place(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row
             SELECT * FROM UNNEST($6::integer[], $7::smallint[], $8::uuid[], $9::integer[])
                 AS l (place, line_number, product_id, quantity)
         ),
-        moment AS (
-            SELECT now() AS placed_at, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS text
+        keyed AS (
+            SELECT * FROM UNNEST($10::integer[], $11::bytea[], $12::bytea[], $13::bigint[])
+                AS k (place, caller_key, fingerprint, lock)
+        ),
+        taken AS (
+            INSERT INTO idempotency_keys AS k (caller_key, fingerprint, order_id, placed_at)
+            SELECT caller_key, fingerprint, order_id, now() FROM keyed JOIN incoming USING (place)
+            -- Held to the end of the transaction. Nobody inserts a key without its lock, so nobody
+            -- ever waits here for the end of another's.
+            WHERE pg_try_advisory_xact_lock(lock)
+            ON CONFLICT (caller_key) DO UPDATE
+                SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, placed_at = excluded.placed_at
+                -- One that has expired is as good as purged.
+                WHERE k.placed_at <= now() - make_interval(secs => $14)
+            RETURNING order_id
         ),
         announced AS (
             INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-            SELECT message_ref, order_id, 'ORDER_CREATED', moment.placed_at, owner, order_ref(order_id),
-                -- Nothing in it comes from the caller, so nothing needs escaping.
-                format('{"messageRef":"%s","activityTypeCode":"ORDER_CREATED","activityAt":"%s","orderRef":"%s","orderVersion":1}',
-                    message_ref, moment.text, order_ref(order_id)),
-                ARRAY['ce_specversion', '1.0', 'ce_id', message_ref::text, 'ce_type', 'summarisation.ORDER_CREATED.v1',
-                    'ce_source', '/order-service', 'ce_time', moment.text, 'content-type', 'application/json']
-                || CASE WHEN traceparent IS NULL THEN '{}' ELSE ARRAY['traceparent', traceparent] END
-                || CASE WHEN tracestate IS NULL THEN '{}' ELSE ARRAY['tracestate', tracestate] END
-            FROM incoming, moment
+            SELECT message_ref, order_id, 'ORDER_CREATED', now(), owner, a.key, a.value, a.headers
+            FROM incoming, announcement(message_ref, 'ORDER_CREATED', now(), order_id, 1, traceparent, tracestate) AS a
+            WHERE place NOT IN (SELECT place FROM keyed) OR order_id IN (SELECT order_id FROM taken)
             -- Waits for an earlier attempt of unknown outcome, and leaves its rows as they are.
             ON CONFLICT (message_ref) DO NOTHING
             RETURNING message_ref, order_id, placed_at, owner, key, value, headers
@@ -164,14 +169,41 @@ async fn place(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row
         &batch.orders,
         &batch.line_numbers,
         &batch.product_ids,
-        &batch.quantities
+        &batch.quantities,
+        &batch.keyed_orders,
+        &batch.keys,
+        &batch.fingerprints,
+        &batch.locks,
+        batch.keys_kept_for
+    )
+    .fetch_all(connection)
+    .await
+}
+
+struct Remembered {
+    caller_key: Vec<u8>,
+    fingerprint: Vec<u8>,
+    order_id: i64,
+    placed_at: OffsetDateTime,
+}
+
+/// What was placed under the batch's keys.
+async fn remembered(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Remembered>, sqlx::Error> {
+    sqlx::query_as!(
+        Remembered,
+        r#"
+        SELECT caller_key, fingerprint, order_id, placed_at FROM idempotency_keys
+        WHERE caller_key = ANY($1) AND placed_at > now() - make_interval(secs => $2)
+        "#,
+        &batch.keys,
+        batch.keys_kept_for
     )
     .fetch_all(connection)
     .await
 }
 
 /// The rows of the batch that an earlier attempt has placed. Asked after [`place`], which has
-/// waited for that attempt: what is not there now never will be.
+/// waited for that attempt, but for orders whose key it holds: what is not there now never will be.
 async fn placed_before(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
@@ -182,25 +214,34 @@ async fn placed_before(connection: &mut PgConnection, batch: &Columns) -> Result
     .await
 }
 
-fn in_order(rows: Vec<Row>, batch: &Columns) -> Result<Vec<Placed>, sqlx::Error> {
-    let mut by_ref: HashMap<_, _> = rows.into_iter().map(|row| (row.message_ref, row)).collect();
-    let placed = batch.message_refs.iter().map(|message_ref| by_ref.remove(message_ref).map(Placed::from));
-    placed.collect::<Option<_>>().ok_or(sqlx::Error::RowNotFound)
+impl Columns {
+    fn fates(&self, rows: Vec<Row>, remembered: Vec<Remembered>) -> Result<Vec<Fate>, sqlx::Error> {
+        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.message_ref, row)).collect();
+        let remembered: HashMap<_, _> = remembered.iter().map(|row| (&row.caller_key, row)).collect();
+        let keys = self.keys.iter().zip(&self.fingerprints);
+        let keys: HashMap<_, _> = self.keyed_orders.iter().zip(keys).collect();
+        let fate = |(message_ref, order): (&Uuid, i32)| {
+            if let Some(row) = rows.remove(message_ref) {
+                return Ok(Fate::from(row));
+            }
+            // Without a key nothing keeps an order from being placed.
+            let (key, fingerprint) = keys.get(&order).ok_or(sqlx::Error::RowNotFound)?;
+            Ok(match remembered.get(key) {
+                Some(row) if row.fingerprint == **fingerprint => {
+                    Fate::Remembered { order_id: row.order_id, placed_at: row.placed_at }
+                }
+                Some(_) => Fate::OfAnotherRequest,
+                None => Fate::KeyInUse,
+            })
+        };
+        self.message_refs.iter().zip(1..).map(fate).collect()
+    }
 }
 
-impl From<Row> for Placed {
+impl From<Row> for Fate {
     fn from(row: Row) -> Self {
-        Self {
-            order_id: row.order_id,
-            placed_at: row.placed_at,
-            owner: row.owner.into(),
-            message: Message {
-                message_ref: row.message_ref,
-                key: row.key,
-                value: row.value,
-                headers: row.headers,
-                failures: 0,
-            },
-        }
+        let Row { message_ref, order_id, placed_at, owner, key, value, headers } = row;
+        let message = Message { message_ref, key, value, headers, failures: 0 };
+        Self::Placed { order_id, placed_at, owner: owner.into(), message }
     }
 }

@@ -50,7 +50,7 @@ async fn dies_at(point: &str, action: &str, world: World, setup: Setup, provoke:
 }
 
 /// Of every identity it has had.
-async fn unpublished_of(world: &World, service: &Service) -> Vec<Uuid> {
+pub async fn unpublished_of(world: &World, service: &Service) -> Vec<Uuid> {
     let owners: Vec<i64> = service.log().iter().filter_map(|line| line["instance"].as_i64()).collect();
     let mine = "SELECT message_ref FROM outbox WHERE state = 'unpublished' AND owner = ANY($1)";
     sqlx::query_scalar(mine).bind(owners).fetch_all(&world.database.pool).await.unwrap()

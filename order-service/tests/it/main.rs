@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod bad_input;
+mod changes;
+mod changes_lost;
 mod crash;
 mod database_away;
 mod document;
+mod idempotency;
+mod idempotency_lost;
 mod instances;
 mod instances_killed;
 mod instances_sessions;

@@ -36,7 +36,8 @@ async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announc
     let world = World::new().await;
     // Whoever reads an order sleeps; whoever writes one does not notice.
     world.database.execute("ALTER TABLE orders RENAME TO orders_kept").await;
-    let slow = "CREATE VIEW orders AS SELECT * FROM orders_kept WHERE pg_sleep(60) IS NOT NULL";
+    let slow = "CREATE VIEW orders AS SELECT * FROM orders_kept WHERE pg_sleep(60) IS NOT NULL;
+        GRANT SELECT, INSERT ON orders TO test_service";
     world.database.execute(slow).await;
     let service = world.setup().set("database.max_connections", 4).start().await;
     let client = Arc::new(world.client(&service));

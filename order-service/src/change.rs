@@ -1,0 +1,217 @@
+//! Completing and cancelling an order: its status, its version and the message that tells of it change
+//! in one statement, which is one transaction. No status leads out of the two that an order ends in,
+//! so of several changes at once one does something, and none does it twice.
+
+use std::sync::Arc;
+
+use fail::fail_point;
+use shared::{health::Component, http::DATABASE_PATIENCE};
+use sqlx::{PgPool, postgres::PgConnection};
+use tokio::time::Instant;
+
+use crate::{
+    announcement::Announcement,
+    config,
+    instance::InstanceId,
+    line::{self, Entrance, Exit, Waiting},
+    order::OrderRef,
+    outbox::Message,
+    outcome::{Outcome, Repeatable, until_known},
+    queue::Queue,
+    trace::TraceContext,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Complete,
+    Cancel,
+}
+
+impl Change {
+    /// The status it leads to.
+    #[must_use]
+    pub fn status(self) -> &'static str {
+        match self {
+            Self::Complete => "Fulfilled",
+            Self::Cancel => "Cancelled",
+        }
+    }
+
+    fn activity_type_code(self) -> &'static str {
+        match self {
+            Self::Complete => "ORDER_COMPLETED",
+            Self::Cancel => "ORDER_CANCELLED",
+        }
+    }
+}
+
+/// What a caller wants.
+#[derive(Debug)]
+pub struct Wish {
+    pub change: Change,
+    pub order_ref: OrderRef,
+    /// Where it is set, only an order of this customer's is changed.
+    pub customer_ref: Option<String>,
+    pub trace: TraceContext,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The order may still be changed.
+    #[error("orders cannot be changed now")]
+    Unavailable,
+    #[error("the database refused the change")]
+    Refused(#[source] Arc<sqlx::Error>),
+}
+
+type Answer = Result<(), ChangeError>;
+
+/// The handlers' end of the line.
+#[derive(Clone, Debug)]
+pub struct Changes(Entrance<Wish, Answer>);
+
+impl Changes {
+    /// Changes the order, if it is there and can be changed. Afterwards its status tells what
+    /// became of it: once an order has ended, nothing changes it any more.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; within [`DATABASE_PATIENCE`].
+    pub async fn make(&self, wish: Wish) -> Answer {
+        let deadline = Instant::now() + DATABASE_PATIENCE;
+        self.0.ask(wish, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
+    }
+}
+
+/// The other end: what the tasks share that make the changes.
+#[derive(Clone, Debug)]
+pub struct Changer {
+    waiting: Exit<Wish, Answer>,
+    pool: PgPool,
+    queue: Queue,
+}
+
+/// A line, and the task at its end; run it `changes.tasks` times.
+#[must_use]
+pub fn line(settings: &config::Changes, pool: PgPool, queue: Queue) -> (Changes, Changer) {
+    let (entrance, waiting) = line::line(settings.waiting_line);
+    (Changes(entrance), Changer { waiting, pool, queue })
+}
+
+impl Changer {
+    /// Makes the changes that are waiting, one by one, until every handler is gone. One that waits for
+    /// another one of the same order holds up nothing but its task.
+    ///
+    /// # Errors
+    /// None: a failure is answered to whoever waits.
+    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+        let mut next = Vec::with_capacity(1);
+        while self.waiting.next(&mut next, 1).await {
+            if let Some(Waiting { work, reply, .. }) = next.pop() {
+                reply.send(self.make(work, &page).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&self, wish: Wish, page: &Component) -> Answer {
+        let Wish { change, order_ref, customer_ref, trace } = wish;
+        let statement =
+            Statement { change, order_ref, customer_ref, announcement: Announcement::new(trace, &self.queue) };
+        match until_known(&self.pool, &statement, false, page).await {
+            Outcome::Done { done: Some((message, owner)), .. } => {
+                fail_point!("change::committed", |_| std::process::abort());
+                statement.announcement.committed(message, owner, &self.queue);
+                fail_point!("change::announced", |_| std::process::abort());
+                Ok(())
+            }
+            Outcome::Done { done: None, .. } => Ok(()),
+            Outcome::NotSent => Err(ChangeError::Unavailable),
+            Outcome::Refused { maybe_done: true, .. } => {
+                // That it is refused now does not tell what became of it before.
+                self.queue.doubt();
+                Err(ChangeError::Unavailable)
+            }
+            Outcome::Refused { error, maybe_done: false } => Err(ChangeError::Refused(error)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Statement {
+    change: Change,
+    order_ref: OrderRef,
+    customer_ref: Option<String>,
+    announcement: Announcement,
+}
+
+impl Repeatable for Statement {
+    /// The message and its owner, where this changed the order.
+    type Done = Option<(Message, InstanceId)>;
+
+    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Self::Done, sqlx::Error> {
+        fail_point!("change::before", |_| std::process::abort());
+        let mut row = self.change(connection).await?;
+        if again && row.is_none() {
+            row = self.changed_before(connection).await?;
+        }
+        fail_point!("change::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        Ok(row.map(|row| {
+            let Row { owner, key, value, headers } = row;
+            let message_ref = self.announcement.message_ref;
+            (Message { message_ref, key, value, headers, failures: 0 }, owner.into())
+        }))
+    }
+}
+
+struct Row {
+    owner: i64,
+    key: String,
+    value: String,
+    headers: Vec<String>,
+}
+
+impl Statement {
+    /// `fetch_all`, because it returns only after the commit.
+    async fn change(&self, connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"
+            WITH changed AS (
+                -- Waits for whoever is changing it, an earlier attempt of unknown outcome included, and
+                -- then looks at what that one has left.
+                UPDATE orders SET status = $3, version = version + 1
+                WHERE order_id = $1 AND ($2::text IS NULL OR customer_ref = $2)
+                    AND status IN ('New', 'Pending', 'Placed')
+                RETURNING order_id, version
+            )
+            INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
+            SELECT $4, order_id, $5, now(), $6, a.key, a.value, a.headers
+            FROM changed, announcement($4, $5, now(), order_id, version, $7, $8) AS a
+            RETURNING owner, key, value, headers
+            "#,
+            self.order_ref.number(),
+            self.customer_ref,
+            self.change.status(),
+            self.announcement.message_ref,
+            self.change.activity_type_code(),
+            self.announcement.owner.number(),
+            self.announcement.trace.parent,
+            self.announcement.trace.state
+        )
+        .fetch_all(connection)
+        .await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// The row that an earlier attempt has written. Asked after [`Self::change`], which has waited for
+    /// that attempt: what is not there now never will be.
+    async fn changed_before(&self, connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+        sqlx::query_as!(
+            Row,
+            "SELECT owner, key, value, headers FROM outbox WHERE message_ref = $1",
+            self.announcement.message_ref
+        )
+        .fetch_optional(connection)
+        .await
+    }
+}

@@ -1,0 +1,110 @@
+//! Keys and placements whose answer is lost, or whose process dies.
+
+use std::time::{Duration, Instant};
+
+use testing::{Client, Proxy, order_body, wait_until};
+use tokio::task::JoinSet;
+
+use crate::world::{World, seconds};
+
+/// Places orders under as many keys at once, each again and again until the answer is 201, and then
+/// once more.
+async fn placed_under(client: &Client, keys: std::ops::Range<u32>) {
+    let mut callers = JoinSet::new();
+    for number in keys {
+        let (client, key, body) = (client.clone(), format!("k-{number}"), order_body(&format!("C-{number}")));
+        callers.spawn(async move {
+            for _ in 0..2 {
+                let end = Instant::now() + seconds(30);
+                while !client.place_under(&key, &body).await.is_ok_and(|answer| answer.status == 201) {
+                    assert!(Instant::now() < end, "nothing is placed under {key}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+    }
+    callers.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keyed_placement_whose_commit_is_not_answered_on_the_way_does_not_take_its_own_key_for_anothers() {
+    let world = World::new().await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let service = world.setup().set("database.url", world.database.url_through(proxy.port())).start().await;
+    let client = world.client(&service);
+    for number in 0..5 {
+        proxy.swallow_answer_with("\"ORDER_CREATED\"");
+        let body = order_body(&format!("single-{number}"));
+        let answer = client.place_under(&format!("single-{number}"), &body).await.unwrap();
+        assert_eq!((answer.status, answer.header("idempotency-replayed")), (201, ""));
+        assert!(proxy.has_swallowed());
+    }
+    // In company with others, with keys and without.
+    for round in 0..5 {
+        proxy.swallow_answer_with("\"ORDER_CREATED\"");
+        tokio::join!(placed_under(&client, round * 20..round * 20 + 20), client.load(20, 20));
+    }
+    assert_eq!(world.history.others(), [].into());
+    assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 205);
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keyed_placements_reported_as_lost_are_one_order_each_on_whichever_instance_they_are_repeated() {
+    let world = World::new().await;
+    let setup = world.setup().set("publisher.queue_capacity", 50).failpoint("placement::answer_lost", "30%return");
+    let (one, other) = (setup.start().await, setup.start().await);
+    let client = world.client(&one);
+    client.route_to([one.api(), other.api()]);
+    placed_under(&client, 0..100).await;
+    world.at_rest(seconds(30)).await;
+    assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 100);
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_step_of_a_keyed_placement_the_repeated_request_gets_the_one_order_elsewhere() {
+    for point in ["placement::before", "placement::committed", "placement::announced"] {
+        let world = World::new().await;
+        let mut dying = world.setup().failpoint(point, "5*off->return").start().await;
+        let other = world.setup().start().await;
+        let client = world.client(&dying);
+        client.route_to([dying.api(), other.api()]);
+        let (_, ended) = tokio::join!(placed_under(&client, 0..40), dying.ended(seconds(20)));
+        assert_eq!(ended.code(), None, "{point}: by a signal");
+        world.at_rest(seconds(20)).await;
+        assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 40, "{point}");
+        assert_eq!(other.stop().await, Some(0));
+        // What the dead one had just handed over may come twice.
+        world.judge_with(testing::Checker::duplicates_allowed).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_claimed_before_its_lost_answer_is_made_good_is_in_one_memory_only() {
+    let world = World::new().await;
+    // The repetition comes late. Meanwhile the identity is replaced, and the new one claims the row.
+    let setup = world.setup().failpoint("placement::answer_lost", "1*return");
+    let setup =
+        setup.failpoint("placement::before", "1*off->1*sleep(2500)").failpoint("claim::answer_lost", "1*return");
+    let service = setup.start().await;
+    let client = world.client(&service);
+    let placing = {
+        let client = client.clone();
+        tokio::spawn(async move { drop(client.place().await) })
+    };
+    let placed = "SELECT count(*) FROM orders WHERE customer_ref NOT LIKE 'left-%'";
+    wait_until("it is placed", seconds(10), async || world.database.number(placed).await == 1).await;
+    world.left_behind(1, 0).await;
+    wait_until("the identity is replaced", seconds(10), async || service.has_logged("took a new identity")).await;
+    world.at_rest(seconds(20)).await;
+    placing.await.unwrap();
+    // The repetition is over when its task places again.
+    client.load(20, 8).await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
