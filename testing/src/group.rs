@@ -6,6 +6,7 @@ use std::{
 };
 
 use rdkafka::{
+    Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
@@ -46,14 +47,19 @@ impl Topic {
     /// What the next message of each partition will have as its offset. Empty where there is no
     /// topic.
     pub async fn ends(&self) -> Vec<i64> {
+        self.watermarks().await.into_iter().map(|(_, end)| end).collect()
+    }
+
+    /// Where each partition begins and ends: messages before may have been deleted.
+    pub async fn watermarks(&self) -> Vec<(i64, i64)> {
         let topic = self.clone();
         let ask = move || {
             let consumer: BaseConsumer = client(&topic.brokers).create().unwrap();
             let metadata = consumer.fetch_metadata(Some(&topic.name), WITHIN).unwrap();
             let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().map(|one| one.id()).collect();
             partitions.sort_unstable();
-            let end = |partition| consumer.fetch_watermarks(&topic.name, partition, WITHIN).unwrap().1;
-            partitions.into_iter().map(end).collect()
+            let marks = |partition| consumer.fetch_watermarks(&topic.name, partition, WITHIN).unwrap();
+            partitions.into_iter().map(marks).collect()
         };
         spawn_blocking(ask).await.unwrap()
     }
@@ -64,6 +70,15 @@ impl Topic {
         let wanted = NewPartitions::new(&self.name, count);
         let done = admin.create_partitions([&wanted], &AdminOptions::new()).await.unwrap();
         done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// Deletes a partition's messages before `offset`.
+    pub async fn delete_before(&self, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.brokers).create().unwrap();
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_offset(&self.name, partition, Offset::Offset(offset)).unwrap();
+        let done = admin.delete_records(&wanted, &AdminOptions::new()).await.unwrap();
+        done.elements().into_iter().for_each(|one| one.error().unwrap());
     }
 
     /// Deletes a consumer group, which has no members any more, with all its offsets.

@@ -132,6 +132,13 @@ impl World {
         self.recount().judge().await;
     }
 
+    /// As [`World::judge`], for a test that has purged keys.
+    pub async fn judge_purged(mut self) {
+        self.judged = true;
+        self.at_rest().await;
+        self.recount().judge_messages().await;
+    }
+
     /// As [`World::judge`], for a test that has read nothing.
     pub async fn judge_nothing_counted(mut self) {
         self.judged = true;

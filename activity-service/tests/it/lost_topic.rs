@@ -1,0 +1,89 @@
+//! A topic that has lost messages, or is not the one any more, is noticed, and nothing is skipped.
+
+use testing::{Service, wait_until};
+
+use crate::world::{World, many, seconds};
+
+/// The numbers under `field` of the lines that say so.
+fn told(service: &Service, message: &str, field: &str) -> Vec<i64> {
+    let lines = service.log().into_iter().filter(|line| line["message"] == message);
+    lines.map(|line| line[field].as_i64().unwrap()).collect()
+}
+
+const DELETED: &str = "messages were deleted before they were read";
+const CREATED_ANEW: &str = "the topic was created anew";
+
+#[tokio::test]
+async fn messages_that_were_deleted_unread_are_told_by_their_number_and_reading_goes_on_behind_them() {
+    let world = World::new(1).await;
+    world.produce(&many(10)).await;
+    world.run_to_rest().await;
+    world.produce(&many(20)).await;
+    world.topic().delete_before(0, 18).await;
+    let service = world.setup().start().await;
+    world.has_counted(22, seconds(20)).await;
+    wait_until("it tells", seconds(20), async || !told(&service, DELETED, "messages").is_empty()).await;
+    assert!(service.health().await["components"]["continuity"]["lastError"].is_string());
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
+
+    // All there was; nothing comes behind the gap at first.
+    world.produce(&many(5)).await;
+    world.topic().delete_before(0, 35).await;
+    let service = world.setup().start().await;
+    wait_until("it tells", seconds(30), async || !told(&service, DELETED, "messages").is_empty()).await;
+    world.produce(&many(3)).await;
+    world.at_rest().await;
+    assert_eq!(told(&service, DELETED, "messages"), [5], "once");
+    assert_eq!((world.counted().await, world.quarantined().await), (25, 0));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_after_it_was_read_is_no_loss() {
+    let world = World::new(1).await;
+    let service = world.setup().start().await;
+    world.produce(&many(10)).await;
+    world.at_rest().await;
+    world.topic().delete_before(0, 10).await;
+    world.produce(&many(10)).await;
+    world.at_rest().await;
+    let looks = async || service.health().await["components"]["continuity"]["lastSuccess"].clone();
+    for _ in 0..2 {
+        let before = looks().await;
+        wait_until("it has looked", seconds(20), async || looks().await != before).await;
+    }
+    assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_anew_is_told_and_read_from_its_beginning() {
+    let world = World::new(1).await;
+    let messages = many(100);
+    world.produce(&messages).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    world.topic().delete().await;
+    wait_until("the topic is gone", seconds(20), async || world.topic().ends().await.is_empty()).await;
+    world.topic().create(1, &[]).await;
+    // As a rebroadcast does: the same messages again, fewer at first than there were.
+    world.produce(&messages[..30]).await;
+    wait_until("it tells", seconds(40), async || told(&service, CREATED_ANEW, "position") == [100]).await;
+    let position = "SELECT next_offset FROM consumer_positions";
+    wait_until("the position is that of the new topic", seconds(20), async || {
+        world.database.number(position).await == 30
+    })
+    .await;
+    world.produce(&messages[30..]).await;
+    world.produce(&many(20)).await;
+    world.at_rest().await;
+    assert_eq!(world.database.number(position).await, 120);
+    assert_eq!((world.counted().await, world.quarantined().await), (120, 0));
+    assert_eq!(told(&service, CREATED_ANEW, "position"), [100], "once");
+    assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
