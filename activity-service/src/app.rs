@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use shared::{
+    auth::Authentication,
     database::{self, Failure},
     health::{Component, Health, Probes},
     http::listen,
@@ -39,7 +40,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The command `serve`.
 pub async fn serve(config: Config) -> Exit {
     telemetry::start(&config.log_level);
-    tracing::warn!("authentication is disabled: whoever reaches the API may use it");
     match run(config).await {
         Ok(exit) => exit,
         Err(error) => {
@@ -83,7 +83,9 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
     let management = listen("management", config.management_bind, 1, grace)?;
-    tasks.spawn("management", |page| management.serve(probes.routes(), shutdown.clone(), page));
+    tasks.spawn("management", |page| {
+        management.serve(probes.routes(), Authentication::disabled(), shutdown.clone(), page)
+    });
 
     let page = health.component("database");
     let ready = tokio::select! {
@@ -94,10 +96,14 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
 
+    let (authentication, issuer) = Authentication::new(config.auth)?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    }
     let api = listen("api", config.http_bind, API_WORKERS, grace)?;
     let requests = config.database.request_pool("activity-service requests")?;
     let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
-    tasks.spawn("api", |page| api.serve(routes, shutdown.clone(), page));
+    tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use shared::{
+    auth,
     config::{Bind, Reader},
     database, kafka,
     lifecycle::Timing,
@@ -17,6 +18,8 @@ const DEFAULTS: &str = include_str!("../default.toml");
 pub struct Config {
     /// `database.url`, `database.max_connections`
     pub database: database::Settings,
+    /// `auth.*`: who may call
+    pub auth: auth::Settings,
     /// `http.bind`: the API
     pub http_bind: SocketAddr,
     /// `management.bind`: health, never to be exposed outside the cluster
@@ -44,6 +47,7 @@ impl Config {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
         let config = Self {
             database: database::Settings::read(&mut reader),
+            auth: auth::Settings::read(&mut reader),
             http_bind: reader.get::<Bind>("http.bind").0,
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
@@ -53,12 +57,6 @@ impl Config {
             log_level: reader.checked("log.level", telemetry::check_level),
             shutdown: Timing::read(&mut reader),
         };
-        if reader.get::<String>("auth.mode") != "disabled" {
-            reader.mistake(
-                "auth.mode",
-                "must be disabled: this version cannot check tokens yet, and does not run open unless told to",
-            );
-        }
         reader.finish().map(|effective| (config, effective))
     }
 }

@@ -7,9 +7,6 @@ pub mod quarantine;
 use actix_web::web::{Data, ServiceConfig};
 use sqlx::PgPool;
 
-/// Who did it, where nobody has to say who he is.
-const ACTOR: &str = "anonymous";
-
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use shared::{
+    auth::Authentication,
     database,
     health::{Component, Health, Probes},
     http::listen,
@@ -39,7 +40,6 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// An address cannot be had, or librdkafka refuses its settings.
 pub async fn serve(config: Config) -> anyhow::Result<Exit> {
-    tracing::warn!("auth.mode is disabled: whoever reaches the API may do everything");
     let mut signal = StopSignal::new()?;
     let (health, shutdown) = (Health::default(), Shutdown::default());
     let pool = config.database.pool("order-service")?;
@@ -49,7 +49,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     let management = listen("management", config.management.0, 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
         let (routes, shutdown) = (probes.routes(), shutdown.clone());
-        |page| management.serve(routes, shutdown, page)
+        |page| management.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
     let flight = Flight::new(config.publisher.max_in_flight);
@@ -121,11 +121,15 @@ fn spawn_flow(
     };
     let (changes, changer) = change::line(&config.changes, pool.clone(), queue.clone());
 
+    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    }
     let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let requests = config.database.request_pool("order-service requests")?;
         let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
-        |page| api.serve(routes, shutdown, page)
+        |page| api.serve(routes, authentication, shutdown, page)
     });
     for _ in 0..config.placement.tasks {
         let line = line.clone();

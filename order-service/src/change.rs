@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use fail::fail_point;
-use shared::{health::Component, http::DATABASE_PATIENCE};
+use shared::{customer::CustomerRef, health::Component, http::DATABASE_PATIENCE};
 use sqlx::{PgPool, postgres::PgConnection};
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ pub struct Wish {
     pub change: Change,
     pub order_ref: OrderRef,
     /// Where it is set, only an order of this customer's is changed.
-    pub customer_ref: Option<String>,
+    pub customer_ref: Option<CustomerRef>,
     pub trace: TraceContext,
 }
 
@@ -140,7 +140,7 @@ impl Changer {
 struct Statement {
     change: Change,
     order_ref: OrderRef,
-    customer_ref: Option<String>,
+    customer_ref: Option<CustomerRef>,
     announcement: Announcement,
 }
 
@@ -190,7 +190,7 @@ impl Statement {
             RETURNING owner, key, value, headers
             "#,
             self.order_ref.number(),
-            self.customer_ref,
+            self.customer_ref.as_ref().map(CustomerRef::as_str),
             self.change.status(),
             self.announcement.message_ref,
             self.change.activity_type_code(),

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use shared::{
+    auth,
     config::{Bind, Reader},
     database, kafka, lifecycle, telemetry,
 };
@@ -15,6 +16,7 @@ const ENVIRONMENT: &str = "ORDER_SERVICE";
 #[derive(Clone, Debug)]
 pub struct Config {
     pub database: database::Settings,
+    pub auth: auth::Settings,
     pub http: Bind,
     pub management: Bind,
     pub kafka: kafka::Settings,
@@ -96,6 +98,7 @@ impl Config {
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,
+            auth: auth::Settings::read(s),
             http: s.get("http.bind"),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
@@ -134,10 +137,6 @@ impl Config {
             log_level: s.checked("log.level", telemetry::check_level),
             shutdown: lifecycle::Timing::read(s),
         };
-        s.checked("auth.mode", |mode: &String| match mode.as_str() {
-            "disabled" => Ok(()),
-            _ => Err("must be \"disabled\": this version cannot check tokens".into()),
-        });
         if config.publisher.backoff_initial > config.publisher.backoff_max {
             s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");
         }

@@ -1,10 +1,31 @@
-//! Who calls. With `auth.mode = "disabled"` everybody is the one anonymous caller, who may do everything.
+//! Who calls: every request to the API but those for its documents carries a bearer token, and is
+//! refused before any handler sees it where the token is not good.
+//!
+//! With `auth.mode = "disabled"` everybody is the one anonymous caller, who may do everything.
 
-use std::{collections::BTreeSet, future::Ready};
+mod issuer;
+mod keys;
+mod settings;
+mod token;
+mod verified;
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload};
+use std::{collections::BTreeSet, future::Ready, sync::Arc};
 
-use crate::problem::Problem;
+use actix_web::{
+    Error, FromRequest, HttpMessage, HttpRequest,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::header::{AUTHORIZATION, HeaderMap},
+    middleware::Next,
+    web::Data,
+};
+pub use issuer::Issuer;
+use keys::Keys;
+pub use settings::Settings;
+use time::OffsetDateTime;
+use token::{Expected, Refusal, Token};
+
+use crate::{customer::CustomerRef, problem::Problem};
 
 /// A caller whose identity is established; handlers take it as a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +33,7 @@ pub struct Caller {
     pub issuer: String,
     pub subject: String,
     /// Set where the caller is a customer, who sees and places the orders of this customer only.
-    pub customer_ref: Option<String>,
+    pub customer_ref: Option<CustomerRef>,
     /// None: every scope.
     scopes: Option<BTreeSet<String>>,
 }
@@ -39,3 +60,127 @@ impl FromRequest for Caller {
         std::future::ready(caller.ok_or_else(|| Problem::internal(anyhow::anyhow!("a route without authentication"))))
     }
 }
+
+/// Tells who sent a request. Clones share their keys.
+#[derive(Clone, Debug)]
+pub struct Authentication(Mode);
+
+#[derive(Clone, Debug)]
+enum Mode {
+    Disabled,
+    Jwt { expected: Arc<Expected>, keys: Source },
+}
+
+/// Where the keys are.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Those of a file, read at the start.
+    File(Arc<Keys>),
+    Issuer(issuer::Known),
+}
+
+impl Authentication {
+    /// For a port that only those reach who may do everything.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self(Mode::Disabled)
+    }
+
+    /// By the settings. Where the keys are an issuer's, they come by [`Issuer::run`].
+    ///
+    /// # Errors
+    /// No HTTP client can be made: the system has no certificates.
+    pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<Issuer>)> {
+        let (expected, source, issuer) = match settings {
+            Settings::Disabled => {
+                tracing::warn!("auth.mode is disabled: whoever reaches the API may do everything");
+                return Ok((Self::disabled(), None));
+            }
+            Settings::File { expected, keys } => (expected, Source::File(keys), None),
+            Settings::Issuer { expected, url, max_age } => {
+                let issuer = Issuer::new(url, max_age)?;
+                (expected, Source::Issuer(issuer.known()), Some(issuer))
+            }
+        };
+        Ok((Self(Mode::Jwt { expected: Arc::new(expected), keys: source }), issuer))
+    }
+
+    /// # Errors
+    /// 401 without a token or with one that is not good, always the same; 503 while there is no key.
+    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let Mode::Jwt { expected, keys: source } = &self.0 else { return Ok(Caller::anonymous()) };
+        let token = bearer(headers).and_then(|text| Token::parse(text).map_err(Refusal::Bad));
+        let verified = match token {
+            Ok(token) => match source.verify(&token, expected) {
+                // A key that is not known may be a new one.
+                Err(Refusal::NoKeys | Refusal::UnknownKey) if source.looked_again().await => {
+                    source.verify(&token, expected)
+                }
+                verified => verified,
+            },
+            Err(refusal) => Err(refusal),
+        };
+        verified.map_err(|refusal| {
+            tracing::debug!(reason = %refusal, "a token is refused");
+            match refusal {
+                Refusal::NoKeys => Problem::unavailable(),
+                Refusal::UnknownKey | Refusal::Bad(_) => Problem::unauthorized(),
+            }
+        })
+    }
+}
+
+impl Source {
+    fn verify(&self, token: &Token<'_>, expected: &Expected) -> Result<Caller, Refusal> {
+        let keys = match self {
+            Self::File(keys) => Arc::clone(keys),
+            Self::Issuer(known) => known.keys().ok_or(Refusal::NoKeys)?,
+        };
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        keys.verified.or_verify(token, now, || token.verify(&keys, expected, now))
+    }
+
+    /// Whether the keys may be others now.
+    async fn looked_again(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Issuer(known) => known.looked_again().await,
+        }
+    }
+}
+
+/// Lets only those requests through whose caller is known, and leaves the [`Caller`] with them.
+///
+/// # Errors
+/// None of its own: only another middleware's.
+pub async fn authenticate(
+    authentication: Data<Authentication>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if !is_public(request.path()) {
+        match authentication.caller(request.headers()).await {
+            Ok(caller) => drop(request.extensions_mut().insert(caller)),
+            Err(problem) => return Ok(request.error_response(problem)),
+        }
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// The documents of the API. Everything else wants a token, what does not exist included.
+fn is_public(path: &str) -> bool {
+    path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/")
+}
+
+/// The one bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let mut given = headers.get_all(AUTHORIZATION);
+    let (Some(only), None) = (given.next(), given.next()) else {
+        return Err(Refusal::Bad("there is not exactly one Authorization header"));
+    };
+    let (scheme, token) = only.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(Refusal::Bad("it is no bearer token")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ pub use request_id::RequestId;
 pub use server::{Server, listen};
 use tracing::Instrument;
 
-use crate::{auth::Caller, lifecycle::Shutdown, problem::Problem};
+use crate::{lifecycle::Shutdown, problem::Problem};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
 pub const DATABASE_PATIENCE: Duration = Duration::from_millis(2_500);
@@ -48,7 +48,6 @@ pub async fn around(
     let span = tracing::info_span!("request", "request.id" = %id, "http.request.method" = %request.method());
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
     request.extensions_mut().insert(id.clone());
-    request.extensions_mut().insert(Caller::anonymous());
     async {
         let response = match next.call(request).await {
             Ok(response) => response.map_into_boxed_body(),

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod customer;
 pub mod database;
 pub mod health;
 pub mod http;

@@ -100,13 +100,20 @@ pub struct Client {
     http: reqwest::Client,
     apis: Arc<Mutex<VecDeque<String>>>,
     history: History,
+    token: Option<String>,
 }
 
 impl Client {
     #[must_use]
     pub fn new(api: impl Into<String>, history: &History) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { http, apis: Arc::new(Mutex::new([api.into()].into())), history: history.clone() }
+        Self { http, apis: Arc::new(Mutex::new([api.into()].into())), history: history.clone(), token: None }
+    }
+
+    /// The same caller with a token.
+    #[must_use]
+    pub fn bearing(self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     /// From now on asks these instances in turn, as a load balancer does; at least one.
@@ -239,6 +246,9 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, reqwest::Error> {
         let mut request = self.http.request(method, format!("{}{path}", self.next_api())).body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -4,11 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod bad_tokens;
 mod checker;
 mod database;
 pub mod document;
 mod group;
 mod history;
+mod issuer;
 mod kafka;
 mod messages;
 mod postgres;
@@ -18,6 +20,7 @@ mod recount;
 mod schema;
 mod server;
 mod service;
+mod signer;
 mod topic;
 
 use std::{
@@ -25,9 +28,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use bad_tokens::bad_authorizations;
 pub use checker::{Checker, OutboxRow};
 pub use database::Database;
 pub use history::{Answer, Client, History, order_body};
+pub use issuer::Issuer;
 pub use kafka::Kafka;
 pub use messages::announcement;
 pub use postgres::Postgres;
@@ -36,6 +41,7 @@ pub use proxy::Proxy;
 pub use recount::Recount;
 pub use schema::{describe, up_down_up};
 pub use service::{Service, Setup, binary};
+pub use signer::{AUDIENCE, ISSUER, Signer};
 pub use topic::{Received, Topic};
 
 /// Polls `condition` until it holds.

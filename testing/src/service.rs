@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
+    AUDIENCE, ISSUER, Signer,
     server::{print_tail, scratch, signal},
     wait_until,
 };
@@ -60,6 +61,22 @@ impl Setup {
         self.settings.retain(|(other, _)| other != name);
         self.settings.push((name.to_owned(), value.to_string()));
         self
+    }
+
+    /// With authentication, by the key of `signer`.
+    #[must_use]
+    pub fn trusting(self, signer: &Signer) -> Self {
+        self.expecting_tokens().set("auth.public_key_file", signer.public_key_file().display())
+    }
+
+    /// With authentication, by the keys that the address answers.
+    #[must_use]
+    pub fn trusting_issuer(self, url: &str) -> Self {
+        self.expecting_tokens().set("auth.jwks_url", url)
+    }
+
+    fn expecting_tokens(self) -> Self {
+        self.set("auth.mode", "jwt").set("auth.issuer", ISSUER).set("auth.audience", AUDIENCE)
     }
 
     /// `action` in the notation of the crate fail: `return`, `1*return`, `50%pause`.

@@ -8,6 +8,7 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
+    auth::Caller,
     http::{Operation, Parameter, path_parameter, read},
     json::{self, Object},
     message::ActivityTypeCode,
@@ -17,7 +18,7 @@ use shared::{
 
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{ACTOR, Api, quarantine::to_the_end};
+use super::{Api, quarantine::to_the_end};
 use crate::{
     registration::{self, TypeName},
     statistics::{self, ActivityType},
@@ -72,7 +73,12 @@ async fn list(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivityT
 /// # Errors
 /// 404 where the path names no code; 400 and 422 where the body cannot be read; 503, and then a part
 /// of what waited may be counted already: the same request again counts the rest.
-async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<HttpResponse, Problem> {
+async fn register(
+    request: HttpRequest,
+    body: Payload,
+    api: Data<Api>,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
     Query::parse(request.query_string(), &[])?;
     let code = ActivityTypeCode::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let Object(body) = json::body::<Object<Registration>>(&request, body).await?;
@@ -80,7 +86,7 @@ async fn register(request: HttpRequest, body: Payload, api: Data<Api>) -> Result
     let name = TypeName::parse(&body.activity_type_name)
         .ok_or_else(|| Problem::unprocessable(vec![Violation::new("/activityTypeName", TypeName::RULE)]))?;
     let is_new = read(registration::register(&api.pool, &code, &name)).await?;
-    let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, ACTOR);
+    let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &caller.subject);
     let done = to_the_end(waiting).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(response.json(Registered { counted: done.counted, duplicates: done.duplicates }))

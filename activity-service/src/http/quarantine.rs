@@ -9,6 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
+    auth::Caller,
     http::{Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
     paging,
@@ -18,7 +19,7 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{ACTOR, Api};
+use super::Api;
 use crate::quarantine::{
     self, Discard, Entry, Page, Reason, Replay, Replayed, Scope, State, listing::parse_why, replay::How,
 };
@@ -128,7 +129,12 @@ async fn find(request: HttpRequest, api: Data<Api>) -> Result<Json<Whole>, Probl
 
 /// # Errors
 /// 400 and 422 where the body cannot be read; 404; 409 unless it waits; 503.
-async fn replay(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
+async fn replay(
+    request: HttpRequest,
+    body: Payload,
+    api: Data<Api>,
+    caller: Caller,
+) -> Result<Json<Replayed>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let id = id(&request)?;
     let force = force(&request, body).await?;
@@ -136,27 +142,32 @@ async fn replay(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<J
     if entry.state != State::Waiting.as_str() {
         return Err(Problem::conflict("Only a message that waits can be replayed."));
     }
-    run(&api, Scope::One(id), force).await
+    run(&api, Scope::One(id), force, &caller).await
 }
 
 /// # Errors
 /// 400 and 422 where the body cannot be read; 503.
-async fn replay_all(request: HttpRequest, body: Payload, api: Data<Api>) -> Result<Json<Replayed>, Problem> {
+async fn replay_all(
+    request: HttpRequest,
+    body: Payload,
+    api: Data<Api>,
+    caller: Caller,
+) -> Result<Json<Replayed>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let force = force(&request, body).await?;
-    run(&api, Scope::All, force).await
+    run(&api, Scope::All, force, &caller).await
 }
 
 /// # Errors
 /// 400 without a reason, 422 where it cannot be kept; 404; 409 unless it waits; 503.
-async fn discard(request: HttpRequest, api: Data<Api>) -> Result<Json<Entry>, Problem> {
+async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result<Json<Entry>, Problem> {
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let id = id(&request)?;
     let why = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
     let why = parse_why(&why).ok_or_else(|| {
         Problem::unprocessable(vec![Violation::new("/reason", "This must be 1 to 500 visible characters.")])
     })?;
-    match read(quarantine::discard(&api.pool, id, ACTOR, why)).await? {
+    match read(quarantine::discard(&api.pool, id, &caller.subject, why)).await? {
         Discard::Done => known(&api, id).await.map(|(entry, _)| Json(entry)),
         Discard::NotWaiting => Err(Problem::conflict("Only a message that waits can be discarded.")),
         Discard::Unknown => Err(Problem::not_found()),
@@ -172,9 +183,9 @@ pub(super) async fn to_the_end(mut replay: Replay<'_>) -> Result<Replayed, Probl
     Ok(sum)
 }
 
-async fn run(api: &Api, scope: Scope, force: bool) -> Result<Json<Replayed>, Problem> {
+async fn run(api: &Api, scope: Scope, force: bool, caller: &Caller) -> Result<Json<Replayed>, Problem> {
     let why = Reason::of_replay(force);
-    let how = How { time_zone: &api.time_zone, force, actor: ACTOR, why, dry_run: false };
+    let how = How { time_zone: &api.time_zone, force, actor: &caller.subject, why, dry_run: false };
     to_the_end(Replay::new(&api.pool, scope, how)).await.map(Json)
 }
 

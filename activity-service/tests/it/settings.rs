@@ -33,7 +33,9 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
         told.sort_unstable();
         let keys: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
         let expected = [
-            "auth.mode",
+            "auth.audience",
+            "auth.issuer",
+            "auth.jwks_url, auth.jwks_file, auth.public_key_file",
             // Five seconds at most is less than a minute at least.
             "consumer.backoff_max",
             "consumer.batch_max_messages",
@@ -53,9 +55,11 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
 }
 
 #[tokio::test]
-async fn authentication_must_be_switched_off_by_name_and_the_database_named() {
+async fn without_authentication_only_if_told_so_and_never_without_a_database() {
     let told = refused(&bare(), "serve").await.join("\n");
-    assert!(told.contains("auth.mode: ") && told.contains("database.url: "), "{told}");
+    assert!(told.contains("auth.issuer: ") && told.contains("database.url: "), "{told}");
+    let told = refused(&bare().set("auth.mode", "disabled"), "serve").await;
+    assert!(told.len() == 1 && told[0].starts_with("database.url: "), "{told:?}");
 }
 
 #[tokio::test]

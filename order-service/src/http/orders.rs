@@ -114,6 +114,9 @@ async fn place(
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
+    if caller.customer_ref.as_ref().is_some_and(|own| own != order.customer_ref()) {
+        return Err(Problem::forbidden("The token is for the orders of another customer."));
+    }
     let trace = TraceContext::of(request.headers());
     let placed = placement.place(Request { order, key, trace }).await?;
     let mut response = HttpResponse::Created();
@@ -124,22 +127,23 @@ async fn place(
     Ok(response.json(placed.order))
 }
 
-async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn find(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
-    let order = read(order::find(&pool, order_ref)).await?.ok_or_else(Problem::not_found)?;
+    let order =
+        read(order::find(&pool, order_ref, caller.customer_ref.as_ref())).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(order))
 }
 
-async fn list(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
-    let page = Page::parse(request.query_string(), None)?;
+async fn list(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+    let page = Page::parse(request.query_string(), None, caller.customer_ref)?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
-async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
-    let page = Page::parse(request.query_string(), Some(customer_ref))?;
+    let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer_ref)?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
@@ -174,10 +178,9 @@ async fn change(
     let (customer_ref, trace) = (caller.customer_ref, TraceContext::of(request.headers()));
     let changed = async {
         changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace }).await?;
-        Ok::<_, Problem>(order::find(pool, order_ref).await?)
+        Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)
     };
     let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;
-    let order = order.filter(|order| customer_ref.is_none_or(|customer| order.summary.customer_ref == customer));
     let order = order.ok_or_else(Problem::not_found)?;
     if order.summary.status_name != change.status() {
         return Err(Problem::conflict(format!("The order is {}.", order.summary.status_name)));

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    customer::CustomerRef,
     http::{Parameter, schema},
     paging::{self, Cursor},
     problem::Problem,
@@ -41,6 +42,8 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub struct Page {
     pub filter: Filter,
+    /// The only customer whose orders the caller sees.
+    only: Option<CustomerRef>,
     limit: i64,
     after: Option<Place>,
 }
@@ -63,17 +66,20 @@ impl Page {
         ]
     }
 
-    /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one.
+    /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one. Where
+    /// `only` is given, nobody else's orders are in the list, whatever is asked for.
     ///
     /// # Errors
     /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str, customer_ref: Option<String>) -> Result<Self, Problem> {
+    pub fn parse(query: &str, customer_ref: Option<String>, only: Option<CustomerRef>) -> Result<Self, Problem> {
         let known = ["limit", "cursor", "status", "placedFrom", "placedBefore", "customerRef"];
         // A list of one customer has its filter in the path.
         let known = if customer_ref.is_some() { &known[..5] } else { &known[..] };
         let mut query = Query::parse(query, known)?;
         let filter = Filter {
-            customer_ref: customer_ref.or_else(|| query.text("customerRef")),
+            customer_ref: customer_ref
+                .or_else(|| query.text("customerRef"))
+                .or_else(|| only.as_ref().map(|only| only.as_str().to_owned())),
             status: query
                 .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,
             placed_from: query.time("placedFrom")?,
@@ -81,7 +87,7 @@ impl Page {
         };
         let limit = query.limit()?;
         let after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &filter))?;
-        Ok(Self { filter, limit, after })
+        Ok(Self { filter, only, limit, after })
     }
 }
 
@@ -97,6 +103,7 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Opti
     let (time, id) = before.min(after);
     let limit = page.limit + 1;
     let status = page.filter.status.as_deref();
+    let only = page.only.as_ref().map(CustomerRef::as_str);
     let mut found = match page.filter.customer_ref.as_deref() {
         // PostgreSQL has no such character in a text: nobody can have it in a reference.
         Some(customer_ref) if customer_ref.contains('\0') => Vec::new(),
@@ -106,7 +113,7 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Opti
                 r#"
             SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
             WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
-                AND ($5::text IS NULL OR status = $5)
+                AND ($5::text IS NULL OR status = $5) AND ($7::text IS NULL OR customer_ref = $7)
             ORDER BY placed_at DESC, order_id DESC LIMIT $6
             "#,
                 customer_ref,
@@ -114,11 +121,13 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Opti
                 time,
                 id,
                 status,
-                limit
+                limit,
+                only
             )
             .fetch_all(pool)
             .await?
         }
+        // Never for a customer, who is a filter.
         None => {
             sqlx::query_as!(
                 Row,

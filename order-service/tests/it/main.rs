@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod auth;
 mod bad_input;
 mod changes;
 mod changes_lost;

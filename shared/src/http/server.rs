@@ -13,7 +13,11 @@ use actix_web::{
 use anyhow::Context;
 
 use super::{around, no_such_path, panics};
-use crate::{health::Component, lifecycle::Shutdown};
+use crate::{
+    auth::{Authentication, authenticate},
+    health::Component,
+    lifecycle::Shutdown,
+};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -45,26 +49,29 @@ pub fn listen(name: &str, address: SocketAddr, workers: usize, grace: Duration) 
 }
 
 impl Server {
-    /// Serves `routes` until the drain begins, then closes the listener, lets the requests under
-    /// way come to their end and returns.
+    /// Serves `routes` to whom `authentication` knows until the drain begins, then closes the listener,
+    /// lets the requests under way come to their end and returns.
     ///
     /// # Errors
     /// The server cannot be started or ends on its own.
     pub fn serve<F>(
         self,
         routes: F,
+        authentication: Authentication,
         shutdown: Shutdown,
         page: Component,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        let state = web::Data::new(shutdown.clone());
+        let state = (web::Data::new(shutdown.clone()), web::Data::new(authentication));
         let app = move || {
             App::new()
-                .app_data(state.clone())
+                .app_data(state.0.clone())
+                .app_data(state.1.clone())
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
+                .wrap(from_fn(authenticate))
                 // The last one is the outermost: what is inside may fail or panic, it is answered for.
                 .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))

@@ -1,0 +1,190 @@
+//! The keys of an issuer, fetched from its URL: again when they have become old, and at once when a
+//! token names a key that is not among them.
+//!
+//! Anybody can make up tokens with unknown keys, so these ask for at most one fetch in
+//! [`ASKED_EVERY`]. What was fetched last and had keys stays, however long the issuer is away.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::{Client, Url, header::ACCEPT, redirect::Policy};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::keys::Keys;
+use crate::{health::Component, lifecycle::Shutdown};
+
+/// At most one fetch in this time is made because a token asks for it.
+const ASKED_EVERY: Duration = Duration::from_secs(30);
+/// How long a request waits for a fetch that may bring its key.
+const PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const FETCH_WITHIN: Duration = Duration::from_secs(5);
+/// The longest answer, in bytes: a set of a hundred RSA keys.
+const ANSWER_LIMIT: usize = 256 * 1024;
+
+/// Fetches the keys.
+#[derive(Debug)]
+pub struct Issuer {
+    url: Url,
+    client: Client,
+    max_age: Duration,
+    asked_every: Duration,
+    state: watch::Sender<State>,
+    wanted: Arc<Notify>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    /// As they were answered, and read.
+    keys: Option<(Vec<u8>, Arc<Keys>)>,
+    /// Fetches that have ended, well or not.
+    looks: u64,
+    looking: bool,
+    /// Before that no token can ask for a fetch.
+    deaf_until: Instant,
+}
+
+/// The keys as the requests see them.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    state: watch::Receiver<State>,
+    wanted: Arc<Notify>,
+}
+
+impl Known {
+    pub(super) fn keys(&self) -> Option<Arc<Keys>> {
+        self.state.borrow().keys.as_ref().map(|(_, keys)| Arc::clone(keys))
+    }
+
+    /// Waits for a fetch, if one is under way or can be asked for; whether one has ended.
+    pub(super) async fn looked_again(&self) -> bool {
+        let mut state = self.state.clone();
+        let looks = {
+            let now = state.borrow();
+            if !now.looking {
+                if Instant::now() < now.deaf_until {
+                    return false;
+                }
+                self.wanted.notify_one();
+            }
+            now.looks
+        };
+        timeout(PATIENCE, state.wait_for(|now| now.looks > looks)).await.is_ok_and(|ended| ended.is_ok())
+    }
+}
+
+impl Issuer {
+    pub(super) fn new(url: Url, max_age: Duration) -> anyhow::Result<Self> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(FETCH_WITHIN)
+            // The keys are those of the address that was configured, and of no other.
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()
+            .context("cannot make the client that fetches auth.jwks_url")?;
+        let state = State { keys: None, looks: 0, looking: true, deaf_until: Instant::now() };
+        let (state, wanted) = (watch::Sender::new(state), Arc::default());
+        Ok(Self { url, client, max_age, asked_every: ASKED_EVERY, state, wanted })
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known { state: self.state.subscribe(), wanted: Arc::clone(&self.wanted) }
+    }
+
+    /// Keeps the keys fresh until the drain begins.
+    ///
+    /// # Errors
+    /// Never.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        let mut pauses = backoff();
+        while let Some(looked) = shutdown.unless_draining(self.look()).await {
+            let pause = match looked {
+                Ok(()) => {
+                    page.working();
+                    pauses = backoff();
+                    self.max_age
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if page.waiting(&error) {
+                        tracing::warn!(error, "cannot fetch the keys of the issuer; trying again");
+                    }
+                    pauses.next().expect("the back-off never ends")
+                }
+            };
+            let next = Instant::now() + pause;
+            if shutdown.unless_draining(self.asked_for(next)).await.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until it is time, or a token asks and may.
+    async fn asked_for(&self, next: Instant) {
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => return,
+                () = self.wanted.notified() => {
+                    let now = Instant::now();
+                    if now >= self.state.borrow().deaf_until {
+                        self.state.send_modify(|state| state.deaf_until = now + self.asked_every);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> anyhow::Result<()> {
+        self.state.send_modify(|state| state.looking = true);
+        let fetched = self.fetch().await.and_then(|text| {
+            if self.state.borrow().keys.as_ref().is_some_and(|(known, _)| *known == text) {
+                return Ok(None);
+            }
+            let keys = Keys::from_jwks(&text).map_err(|rule| anyhow::anyhow!("the answer {rule}"))?;
+            Ok(Some((text, Arc::new(keys))))
+        });
+        self.state.send_modify(|state| {
+            state.looking = false;
+            state.looks += 1;
+            if let Ok(Some(keys)) = &fetched {
+                state.keys = Some(keys.clone());
+            }
+        });
+        if let Some((_, keys)) = fetched? {
+            tracing::info!(keys = keys.len(), "the issuer has new keys");
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self) -> anyhow::Result<Vec<u8>> {
+        let asked = self.client.get(self.url.clone()).header(ACCEPT, "application/json").send().await;
+        let mut answer = asked.map_err(reqwest::Error::without_url)?;
+        ensure!(answer.status() == reqwest::StatusCode::OK, "the answer is {}", answer.status());
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+            ensure!(body.len() + part.len() <= ANSWER_LIMIT, "the answer is longer than {ANSWER_LIMIT} bytes");
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+}
+
+/// The pause after a fetch that failed: an issuer that is back is not waited for long.
+fn backoff() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(15))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+#[cfg(test)]
+mod tests;
