@@ -45,9 +45,12 @@ check: ## Formatting, lints, and whether the checked-in query data is fresh
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check
 
-deployment: ## Check the manifests and the alerts of deploy/
+deployment: ## Check manifests, alerts and dashboards of deploy/, without a cluster
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
+	.dev/tools/python/bin/python deploy/check/observability.py
+	.dev/tools/bin/promtool check config deploy/observability/prometheus.yml
+	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
 
 prepare: ## Write the query data (.sqlx) again after a change of queries or migrations
