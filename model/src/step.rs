@@ -7,12 +7,13 @@ use crate::{Bug, Held, IDENTITIES, Life, PROCESSES, Process, Protocol, Row, Set,
 /// One step of one party. Numbers: the process, then the message or the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// `placement::statement::attempt` sends the statement; with or without a slot of the queue.
+    /// `placement::statement::place` or `change::Statement::change` sends the statement; with or without a
+    /// slot of the queue.
     Place(u8, u8, bool),
     /// The server carries it out, whatever has become of the process; the answer arrives at once
-    /// (`Queue::push`), or is lost on its way.
+    /// (`Announcement::committed`), or is lost on its way.
     Commit(u8, bool),
-    /// A lost or late answer is known after all, because the statement is repeated until it is.
+    /// A lost or late answer is known after all: `outcome::until_known` repeats the statement until it is.
     Answer(u8, u8),
     /// `outbox::claim` under the current identity. A lost answer is a doubt about what the process
     /// owns: `Instance::replaced_after_doubt`.

@@ -49,10 +49,10 @@ pub enum Messages {
     },
     /// Publishes published messages again, after a topic was lost. They are counted once all the same.
     Rebroadcast {
-        /// Orders placed from this moment on (RFC 3339).
+        /// Messages of what happened from this moment on (RFC 3339).
         #[arg(long, value_parser = moment)]
         from: OffsetDateTime,
-        /// Orders placed before this moment (RFC 3339).
+        /// Messages of what happened before this moment (RFC 3339).
         #[arg(long, value_parser = moment)]
         to: OffsetDateTime,
         /// Says how many it would be and changes nothing.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use testing::{Checker, Client, Database, History, Service, Setup, wait_until};
+use time::OffsetDateTime;
 
 use crate::world::{World, figures, seconds};
 
@@ -78,6 +79,34 @@ async fn orders_go_in_over_http_and_come_out_as_figures() {
     let today = figures(&counting, "/activities/today").await;
     assert!(today.len() <= 1 && today.iter().all(|(_, code, _)| code == "ORDER_CREATED"), "{today:?}");
     assert_eq!(shop.by_day().await.values().sum::<i64>(), 400);
+    assert_eq!((ordering.stop().await, counting.stop().await), (Some(0), Some(0)));
+    shop.judge(|checker| checker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ends_of_orders_are_counted_once_each_by_their_own_types() {
+    let shop = Shop::new().await;
+    let (counting, ordering) = shop.start().await;
+    let client = shop.client(&ordering);
+    client.load(30, 8).await;
+    for (number, order) in shop.history.acknowledged().keys().enumerate() {
+        let change = ["complete", "cancel", "complete"][number % 3];
+        for _ in 0..2 {
+            assert_eq!(client.change(order, change).await.unwrap().status, 200);
+        }
+    }
+    // They may fall on two days.
+    let today = OffsetDateTime::now_utc().date();
+    let path = format!("/activities?from={}&to={}", today.previous_day().unwrap(), today.next_day().unwrap());
+    wait_until("every end is counted", seconds(30), async || {
+        let mut sums = BTreeMap::new();
+        for (_, code, quantity) in figures(&counting, &path).await {
+            *sums.entry(code).or_insert(0) += quantity;
+        }
+        let expected = [("ORDER_CANCELLED", 10), ("ORDER_COMPLETED", 20), ("ORDER_CREATED", 30)];
+        sums.iter().map(|(code, quantity)| (code.as_str(), *quantity)).eq(expected)
+    })
+    .await;
     assert_eq!((ordering.stop().await, counting.stop().await), (Some(0), Some(0)));
     shop.judge(|checker| checker).await;
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::PAGE;
 
-/// Orders placed in this span of time: from the first moment, before the second.
+/// Messages of what happened in this span of time: from the first moment, before the second.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     pub from: OffsetDateTime,

@@ -143,15 +143,9 @@ async fn a_path_or_a_method_that_is_not_there_is_404_or_405() {
     let world = World::new().await;
     let service = world.setup().start().await;
     let client = world.client(&service);
-    for path in [
-        "/",
-        "/order",
-        "/orders/",
-        "/orders/OS000001-ORD",
-        "/orders/17",
-        "/orders/%ff",
-        "/orders/OS000001-ORD/complete",
-    ] {
+    for path in
+        ["/", "/order", "/orders/", "/orders/OS000001-ORD", "/orders/17", "/orders/%ff", "/orders/OS000001-ORD/lines"]
+    {
         is_problem(&client.get(path).await, 404, path);
     }
     for (method, path, allow) in [
@@ -159,6 +153,8 @@ async fn a_path_or_a_method_that_is_not_there_is_404_or_405() {
         (Method::PUT, "/orders", "GET, POST"),
         (Method::POST, "/orders/OS000001-ORD", "GET"),
         (Method::PATCH, "/orders/customer/C-1", "GET"),
+        (Method::GET, "/orders/OS000001-ORD/complete", "POST"),
+        (Method::DELETE, "/orders/OS000001-ORD/cancel", "POST"),
     ] {
         let answer = client.ask(method, path, JSON, b"{}".to_vec()).await.unwrap();
         is_problem(&answer, 405, path);

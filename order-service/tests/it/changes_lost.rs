@@ -55,6 +55,32 @@ async fn a_change_whose_commit_is_not_answered_on_the_way_is_made_and_announced_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_lost_attempt_is_still_under_way_waits_for_it() {
+    let world = World::new().await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let service = world.setup().set("database.url", world.database.url_through(proxy.port())).start().await;
+    let client = world.client(&service);
+    let order = client.place_one().await;
+    let held = world.insertions_wait("outbox", "new.activity_type_code = 'ORDER_COMPLETED'").await;
+    let changing = {
+        let (client, order) = (client.clone(), order.clone());
+        tokio::spawn(async move { client.change(&order, "complete").await.unwrap() })
+    };
+    world.a_statement_waits().await;
+    proxy.cut();
+    // Time for its repetition to wait behind it.
+    client.load(20, 4).await;
+    held.rollback().await.unwrap();
+    // On a slow machine the caller may have been told before that it is not known yet.
+    assert!([200, 503].contains(&changing.await.unwrap().status));
+    world.at_rest(seconds(20)).await;
+    assert_eq!(client.change(&order, "complete").await.unwrap().status, 200);
+    assert_eq!(world.count("published").await, 22);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_reported_as_lost_are_made_once_each_by_whichever_of_two_instances() {
     let world = World::new().await;
     let setup = world.setup().set("publisher.queue_capacity", 20).failpoint("change::answer_lost", "30%return");

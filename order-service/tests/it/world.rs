@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use order_service::app::SCHEMA;
 use serde_json::Value;
+use sqlx::Transaction;
 use testing::{Checker, Client, Database, History, Kafka, Postgres, Service, Setup, Topic, wait_until};
 
 pub fn binary() -> Setup {
@@ -73,6 +74,27 @@ impl World {
         let placed = "SELECT order_ref(order_id), customer_ref FROM orders WHERE customer_ref LIKE 'left-%'";
         let placed: Vec<(String, String)> = sqlx::query_as(placed).fetch_all(&self.database.pool).await.unwrap();
         placed.iter().for_each(|(order, customer)| self.history.add(order, customer));
+    }
+
+    /// From now on whoever inserts a row like this waits for the end of the transaction given back, with
+    /// all that it has done and locked so far.
+    pub async fn insertions_wait(&self, table: &str, which: &str) -> Transaction<'static, sqlx::Postgres> {
+        let waits = format!(
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(42, 42); RETURN new; END $$;
+             CREATE TRIGGER waits BEFORE INSERT ON {table} FOR EACH ROW WHEN ({which}) EXECUTE FUNCTION wait()"
+        );
+        self.database.execute(&waits).await;
+        let mut held = self.database.pool.begin().await.unwrap();
+        sqlx::raw_sql("SELECT pg_advisory_xact_lock(42, 42)").execute(&mut *held).await.unwrap();
+        held
+    }
+
+    /// Waits until a statement of the service waits for a lock.
+    pub async fn a_statement_waits(&self) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND application_name LIKE 'order-service%' AND datname = current_database()";
+        wait_until("a statement waits", seconds(20), async || self.database.number(waiting).await > 0).await;
     }
 
     pub async fn count(&self, state: &str) -> i64 {
