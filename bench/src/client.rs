@@ -25,16 +25,18 @@ pub fn address(service: &Service) -> Result<SocketAddr> {
     url.strip_prefix("http://").and_then(|address| address.parse().ok()).context("the address of the service")
 }
 
-/// A request that places an order of two items.
-pub fn request(number: u32) -> Vec<u8> {
+/// A request that places an order of two items, with the token of its customer where there are tokens.
+pub fn request(number: u32, tokens: &[String]) -> Vec<u8> {
     let customer = number % CUSTOMERS;
     let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
     let body = format!(
         r#"{{"customerRef":"C-{customer}","orderItems":[{{"productId":"{first}","quantity":1}},{{"productId":"{second}","quantity":2}}]}}"#
     );
     let length = body.len();
+    let token = usize::try_from(customer).ok().and_then(|customer| tokens.get(customer));
+    let bearer = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
     format!(
-        "POST /orders HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /orders HTTP/1.1\r\nhost: bench\r\n{bearer}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
@@ -102,11 +104,21 @@ impl Placed {
 }
 
 pub async fn place_for(duration: Duration, connections: usize, address: SocketAddr) -> Result<Placed> {
+    place_with(&[], duration, connections, address).await
+}
+
+/// As [`place_for`], each customer with a token.
+pub async fn place_with(
+    tokens: &[String],
+    duration: Duration,
+    connections: usize,
+    address: SocketAddr,
+) -> Result<Placed> {
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
         open.push(Connection::open(address).await?);
     }
-    let requests: Vec<_> = (0..CUSTOMERS).map(request).collect();
+    let requests: Vec<_> = (0..CUSTOMERS).map(|number| request(number, tokens)).collect();
     let requests: &'static [Vec<u8>] = requests.leak();
     let mut clients = JoinSet::new();
     let begin = Instant::now();

@@ -138,7 +138,7 @@ async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u32) 
             }
         });
     }
-    let requests: Vec<_> = (0..count).map(request).collect();
+    let requests: Vec<_> = (0..count).map(|number| request(number, &[])).collect();
     // A thread, since the runtime's timer rounds up to a millisecond.
     thread::spawn(move || {
         for (request, number) in requests.into_iter().zip(0..) {

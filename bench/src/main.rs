@@ -3,9 +3,11 @@
 
 mod announced;
 mod announcements;
+mod auth;
 mod backlog;
 mod client;
 mod consume;
+mod cpu;
 mod drain;
 mod figures;
 mod latency;
@@ -51,6 +53,8 @@ enum Measurement {
     Latency,
     /// Resident memory under load and with a backlog
     Memory,
+    /// CPU time of an order with authentication and without
+    Auth,
 }
 
 impl Measurement {
@@ -61,6 +65,7 @@ impl Measurement {
             Self::Consume => consume::measure(scale).await,
             Self::Latency => latency::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
+            Self::Auth => auth::measure(scale).await,
         }
     }
 }

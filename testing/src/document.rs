@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Client, root};
+use crate::{Client, Signer, root};
 
 /// Compares the checked-in document with `made`; with `UPDATE=1` in the environment it writes it.
 ///
@@ -97,5 +97,30 @@ pub async fn every_path_has_its_methods_only(client: &Client, document: &Value) 
         for operation in &operations {
             assert!(operation.scope.is_some(), "{operation:?} does not say who may use it");
         }
+    }
+}
+
+/// Asks for every operation of the document without a token, with every scope but its own and with its
+/// own alone: 401, 403, and neither.
+///
+/// # Panics
+/// Another answer.
+pub async fn every_operation_wants_its_scope(client: &Client, signer: &Signer, document: &Value) {
+    let all: Vec<_> = operations(document).into_values().flatten().collect();
+    let scopes: BTreeSet<_> = all.iter().map(|operation| operation.scope.as_deref().unwrap()).collect();
+    for operation in &all {
+        let (method, path) = (&operation.method, operation.example_path());
+        let own = operation.scope.as_deref().unwrap();
+        let others: Vec<_> = scopes.iter().copied().filter(|scope| *scope != own).collect();
+        let status = async |client: Client| client.ask(method.clone(), &path, &[], Vec::new()).await.unwrap().status;
+        let with = async |scope: Value| status(client.clone().bearing(signer.token(json!({"scope": scope})))).await;
+        assert_eq!(status(client.clone()).await, 401, "{operation:?}");
+        for lacking in
+            [json!(others.join(" ")), json!(""), Value::Null, json!(own.to_uppercase()), json!(format!("{own}x"))]
+        {
+            assert_eq!(with(lacking.clone()).await, 403, "{method} {path} with {lacking}");
+        }
+        let answer = with(json!(format!("other {own}"))).await;
+        assert!(![401, 403, 405, 500, 503].contains(&answer), "{method} {path}: {answer}");
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{Signer, announcement, bad_authorizations};
+use testing::{Signer, announcement, bad_authorizations, document};
 
 use crate::world::{World, client, seconds};
 
@@ -24,6 +24,16 @@ async fn a_bad_token_is_401_and_always_in_the_same_words() {
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert_eq!(client.bearing(signer.token(json!({}))).get("/activity-types").await.status, 200);
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
+async fn every_operation_wants_the_scope_that_its_document_names() {
+    let world = World::new(1).await;
+    let signer = Signer::rs256("main");
+    let service = world.setup().trusting(&signer).start().await;
+    let document = client(&service).get("/openapi.json").await.body;
+    document::every_operation_wants_its_scope(&client(&service), &signer, &document).await;
     world.judge_nothing_counted().await;
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{Issuer, Service, Signer, bad_authorizations, order_body, wait_until};
+use testing::{Issuer, Service, Signer, bad_authorizations, document, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -44,6 +44,17 @@ async fn a_bad_token_is_401_on_every_path_and_always_in_the_same_words() {
     assert_eq!(service.probe("ready").await, Some(200), "the management port asks for nothing");
     let log = service.log().iter().map(Value::to_string).collect::<String>();
     assert!(!log.contains("eyJ"), "no token is logged");
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn every_operation_wants_the_scope_that_its_document_names() {
+    let world = World::new().await;
+    let signer = Signer::eddsa("main");
+    let service = world.setup().trusting(&signer).start().await;
+    let client = world.client(&service);
+    let document = client.get("/openapi.json").await.body;
+    document::every_operation_wants_its_scope(&client, &signer, &document).await;
     world.judge_nothing_placed().await;
 }
 
