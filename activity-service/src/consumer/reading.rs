@@ -24,9 +24,15 @@ use super::{Settings, batch::Batch, group::Group};
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
 /// is told again. Not polling for as long only delays a rebalance.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long the last offsets and the leave may take. Without either nothing is lost: what was
-/// counted is delivered again and recognised, and the broker notices by itself that the member is gone.
-const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+/// After this long without a sign the broker takes a member for dead: the partitions of a killed
+/// instance are read again then. So are all after an outage of the broker that is longer: the member
+/// has joined anew, and its former self is waited for. No shorter, for brokers refuse less unless told
+/// otherwise.
+const SESSION: Duration = Duration::from_secs(6);
+/// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
+/// is delivered again and recognised. But a join that waits for a dead member holds both up on the
+/// connection, and who has gone without leaving is waited for after that, for another session.
+const LEAVE_WITHIN: Duration = SESSION.saturating_add(Duration::from_secs(1));
 
 /// A membership of the consumer group. Ending one blocks, for as long as the broker likes; so it
 /// ends on a thread of its own, which no exit waits for.
@@ -44,10 +50,7 @@ fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
         ("group.id", &settings.group_id),
         // One instance more or less stops only the partitions that move.
         ("partition.assignment.strategy", "cooperative-sticky"),
-        // The partitions of a killed instance are read again after it, and so are all after an outage of
-        // the broker that is longer: the member has joined anew then, and its former self is waited
-        // for. No shorter, for brokers refuse less unless told otherwise.
-        ("session.timeout.ms", "6000"),
+        ("session.timeout.ms", &SESSION.as_millis().to_string()),
         ("heartbeat.interval.ms", "1000"),
         // Offsets follow the database, never the reading.
         ("enable.auto.commit", "false"),

@@ -59,18 +59,25 @@ async fn what_is_deleted_after_it_was_read_is_no_loss() {
     world.judge().await;
 }
 
-#[tokio::test]
-async fn a_topic_that_was_created_anew_is_told_and_read_from_its_beginning() {
+/// Lets the topic be deleted and created anew, with the service running or not.
+async fn is_created_anew(while_it_runs: bool) {
     let world = World::new(1).await;
     let messages = many(100);
     world.produce(&messages).await;
-    let service = world.setup().start().await;
+    let mut service = world.setup().start().await;
     world.at_rest().await;
+    if !while_it_runs {
+        service.terminate();
+        assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    }
     world.topic().delete().await;
     wait_until("the topic is gone", seconds(20), async || world.topic().ends().await.is_empty()).await;
     world.topic().create(1, &[]).await;
     // As a rebroadcast does: the same messages again, fewer at first than there were.
     world.produce(&messages[..30]).await;
+    if !while_it_runs {
+        service = world.setup().start().await;
+    }
     wait_until("it tells", seconds(40), async || told(&service, CREATED_ANEW, "position") == [100]).await;
     let position = "SELECT next_offset FROM consumer_positions";
     wait_until("the position is that of the new topic", seconds(20), async || {
@@ -86,4 +93,14 @@ async fn a_topic_that_was_created_anew_is_told_and_read_from_its_beginning() {
     assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_anew_is_told_and_read_from_its_beginning() {
+    is_created_anew(true).await;
+}
+
+#[tokio::test]
+async fn so_is_one_that_was_created_anew_while_nobody_read_it() {
+    is_created_anew(false).await;
 }

@@ -1,5 +1,7 @@
 //! Partitions change hands while work is under way.
 
+use std::time::Instant;
+
 use sqlx::{Postgres, Transaction};
 use testing::wait_until;
 
@@ -76,6 +78,38 @@ async fn an_instance_paused_in_the_middle_of_a_batch_wakes_up_without_its_partit
     world.recount().no_offset_passes_the_database().await;
     assert_eq!(world.counted().await, 2500);
     assert_eq!((paused.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_partitions_of_a_member_that_died_and_of_one_that_stopped_meanwhile_are_read_within_15_s() {
+    let world = World::new(6).await;
+    let setup = world.setup();
+    // The first assigns the partitions to all.
+    let mut first = setup.start().await;
+    has_partitions(&first, |partitions| partitions == 6, seconds(30)).await;
+    let (second, third) = tokio::join!(setup.start(), setup.start());
+    for service in [&first, &second, &third] {
+        has_partitions(service, |partitions| partitions == 2, seconds(30)).await;
+    }
+    let changing = async {
+        world.has_counted(1000, seconds(20)).await;
+        let died = Instant::now();
+        second.kill().await;
+        // Whoever joins makes the others join anew, and the broker waits for the dead one: the first is
+        // stopped in the middle of that, with offsets to tell.
+        let fourth = setup.start().await;
+        tokio::time::sleep(seconds(1)).await;
+        first.terminate();
+        let (half, left) = (|partitions| partitions == 3, || seconds(15).saturating_sub(died.elapsed()));
+        tokio::join!(has_partitions(&third, half, left()), has_partitions(&fourth, half, left()));
+        assert_eq!(first.ended(seconds(15)).await.code(), Some(0));
+        (third, fourth)
+    };
+    let (written, (third, fourth)) = world.topic().produce_during(created, changing).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, i64::try_from(written).unwrap());
+    assert_eq!((third.stop().await, fourth.stop().await), (Some(0), Some(0)));
     world.judge().await;
 }
 
