@@ -3,11 +3,15 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::Signal;
 
-use crate::{server::Server, topic::client, wait_until};
+use crate::{Proxy, server::Server, topic::client, wait_until};
 
 /// A broker of a test's own, which it may stop and crash.
 #[derive(Debug)]
-pub struct Kafka(Server);
+pub struct Kafka {
+    server: Server,
+    /// Where clients connect to.
+    port: u16,
+}
 
 impl Kafka {
     pub async fn start() -> Self {
@@ -18,26 +22,37 @@ impl Kafka {
 
     /// Not running yet, but with an address.
     pub async fn absent() -> Self {
-        Self(Server::stopped("kafka").await)
+        let server = Server::stopped("kafka").await;
+        Self { port: server.port, server }
+    }
+
+    /// Reached by everybody through a proxy that knows its protocol.
+    pub async fn behind_proxy() -> (Self, Proxy) {
+        let mut kafka = Self::absent().await;
+        let proxy = Proxy::before_kafka(format!("127.0.0.1:{}", kafka.server.port)).await;
+        kafka.port = proxy.port();
+        kafka.server.arguments.push(proxy.port().to_string());
+        kafka.start_again().await;
+        (kafka, proxy)
     }
 
     #[must_use]
     pub fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.0.port)
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Ends the broker in order.
     pub async fn stop(&mut self) {
-        self.0.stop(Signal::TERM).await;
+        self.server.stop(Signal::TERM).await;
     }
 
     /// Kill -9.
     pub async fn crash(&mut self) {
-        self.0.kill().await;
+        self.server.kill().await;
     }
 
     pub async fn start_again(&mut self) {
-        self.0.start();
+        self.server.start();
         self.answers().await;
     }
 

@@ -1,6 +1,13 @@
 //! Stands between a service and a server and breaks what passes.
 
-use std::{net::SocketAddr, sync::Arc, sync::Mutex};
+mod exchange;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use exchange::Exchange;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,11 +30,21 @@ pub struct Proxy {
 #[derive(Debug)]
 struct State {
     server: String,
+    /// Whether requests and answers can be told apart, as Kafka's.
+    kafka: bool,
     mode: watch::Sender<Mode>,
     /// Cuts the connections of earlier generations.
     generation: watch::Sender<u64>,
-    /// What the answer that is to be lost contains.
-    swallow: Mutex<Option<Vec<u8>>>,
+    swallow: Mutex<Option<Lost>>,
+}
+
+/// An answer that is to be lost.
+#[derive(Debug)]
+enum Lost {
+    /// The next that contains this.
+    With(Vec<u8>),
+    /// The next to a Produce.
+    ToProduce,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +57,20 @@ enum Mode {
 impl Proxy {
     /// In front of `server`, `HOST:PORT`.
     pub async fn before(server: impl Into<String>) -> Self {
+        Self::start(server.into(), false).await
+    }
+
+    /// In front of a broker, which tells its clients this proxy's port.
+    pub(crate) async fn before_kafka(server: String) -> Self {
+        Self::start(server, true).await
+    }
+
+    async fn start(server: String, kafka: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
-            server: server.into(),
+            server,
+            kafka,
             mode: watch::Sender::new(Mode::Pass),
             generation: watch::Sender::new(0),
             swallow: Mutex::default(),
@@ -81,7 +108,14 @@ impl Proxy {
     /// Closes the connection on which the server next sends `part`, instead of passing it on: the
     /// server has done what it was asked, and the client does not learn it.
     pub fn swallow_answer_with(&self, part: &str) {
-        *self.state.swallow.lock().unwrap() = Some(part.into());
+        *self.state.swallow.lock().unwrap() = Some(Lost::With(part.into()));
+    }
+
+    /// Closes the connection on which the broker next answers a Produce, instead of passing the
+    /// answer on: the messages are on the topic, and the producer does not learn it.
+    pub fn swallow_answer_to_produce(&self) {
+        assert!(self.state.kafka, "the proxy does not stand before Kafka");
+        *self.state.swallow.lock().unwrap() = Some(Lost::ToProduce);
     }
 
     /// Whether the answer that was to be lost has been.
@@ -112,22 +146,33 @@ async fn connect(client: TcpStream, state: Arc<State>) {
     let Ok(server) = TcpStream::connect(&state.server).await else { return };
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let exchange = Mutex::new(Exchange::default());
+    let asked = |bytes: &[u8]| {
+        if state.kafka {
+            exchange.lock().unwrap().asked(bytes);
+        }
+        true
+    };
+    let answered = |bytes: &[u8]| {
+        let to_produce = state.kafka && exchange.lock().unwrap().answers_produce(bytes);
+        !state.is_to_be_lost(bytes, to_produce)
+    };
     // Whichever ends first takes the connection down with it.
     tokio::select! {
-        () = pump(from_client, to_server, &state, false) => {}
-        () = pump(from_server, to_client, &state, true) => {}
+        () = pump(from_client, to_server, &state, asked) => {}
+        () = pump(from_server, to_client, &state, answered) => {}
         _ = generation.changed() => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, are_answers: bool) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, mut pass: impl FnMut(&[u8]) -> bool) {
     let mut mode = state.mode.subscribe();
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
         if mode.wait_for(|mode| *mode != Mode::Hold).await.is_err() {
             return;
         }
-        if are_answers && state.is_to_be_lost(&bytes[..read]) {
+        if !pass(&bytes[..read]) {
             return;
         }
         if to.write_all(&bytes[..read]).await.is_err() {
@@ -137,9 +182,13 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, ar
 }
 
 impl State {
-    fn is_to_be_lost(&self, answer: &[u8]) -> bool {
+    fn is_to_be_lost(&self, answer: &[u8], to_produce: bool) -> bool {
         let mut swallow = self.swallow.lock().unwrap();
-        let found = swallow.as_ref().is_some_and(|part| answer.windows(part.len()).any(|window| window == part));
+        let found = match &*swallow {
+            Some(Lost::With(part)) => answer.windows(part.len()).any(|window| window == part),
+            Some(Lost::ToProduce) => to_produce,
+            None => false,
+        };
         if found {
             *swallow = None;
         }

@@ -28,6 +28,8 @@ pub(crate) struct Server {
     script: &'static str,
     home: TempDir,
     pub(crate) port: u16,
+    /// Further arguments of the script.
+    pub(crate) arguments: Vec<String>,
     child: Option<Child>,
     _room: OwnedSemaphorePermit,
 }
@@ -35,7 +37,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn stopped(script: &'static str) -> Self {
         let room = Arc::clone(&ROOM).acquire_owned().await.unwrap();
-        Self { script, home: scratch(), port: free_port(), child: None, _room: room }
+        Self { script, home: scratch(), port: free_port(), arguments: Vec::new(), child: None, _room: room }
     }
 
     pub(crate) fn start(&mut self) {
@@ -44,6 +46,7 @@ impl Server {
         let child = Command::new(root().join("dev").join(self.script))
             .arg(self.home.path().join("server"))
             .arg(self.port.to_string())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

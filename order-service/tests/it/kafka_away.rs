@@ -106,6 +106,35 @@ async fn a_broker_that_refuses_the_service_counts_against_no_message() {
     world.judge().await;
 }
 
+/// The broker has lost count of the producer's requests: nothing that this producer sends is taken any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_fails_for_good_is_replaced_and_everything_is_announced() {
+    let cluster = MockCluster::new(1).unwrap();
+    let world = World::with_brokers(cluster.bootstrap_servers()).await;
+    cluster.create_topic(&world.topic.name, 1, 1).unwrap();
+    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    let client = world.client(&service);
+    let out_of_order = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+    let replaced = || service.log().iter().filter(|line| line["message"].as_str() == Some(REPLACED)).count();
+    client
+        .load_during(8, async {
+            // With another request before it the producer takes the same answer for one it may try again.
+            wait_until("three producers are replaced", seconds(60), async || {
+                cluster.request_errors(RDKafkaApiKey::Produce, &out_of_order);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                replaced() >= 3
+            })
+            .await;
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    // What was in flight, and nothing else, may come twice.
+    world.judge_with(testing::Checker::duplicates_allowed).await;
+}
+
+const REPLACED: &str = "the producer failed for good; making a new one";
+
 /// librdkafka reports a request that was refused for the moment as delivered, without an offset, when
 /// the broker took the one behind it: right with a broker that counts the producer's requests, but
 /// a partition that has just been made has nothing to count from.

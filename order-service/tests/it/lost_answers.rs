@@ -1,7 +1,7 @@
 //! The database has done what it was asked, and the answer is lost.
 
 use serde_json::json;
-use testing::{Proxy, order_body, wait_until};
+use testing::{Kafka, Proxy, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -81,6 +81,25 @@ async fn messages_in_memory_when_the_identity_is_replaced_are_sent_once_all_the_
     world.left_behind(1, 0).await;
     wait_until("the identity is replaced", seconds(2), async || service.has_logged("took a new identity")).await;
     world.at_rest(seconds(15)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_whose_acknowledgement_is_lost_on_the_way_are_on_the_topic_once() {
+    let (kafka, proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    let client = world.client(&service);
+    client
+        .load_during(8, async {
+            for _ in 0..12 {
+                proxy.swallow_answer_to_produce();
+                wait_until("an acknowledgement is lost", seconds(20), async || proxy.has_swallowed()).await;
+            }
+        })
+        .await;
+    world.at_rest(seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
