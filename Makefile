@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test chaos bench check deployment prepare audit
+.PHONY: help run down reset status build test mutants chaos bench check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -27,6 +27,10 @@ test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it 
 	dev/provide test
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
+
+mutants: ## Show that the tests can fail: plant known bugs, each has to be caught (ARGS='mark-at-enqueue')
+	dev/provide test
+	dev/with-stack dev/seeded-bugs $(ARGS)
 
 chaos: ## Break everything at random under load, then judge (ARGS='--quick --seed 7'); results go to target/chaos
 	dev/provide test
