@@ -32,10 +32,12 @@ mutants: ## Show that the tests can fail: plant known bugs, each has to be caugh
 	dev/provide test
 	dev/with-stack dev/seeded-bugs $(ARGS)
 
-chaos: ## Break everything at random under load, then judge (ARGS='--quick --seed 7'); results go to target/chaos
+chaos: ## Break everything at random under load, then at each step there is, and judge (ARGS='--quick --seed 7')
 	dev/provide test
 	$(release)
 	cargo run --release -p testing --example chaos -- $(ARGS)
+	cargo build --workspace --all-targets --features failpoints
+	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
 
 bench: ## Measure speed and memory; figures go to target/bench
 	dev/provide test

@@ -28,15 +28,15 @@ use crate::{
 };
 
 /// Orders that are checked but not in the figures: connections, plans and the producer are new.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub const WARM_UP: Duration = Duration::from_secs(1);
 /// An order that finds all of them busy waits, and the wait counts.
 const CONNECTIONS: usize = 64;
 const LAST_WITHIN: Duration = Duration::from_secs(30);
 
-struct Sent {
-    order: i64,
-    due: Instant,
-    answered: Instant,
+pub struct Sent {
+    pub order: i64,
+    pub due: Instant,
+    pub answered: Instant,
 }
 
 /// In milliseconds.
@@ -120,7 +120,7 @@ fn watch(topic: &Topic, count: u32) -> oneshot::Receiver<Result<HashMap<i64, Ins
 }
 
 /// Sends orders when they are due, answered or not.
-async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u32) -> Result<Vec<Sent>> {
+pub async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u32) -> Result<Vec<Sent>> {
     let (line, waiting) = mpsc::unbounded_channel();
     let waiting = Arc::new(Mutex::new(waiting));
     let mut clients = JoinSet::new();
@@ -159,7 +159,7 @@ async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u32) 
 }
 
 /// The median and the 99th percentile.
-fn percentiles(mut times: Vec<Duration>) -> [f64; 2] {
+pub fn percentiles(mut times: Vec<Duration>) -> [f64; 2] {
     times.sort_unstable();
     [50, 99].map(|percent| {
         let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));

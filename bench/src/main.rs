@@ -16,6 +16,7 @@ mod orders;
 mod pairs;
 mod pgbench;
 mod polling_loop;
+mod purge;
 mod scale;
 mod services;
 mod topic;
@@ -55,6 +56,8 @@ enum Measurement {
     Memory,
     /// CPU time of an order with authentication and without
     Auth,
+    /// POST /orders while old messages are purged, against the same without a purge
+    Purge,
 }
 
 impl Measurement {
@@ -66,6 +69,7 @@ impl Measurement {
             Self::Latency => latency::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
+            Self::Purge => purge::measure(scale).await,
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Everything in about a quarter of an hour on two cores.
+    /// As much as it takes for figures that mean something.
     pub fn full() -> Self {
         Self {
             name: "full",

@@ -98,7 +98,7 @@ impl Claimer {
             return Ok(None);
         }
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
-        fail_point!("claim::before", |_| std::process::abort());
+        fail_point!("claim::before", |how| Err(shared::failpoint::kill_or_fail(how)));
         // Without a connection nothing is sent, and nothing is in doubt.
         let mut connection = self.pool.acquire().await?;
         let claiming = outbox::claim(&mut connection, from, owner, after, limit);

@@ -101,9 +101,9 @@ impl Retention {
             i64::from(self.settings.batch_size)
         );
         let removed = removed.execute(&mut *transaction).await?.rows_affected();
-        fail_point!("retention::before_commit", |_| std::process::abort());
+        fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
-        fail_point!("retention::committed", |_| std::process::abort());
+        fail_point!("retention::committed", |how| Err(shared::failpoint::kill_or_fail(how)));
         Ok(removed)
     }
 

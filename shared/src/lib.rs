@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod customer;
 pub mod database;
+pub mod failpoint;
 pub mod health;
 pub mod http;
 pub mod json;

@@ -8,6 +8,7 @@ mod bad_tokens;
 mod checker;
 mod database;
 pub mod document;
+mod failpoints;
 mod group;
 mod history;
 mod issuer;
@@ -31,6 +32,7 @@ use std::{
 pub use bad_tokens::bad_authorizations;
 pub use checker::{Checker, OutboxRow};
 pub use database::Database;
+pub use failpoints::{FailPoint, fail_points};
 pub use history::{Answer, Client, History, order_body};
 pub use issuer::Issuer;
 pub use kafka::Kafka;

@@ -119,7 +119,7 @@ impl Session {
                 self.instance.distrust();
                 return Ok(landed.await);
             }
-            fail_point!("session::looked", |_| std::process::abort());
+            fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
             self.instance.confirm(asked_at);
             page.working();
             gone_since.retain(|other, _| look.gone.contains(other));
@@ -146,9 +146,9 @@ impl Session {
     async fn end_other(&mut self, other: InstanceId) -> Result<(), sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
-                fail_point!("session::before_end_other", |_| std::process::abort());
+                fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
                 identity::end(&mut self.connection, other).await?;
-                fail_point!("session::ended_other", |_| std::process::abort());
+                fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
                 identity::unlock(&mut self.connection, other).await?;
                 tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
                 self.instance.0.left_behind.notify_one();
@@ -166,13 +166,13 @@ impl Session {
         let old = self.instance.id();
         let asked_at = Instant::now();
         let replacing = async {
-            fail_point!("session::before_replace", |_| std::process::abort());
+            fail_point!("session::before_replace", |how| Err(shared::failpoint::kill_or_fail(how)));
             identity::end(&mut self.connection, old).await?;
-            fail_point!("session::ended_own", |_| std::process::abort());
+            fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
             identity::take(&mut self.connection).await
         };
         let new = within(self.settings.takeover_after, replacing).await?;
-        fail_point!("session::took_another", |_| std::process::abort());
+        fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
         self.instance.replace(new, asked_at);
         tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())

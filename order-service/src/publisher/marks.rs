@@ -166,7 +166,11 @@ impl Marks {
         let mut repeated = false;
         let mut pauses = database::backoff();
         loop {
-            match database::within(ANSWER_WITHIN, statement()).await {
+            let marked = database::within(ANSWER_WITHIN, statement()).await.and_then(|rows| {
+                fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
+                Ok(rows)
+            });
+            match marked {
                 Ok(rows) => return (rows, repeated),
                 Err(error) => {
                     if self.page.waiting(&error) {

@@ -18,6 +18,7 @@ mod instances_stop;
 mod kafka_away;
 mod lists;
 mod lost_answers;
+mod matrix;
 mod messages;
 mod messages_command;
 mod orders;
