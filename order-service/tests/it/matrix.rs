@@ -13,7 +13,8 @@ use crate::world::{World, seconds};
 #[test]
 fn every_fail_point_that_kills_is_named_by_a_test_in_which_it_does() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let tests: String = fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let tests: String =
+        fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     let points = fail_points("order-service").into_iter().filter(|point| point.kills);
     let untested: Vec<_> = points.filter(|point| !tests.contains(&format!("\"{}\"", point.name))).collect();
     assert!(untested.is_empty(), "{untested:?}");
