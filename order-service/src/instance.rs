@@ -122,7 +122,7 @@ impl Instance {
     /// The database's.
     pub async fn end(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut connection = pool.acquire().await?;
-        identity::end(&mut connection, self.id()).await
+        identity::end(&mut connection, self.id()).await.map(drop)
     }
 
     fn confirm(&self, confirmed_at: Instant) {

@@ -49,12 +49,11 @@ pub(super) async fn has_ended(session: &mut PgConnection, id: InstanceId) -> Res
     Ok(ended.fetch_optional(session).await?.flatten().unwrap_or(true))
 }
 
-/// Idempotent: an identity ends once.
-pub(super) async fn end(connection: &mut PgConnection, id: InstanceId) -> Result<(), sqlx::Error> {
-    sqlx::query!("UPDATE instances SET ended_at = coalesce(ended_at, now()) WHERE instance_id = $1", id.number())
-        .execute(connection)
-        .await?;
-    Ok(())
+/// Whether it ended by this: an identity ends once.
+pub(super) async fn end(connection: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
+    let ending =
+        sqlx::query!("UPDATE instances SET ended_at = now() WHERE instance_id = $1 AND ended_at IS NULL", id.number());
+    Ok(ending.execute(connection).await?.rows_affected() == 1)
 }
 
 pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<Look, sqlx::Error> {

@@ -147,10 +147,12 @@ impl Session {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
                 fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
-                identity::end(&mut self.connection, other).await?;
+                let by_this = identity::end(&mut self.connection, other).await?;
                 fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
                 identity::unlock(&mut self.connection, other).await?;
-                tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
+                if by_this {
+                    tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
+                }
                 self.instance.0.left_behind.notify_one();
             }
             Ok(())

@@ -85,7 +85,7 @@ async fn provoke(world: &World, round: u32) {
         WHERE message_ref IN (SELECT message_ref FROM outbox WHERE owner = 0 AND state = 'unpublished'
             AND failures = 0 AND length(value) < 1000 LIMIT 1 FOR UPDATE SKIP LOCKED)";
     world.database.execute(large).await;
-    if round % 10 == 0 {
+    if round.is_multiple_of(10) {
         let gone = world.database.number("SELECT nextval('instance_id')").await;
         world.left_behind(3, gone).await;
     }
