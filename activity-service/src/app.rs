@@ -8,7 +8,7 @@ use shared::{
     auth::Authentication,
     database::{self, Failure},
     health::{Component, Health, Probes},
-    http::listen,
+    http::{Settings, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     telemetry,
 };
@@ -82,7 +82,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
-    let management = listen("management", config.management_bind, 1, grace)?;
+    let management = listen("management", Settings::management(config.management_bind), 1, grace)?;
     tasks.spawn("management", |page| {
         management.serve(probes.routes(), Authentication::disabled(), shutdown.clone(), page)
     });
@@ -100,7 +100,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
-    let api = listen("api", config.http_bind, API_WORKERS, grace)?;
+    let api = listen("api", config.http, API_WORKERS, grace)?;
     let requests = config.database.request_pool("activity-service requests")?;
     let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));

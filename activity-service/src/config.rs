@@ -20,8 +20,8 @@ pub struct Config {
     pub database: database::Settings,
     /// `auth.*`: who may call
     pub auth: auth::Settings,
-    /// `http.bind`: the API
-    pub http_bind: SocketAddr,
+    /// `http.*`: the API
+    pub http: shared::http::Settings,
     /// `management.bind`: health, never to be exposed outside the cluster
     pub management_bind: SocketAddr,
     /// `kafka.brokers`, `kafka.properties.*`
@@ -48,7 +48,7 @@ impl Config {
         let config = Self {
             database: database::Settings::read(&mut reader),
             auth: auth::Settings::read(&mut reader),
-            http_bind: reader.get::<Bind>("http.bind").0,
+            http: shared::http::Settings::read(&mut reader),
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),

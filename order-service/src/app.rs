@@ -9,7 +9,7 @@ use shared::{
     auth::Authentication,
     database,
     health::{Component, Health, Probes},
-    http::listen,
+    http::{Settings, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
 };
 use sqlx::{PgPool, migrate::Migrator};
@@ -46,7 +46,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
-    let management = listen("management", config.management.0, 1, Duration::from_secs(1))?;
+    let management = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
         let (routes, shutdown) = (probes.routes(), shutdown.clone());
         |page| management.serve(routes, Authentication::disabled(), shutdown, page)
@@ -125,7 +125,7 @@ fn spawn_flow(
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
-    let api = listen("api", config.http.0, http_workers(), config.shutdown.grace)?;
+    let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let requests = config.database.request_pool("order-service requests")?;
         let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());

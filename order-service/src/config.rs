@@ -17,7 +17,7 @@ const ENVIRONMENT: &str = "ORDER_SERVICE";
 pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
-    pub http: Bind,
+    pub http: shared::http::Settings,
     pub management: Bind,
     pub kafka: kafka::Settings,
     pub topic: Topic,
@@ -99,7 +99,7 @@ impl Config {
             },
             database,
             auth: auth::Settings::read(s),
-            http: s.get("http.bind"),
+            http: shared::http::Settings::read(s),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic: Topic {

@@ -107,7 +107,7 @@ impl Authentication {
 
     /// # Errors
     /// 401 without a token or with one that is not good, always the same; 503 while there is no key.
-    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Mode::Jwt { expected, keys: source } = &self.0 else { return Ok(Caller::anonymous()) };
         let token = bearer(headers).and_then(|text| Token::parse(text).map_err(Refusal::Bad));
         let verified = match token {

@@ -50,21 +50,26 @@ impl Settings {
         }
     }
 
-    /// The pool of the work itself, which connects when it is first used. It has the half of the
-    /// connections that no request can take: reads that hang do not keep a message from being marked.
+    /// The pool of the work itself, which connects when it is first used. No request can take its
+    /// connections: reads that hang do not keep a message from being marked. It has two thirds of all,
+    /// because by default the tasks of order-service use ten at the same time at most.
     ///
     /// # Errors
     /// The URL does not parse.
     pub fn pool(&self, application: &str) -> anyhow::Result<PgPool> {
-        self.part(application, self.max_connections.div_ceil(2), ACQUIRE_WITHIN, SESSION)
+        self.part(application, self.max_connections - self.for_requests(), ACQUIRE_WITHIN, SESSION)
     }
 
-    /// The pool of requests, with the other half.
+    /// The pool of requests, with the rest.
     ///
     /// # Errors
     /// The URL does not parse.
     pub fn request_pool(&self, application: &str) -> anyhow::Result<PgPool> {
-        self.part(application, self.max_connections / 2, REQUESTS_ACQUIRE_WITHIN, REQUESTS_SESSION)
+        self.part(application, self.for_requests(), REQUESTS_ACQUIRE_WITHIN, REQUESTS_SESSION)
+    }
+
+    fn for_requests(&self) -> u32 {
+        (self.max_connections / 3).max(1)
     }
 
     fn part(&self, application: &str, size: u32, patience: Duration, session: &'static str) -> anyhow::Result<PgPool> {

@@ -1,16 +1,21 @@
 //! What every request of either service passes through, and the server around it.
 
 mod api;
+mod connection;
+mod cors;
 mod document;
 mod operation;
 pub mod panics;
 mod parameter;
+mod rate_limit;
+mod refusal;
 mod request_id;
 pub mod schema;
 mod security_headers;
 mod server;
+mod settings;
 
-use std::{fmt, time::Duration};
+use std::{fmt, rc::Rc, time::Duration};
 
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, Route,
@@ -28,8 +33,10 @@ pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
 pub use server::{Server, listen};
+pub use settings::Settings;
 use tracing::Instrument;
 
+use self::connection::Phase;
 use crate::{lifecycle::Shutdown, problem::Problem};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
@@ -47,6 +54,7 @@ pub async fn around(
     let path = request.path().to_owned();
     let span = tracing::info_span!("request", "request.id" = %id, "http.request.method" = %request.method());
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
+    let _under_way = request.conn_data::<Rc<Phase>>().map(Phase::begin);
     request.extensions_mut().insert(id.clone());
     async {
         let response = match next.call(request).await {
@@ -115,7 +123,12 @@ fn with_problem(response: ServiceResponse, path: &str, id: &RequestId) -> Servic
         None if status.is_client_error() || status.is_server_error() => Problem::from_framework(status),
         None => return response,
     };
-    response.into_response(problem.to_response(path, id.as_str()))
+    let mut made = problem.to_response(path, id.as_str());
+    // A page that may read answers may read errors.
+    for (name, value) in response.headers().iter().filter(|(name, _)| cors::is_about_origins(name)) {
+        made.headers_mut().append(name.clone(), value.clone());
+    }
+    response.into_response(made)
 }
 
 /// Answers a method that a path does not have; `allow` lists those it has.

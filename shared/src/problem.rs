@@ -98,10 +98,11 @@ impl Problem {
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The request breaks the rules named in errors.") }
     }
 
+    /// `pause` is how long the caller has to wait.
     #[must_use]
-    pub fn too_many_requests() -> Self {
+    pub fn too_many_requests(pause: Duration) -> Self {
         let detail = "There are more requests than this caller may make. Ask again later.";
-        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
+        Self { retry_after: Some(pause), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
     /// The database is out of reach, or there is more work than it can take.
@@ -151,7 +152,8 @@ impl Problem {
         let body = self.body(instance, request_id);
         let mut response = HttpResponse::build(self.status);
         if let Some(after) = self.retry_after {
-            response.insert_header((RETRY_AFTER, after.as_secs()));
+            // Whole seconds, and never too early.
+            response.insert_header((RETRY_AFTER, after.as_millis().div_ceil(1000).to_string()));
         }
         if let Some(allow) = &self.allow {
             response.insert_header((ALLOW, allow.as_str()));

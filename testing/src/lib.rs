@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod bad_tokens;
+mod canary;
 mod checker;
 mod database;
 pub mod document;
@@ -17,6 +18,7 @@ mod messages;
 mod postgres;
 mod privileges;
 mod proxy;
+mod raw;
 mod recount;
 mod schema;
 mod server;
@@ -30,6 +32,7 @@ use std::{
 };
 
 pub use bad_tokens::bad_authorizations;
+pub use canary::{CANARY, Errand, headers_of_all_kinds, told};
 pub use checker::{Checker, OutboxRow};
 pub use database::Database;
 pub use failpoints::{FailPoint, fail_points};
@@ -40,6 +43,7 @@ pub use messages::announcement;
 pub use postgres::Postgres;
 pub use privileges::only_the_owner_changes_the_schema;
 pub use proxy::Proxy;
+pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
 pub use schema::{describe, up_down_up};
 pub use service::{Service, Setup, binary};

@@ -256,6 +256,12 @@ impl Service {
         (kilobytes("VmRSS:") * 1024, kilobytes("VmHWM:") * 1024)
     }
 
+    /// How many files and connections it has open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id().expect("it runs"))).unwrap().count()
+    }
+
     fn log_file(&self) -> PathBuf {
         self.home.path().join("log")
     }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod bad_input;
+mod canaries;
 mod changes;
 mod changes_lost;
 mod crash;
@@ -24,10 +25,12 @@ mod messages_command;
 mod orders;
 mod overload;
 mod plans;
+mod raw_requests;
 mod rejection;
 mod reload;
 mod retention;
 mod schema;
 mod settings;
+mod slow_callers;
 mod stop;
 mod world;

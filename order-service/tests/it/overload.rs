@@ -39,7 +39,8 @@ async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announc
     let slow = "CREATE VIEW orders AS SELECT * FROM orders_kept WHERE pg_sleep(60) IS NOT NULL;
         GRANT SELECT, INSERT ON orders TO test_service";
     world.database.execute(slow).await;
-    let service = world.setup().set("database.max_connections", 4).start().await;
+    world.database.execute("GRANT ALL ON orders TO PUBLIC").await;
+    let service = world.setup().set("database.max_connections", 6).start().await;
     let client = Arc::new(world.client(&service));
     client.place_one().await;
     let mut readers = JoinSet::new();

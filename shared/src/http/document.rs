@@ -1,6 +1,6 @@
 //! The OpenAPI document of an API: what its operations say, and what all of them have in common.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use utoipa::{
     PartialSchema, ToSchema,
@@ -57,7 +57,7 @@ impl Api {
 }
 
 /// Every problem that an operation may name, with the headers that come with it.
-fn problems() -> [(Problem, &'static [&'static str]); 11] {
+fn problems() -> [(Problem, &'static [&'static str]); 12] {
     let violation = Violation::new("/orderItems/0/quantity", "This must be from 1 to 1000000.");
     [
         (Problem::bad_request("The body is not valid JSON in UTF-8."), &[]),
@@ -65,10 +65,11 @@ fn problems() -> [(Problem, &'static [&'static str]); 11] {
         (Problem::forbidden("The token must have the scope orders:write."), &[]),
         (Problem::not_found(), &[]),
         (Problem::conflict("The order is cancelled."), &[]),
+        (Problem::too_slow(), &[]),
         (Problem::payload_too_large(crate::json::BODY_LIMIT), &[]),
         (Problem::unsupported_media_type(), &[]),
         (Problem::unprocessable(vec![violation]), &[]),
-        (Problem::too_many_requests(), &["Retry-After"]),
+        (Problem::too_many_requests(Duration::from_secs(1)), &["Retry-After"]),
         (Problem::internal(anyhow::anyhow!("an example")), &[]),
         (Problem::unavailable(), &["Retry-After"]),
     ]

@@ -90,7 +90,7 @@ impl Operation {
     fn body_if<T: ToSchema>(mut self, required: Required, example: Value) -> Self {
         let content = json(self.schema_of::<T>(), example);
         let body = RequestBodyBuilder::new().required(Some(required)).content("application/json", content).build();
-        self.saying(|entry| entry.request_body(Some(body))).problems(&[413, 415, 422])
+        self.saying(|entry| entry.request_body(Some(body))).problems(&[408, 413, 415, 422])
     }
 
     /// Answers with a `T`. `headers` are its own, by name and meaning.

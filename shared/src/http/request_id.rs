@@ -8,10 +8,14 @@ use uuid::Uuid;
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
+    /// For what has no name yet.
+    pub(super) fn new() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+
     pub(super) fn of(request: &ServiceRequest) -> Self {
         let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
-        let id = given.filter(|id| is_reasonable(id)).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-        Self(id.into())
+        given.filter(|id| is_reasonable(id)).map_or_else(Self::new, |id| Self(id.into()))
     }
 
     #[must_use]

@@ -1,18 +1,28 @@
 //! Listening is apart from serving: the address is known, and logged, before the first request.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
+use actix_http::{HttpService, KeepAlive, error::DispatchError};
+use actix_service::{ServiceFactoryExt, map_config};
 use actix_web::{
-    App, HttpServer,
+    App,
+    dev::{AppConfig, Server as Actix, fn_service},
     middleware::from_fn,
+    rt::net::TcpStream,
     web::{self, ServiceConfig},
 };
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::Semaphore;
 
-use super::{around, no_such_path, panics};
+use super::{
+    Settings, around,
+    connection::Connection,
+    cors::cors,
+    no_such_path, panics,
+    rate_limit::{self, RateLimit},
+    refusal,
+};
 use crate::{
     auth::{Authentication, authenticate},
     health::Component,
@@ -21,20 +31,24 @@ use crate::{
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
-/// A client that does not finish its request head within this time is cut off.
-const REQUEST_HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Connections that a worker turns away at the same time; more of them wait to be accepted.
+const TURNED_AWAY: usize = 128;
+/// Files that a process has open besides the connections of its callers.
+const OTHER_FILES: u64 = 200;
 
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    pub workers: usize,
+    settings: Settings,
+    workers: usize,
     /// How long requests under way may take once the drain has begun.
-    pub grace: Duration,
+    grace: Duration,
 }
 
 /// # Errors
 /// The address cannot be had.
-pub fn listen(name: &str, address: SocketAddr, workers: usize, grace: Duration) -> anyhow::Result<Server> {
+pub fn listen(name: &str, settings: Settings, workers: usize, grace: Duration) -> anyhow::Result<Server> {
+    let address = settings.bind;
     let bind = || -> std::io::Result<TcpListener> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -44,8 +58,22 @@ pub fn listen(name: &str, address: SocketAddr, workers: usize, grace: Duration) 
         Ok(socket.into())
     };
     let listener = bind().with_context(|| format!("cannot listen on {address} ({name})"))?;
+    allow_files(u64::from(settings.max_connections) + OTHER_FILES);
     tracing::info!(server = name, "server.address" = %listener.local_addr()?, "listening");
-    Ok(Server { listener, workers, grace })
+    Ok(Server { listener, settings, workers, grace })
+}
+
+/// Many systems give a process 1,024 files at first, and more if it asks.
+fn allow_files(needed: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        let raised =
+            Rlimit { current: limit.maximum.map_or(Some(needed), |maximum| Some(maximum.min(needed))), ..limit };
+        let enough = raised.current.is_some_and(|current| current >= needed);
+        if !enough || setrlimit(Resource::Nofile, raised).is_err() {
+            tracing::warn!(needed, limit = raised.current, "too few open files are permitted for http.max_connections");
+        }
+    }
 }
 
 impl Server {
@@ -64,25 +92,60 @@ impl Server {
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        let state = (web::Data::new(shutdown.clone()), web::Data::new(authentication));
+        let Settings { max_connections, keep_alive, rate, allowed_origins, .. } = self.settings;
+        let state = web::Data::new(shutdown.clone());
+        let (authentication, limit) = (web::Data::new(authentication), web::Data::new(RateLimit::new(rate)));
+        // Read from the outside in, which is from below. `around` makes an answer of whatever comes
+        // out of the others, and a browser's question about origins has no token yet.
         let app = move || {
             App::new()
-                .app_data(state.0.clone())
-                .app_data(state.1.clone())
+                .app_data(state.clone())
+                .app_data(authentication.clone())
+                .app_data(limit.clone())
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
+                .wrap(from_fn(rate_limit::limited))
                 .wrap(from_fn(authenticate))
-                // The last one is the outermost: what is inside may fail or panic, it is answered for.
+                .wrap(cors(&allowed_origins))
                 .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))
         };
-        let server = HttpServer::new(app)
+
+        let most = max_connections as usize;
+        let slots = Arc::new(Semaphore::new(most));
+        let server = Actix::build()
             .workers(self.workers)
-            .client_request_timeout(REQUEST_HEAD_WITHIN)
+            .max_concurrent_connections(most.div_ceil(self.workers) + TURNED_AWAY)
             .shutdown_timeout(self.grace.as_secs().max(1))
-            .shutdown_signal(async move { shutdown.drain_begun().await })
-            .listen(self.listener)
-            .map(HttpServer::run);
+            .shutdown_signal(async move { shutdown.drain_begun().await });
+        let draining = server.graceful_shutdown_signal();
+        let server = server
+            .listen("http", self.listener, move || {
+                let (slots, draining) = (Arc::clone(&slots), draining.clone());
+                let requests = HttpService::build()
+                    // These two are the connection's own business.
+                    .keep_alive(KeepAlive::Os)
+                    .client_request_timeout(Duration::ZERO)
+                    .graceful_shutdown_signal(move || {
+                        let draining = draining.clone();
+                        async move { draining.notified().await }
+                    })
+                    .on_connect_ext(|connection: &Connection, data| drop(data.insert(connection.phase())))
+                    .h1(map_config(app(), |()| AppConfig::default()));
+                fn_service(move |stream: TcpStream| {
+                    let slot = Arc::clone(&slots).try_acquire_owned();
+                    async move {
+                        let Ok(slot) = slot else {
+                            refusal::turn_away(stream).await;
+                            return Err(DispatchError::DisconnectTimeout);
+                        };
+                        let caller = stream.peer_addr().ok();
+                        Ok((Connection::new(stream, keep_alive, slot), caller))
+                    }
+                })
+                .and_then(requests)
+            })
+            .map(|server| server.run());
         async move {
             let server = server?;
             page.working();

@@ -1,0 +1,196 @@
+//! Callers that take their time, many of them, and callers that are too many.
+
+use std::time::Duration;
+
+use testing::{Raw, RawAnswer, allow_files, wait_until};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::world::{World, seconds};
+
+const GET: &[u8] = b"GET /orders/x HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Sends `begun`, then a byte now and then until nobody takes it any more, and reads what was answered.
+async fn dribble(api: String, begun: &'static [u8]) -> Vec<RawAnswer> {
+    let mut caller = Raw::connect(&api).await;
+    caller.send(begun).await;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(500)).await;
+        if !caller.send(b"a").await {
+            break;
+        }
+    }
+    RawAnswer::all(&caller.rest().await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_slow_callers_are_cut_and_nobody_else_notices() {
+    allow_files(2_000);
+    let world = World::new().await;
+    world.left_behind(200, 900).await;
+    let service = world.setup().set("http.keep_alive", "3s").start().await;
+    let client = world.client(&service);
+    client.load(20, 4).await;
+    world.at_rest(seconds(20)).await;
+    let before = service.open_files();
+
+    let mut slow = JoinSet::new();
+    for _ in 0..250 {
+        let api = service.api();
+        slow.spawn(async move { dribble(api, b"GET /orders HTTP/1.1\r\nHost: x\r\nX-A: ").await.len() });
+        let api = service.api();
+        let body =
+            b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n";
+        slow.spawn(async move {
+            let answers = dribble(api, body).await;
+            answers.iter().for_each(|answer| assert_eq!(answer.status, 408, "{answer:?}"));
+            answers.len()
+        });
+        // Well behaved at first: their second head never ends.
+        let api = service.api();
+        slow.spawn(async move { dribble(api, b"GET /orders/x HTTP/1.1\r\nHost: x\r\n\r\nGET /or").await.len() });
+        let api = service.api();
+        slow.spawn(async move {
+            let mut idle = Raw::connect(&api).await;
+            idle.send(GET).await;
+            idle.answer().await.is_problem();
+            idle.rest().await.len()
+        });
+    }
+    // They ask for more than fits into the network, and read nothing of it.
+    let mut greedy = Vec::new();
+    for _ in 0..5 {
+        let mut caller = Raw::connect(&service.api()).await;
+        for _ in 0..200 {
+            caller.send(b"GET /orders?limit=200 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        }
+        greedy.push(caller);
+    }
+    wait_until("they are there", seconds(30), async || service.open_files() > before + 500).await;
+    client.load(100, 4).await;
+    assert_eq!(client.get("/orders").await.status, 200);
+    assert_eq!(service.probe("live").await, Some(200));
+    assert!(world.history.others().is_empty(), "{:?}", world.history.others());
+
+    slow.join_all().await;
+    wait_until("no connection of theirs is left", seconds(90), async || service.open_files() < before + 20).await;
+    drop(greedy);
+    client.load(20, 4).await;
+    world.at_rest(seconds(20)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_503_and_there_is_room_again_when_one_ends() {
+    let world = World::new().await;
+    let service = world.setup().set("http.max_connections", 5).start().await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let mut caller = Raw::connect(&service.api()).await;
+        caller.send(GET).await;
+        assert_eq!(caller.answer().await.status, 404);
+        held.push(caller);
+    }
+    for _ in 0..10 {
+        let mut excess = Raw::connect(&service.api()).await;
+        excess.send(GET).await;
+        let answers = RawAnswer::all(&excess.rest().await);
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [503]);
+        answers[0].is_problem();
+        assert_eq!(answers[0].header("retry-after"), "1");
+    }
+    held.pop();
+    wait_until("there is room", seconds(20), async || {
+        let mut caller = Raw::connect(&service.api()).await;
+        caller.send(b"GET /orders/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        RawAnswer::all(&caller.rest().await)[0].status == 404
+    })
+    .await;
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn a_caller_above_its_rate_is_429_until_it_has_paused() {
+    let world = World::new().await;
+    let setup = world.setup().set("http.rate_limit.per_second", 1).set("http.rate_limit.burst", 3);
+    let service = setup.start().await;
+    let client = world.client(&service);
+    let mut asking = JoinSet::new();
+    for _ in 0..60 {
+        let client = client.clone();
+        asking.spawn(async move { client.get("/orders").await });
+    }
+    let answers = asking.join_all().await;
+    let taken = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((3..30).contains(&taken), "{taken} of 60 at once");
+    for refused in answers.iter().filter(|answer| answer.status != 200) {
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert_eq!(refused.header("content-type"), "application/problem+json");
+        assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1, "{refused:?}");
+    }
+    wait_until("it may again", seconds(20), async || client.get("/orders").await.status == 200).await;
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_what_they_must_not_do() {
+    let world = World::new().await;
+    let service = world.setup().set("http.cors.allowed_origins", "https://shop.example").start().await;
+    let mut caller = Raw::connect(&service.api()).await;
+    for (origin, allowed) in [("https://shop.example", "https://shop.example"), ("https://evil.example", "")] {
+        for (head, status) in
+            [("GET /orders HTTP/1.1", 200), ("GET /nothing HTTP/1.1", 404), ("DELETE /orders HTTP/1.1", 405)]
+        {
+            caller.send(format!("{head}\r\nHost: x\r\nOrigin: {origin}\r\n\r\n").as_bytes()).await;
+            let answer = caller.answer().await;
+            assert_eq!(answer.status, status, "{answer:?}");
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("cache-control", "no-store"),
+                ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+                ("referrer-policy", "no-referrer"),
+                ("server", ""),
+                ("x-powered-by", ""),
+                ("access-control-allow-origin", allowed),
+            ] {
+                assert_eq!(answer.header(name), value, "{head}: {answer:?}");
+            }
+        }
+    }
+    let question = "OPTIONS /orders HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\n\
+        Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,content-type\r\n\r\n";
+    caller.send(question.as_bytes()).await;
+    let answer = caller.answer().await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "https://shop.example"));
+    assert!(answer.header("access-control-allow-methods").contains("POST"), "{answer:?}");
+    caller.send(question.replace("shop", "evil").as_bytes()).await;
+    let refused = caller.answer().await;
+    refused.is_problem();
+    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (400, ""));
+
+    let closed = world.setup().start().await;
+    let mut caller = Raw::connect(&closed.api()).await;
+    caller.send(question.as_bytes()).await;
+    let answer = caller.answer().await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (405, ""));
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn a_wrong_limit_is_a_mistake_of_the_settings() {
+    let world = World::new().await;
+    let setup = world.setup().set("http.max_connections", 0).set("http.keep_alive", "0s");
+    let setup = setup.set("http.rate_limit.burst", 0).set("http.cors.allowed_origins", "https://a.example/,*");
+    let told = setup.run(&["config"]).await;
+    let mut keys: Vec<_> =
+        std::str::from_utf8(&told.stderr).unwrap().lines().filter_map(|l| l.split(": ").next()).collect();
+    keys.sort_unstable();
+    let expected = ["http.cors.allowed_origins", "http.keep_alive", "http.max_connections", "http.rate_limit.burst"];
+    assert_eq!(keys, expected);
+    let shown = world
+        .setup()
+        .set("http.cors.allowed_origins", "https://a.example,http://b.example:8080")
+        .run(&["config"])
+        .await;
+    assert!(std::str::from_utf8(&shown.stdout).unwrap().contains("http://b.example:8080"));
+    world.judge_nothing_placed().await;
+}

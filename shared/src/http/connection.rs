@@ -1,0 +1,228 @@
+//! One connection, with the limits that the framework's server does not have. It bounds the size of a
+//! head, and the time of the first one of a connection; here every head is bounded in time, as is a body
+//! that nobody reads any more, the time between two requests, and how long a caller may take to take
+//! its answer.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actix_web::{http::StatusCode, rt::net::TcpStream, web::Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::refusal;
+use crate::problem::Problem;
+
+/// From the first byte of a head to the last, and from the connection to the first.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a caller may leave an answer in the network: the largest, the documentation page, at 50 kB/s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long what still arrives is read after a refusal: closing before would take the answer back.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// Whether a request of this connection is under way, as the handlers' side tells it.
+#[derive(Debug)]
+pub(super) struct Phase {
+    begun: Cell<u64>,
+    under_way: Cell<bool>,
+    since: Cell<Instant>,
+}
+
+impl Phase {
+    /// The request's head is read; what it may take now is the handlers' business.
+    pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
+        self.begun.set(self.begun.get() + 1);
+        self.under_way.set(true);
+        UnderWay(Rc::clone(self))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct UnderWay(Rc<Phase>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(false);
+        self.0.since.set(Instant::now());
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    phase: Rc<Phase>,
+    keep_alive: Duration,
+    head: Head,
+    /// An answer of this connection's own that is not written yet.
+    refusal: Bytes,
+    /// Refused: what arrives is thrown away until then.
+    linger: Option<Instant>,
+    /// Since when the caller does not take what is written.
+    blocked: Option<Instant>,
+    alarm: Pin<Box<Sleep>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What has arrived since the last request began.
+#[derive(Debug, Default)]
+struct Head {
+    /// Which request it follows.
+    after: u64,
+    /// None: nothing.
+    since: Option<Instant>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, keep_alive: Duration, slot: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        let phase = Phase { begun: Cell::new(0), under_way: Cell::new(false), since: Cell::new(now) };
+        Self {
+            stream,
+            phase: Rc::new(phase),
+            keep_alive,
+            head: Head::default(),
+            refusal: Bytes::new(),
+            linger: None,
+            blocked: None,
+            alarm: Box::pin(sleep_until(now + HEAD_WITHIN)),
+            _slot: slot,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Rc<Phase> {
+        Rc::clone(&self.phase)
+    }
+
+    /// When the next request has to have begun.
+    fn deadline(&self) -> Instant {
+        let idle = if self.phase.begun.get() == 0 { HEAD_WITHIN } else { self.keep_alive };
+        self.head.since.map_or(self.phase.since.get() + idle, |since| since + HEAD_WITHIN)
+    }
+
+    /// Ends the reading side. Only the first head gets an answer: what arrives later may be the rest of
+    /// a body whose request was answered long ago.
+    fn refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.linger = Some(Instant::now() + LINGER);
+        if self.phase.begun.get() == 0 && self.head.since.is_some() {
+            self.refusal = refusal::answer(&Problem::from_framework(StatusCode::REQUEST_TIMEOUT));
+        }
+        self.discard(cx)
+    }
+
+    /// Ready at the end of the lingering: the reader takes it for the end of the connection.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.write_refusal(cx)?.is_ready() && self.blocked.is_none() {
+            // Nothing else will be written. Again at each poll, which changes nothing.
+            drop(Pin::new(&mut self.stream).poll_shutdown(cx));
+        }
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer)? {
+                Poll::Ready(()) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(()) if self.linger.is_some_and(|until| until <= Instant::now()) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(()) => {}
+                Poll::Pending => break,
+            }
+        }
+        let until = self.linger.unwrap_or_else(Instant::now);
+        if self.rings(cx, until) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn write_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.refusal.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.refusal))?;
+            drop(self.refusal.split_to(written));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the deadline is past; if not, the task is woken then.
+    fn rings(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        // An alarm that is set too early stays: to set it anew for each request costs more than one
+        // that rings for nothing.
+        if deadline < self.alarm.deadline() {
+            self.alarm.as_mut().reset(deadline);
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if deadline <= Instant::now() {
+                return true;
+            }
+            self.alarm.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_some() {
+            return this.discard(cx);
+        }
+        if this.head.after != this.phase.begun.get() {
+            this.head = Head { after: this.phase.begun.get(), ..Head::default() };
+        }
+        if this.phase.under_way.get() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Pending if this.rings(cx, this.deadline()) => this.refuse(cx),
+            Poll::Ready(Ok(())) => {
+                this.head.since.get_or_insert_with(Instant::now);
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, written: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let own = match refusal::bare(written) {
+            Some((0, status)) => {
+                if this.linger.is_none() {
+                    this.linger = Some(Instant::now() + LINGER);
+                    this.refusal = refusal::answer(&Problem::from_framework(status));
+                }
+                // The framework drops the connection as soon as it believes this written.
+                return this.discard(cx).map_ok(|()| written.len());
+            }
+            Some((before, _)) => &written[..before],
+            None => written,
+        };
+        match Pin::new(&mut this.stream).poll_write(cx, own) {
+            Poll::Pending => {
+                let since = *this.blocked.get_or_insert_with(Instant::now);
+                if this.rings(cx, since + ANSWER_WITHIN) {
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                } else {
+                    Poll::Pending
+                }
+            }
+            ready @ Poll::Ready(_) => ready,
+        }
+    }
+
+    /// Asked for when everything has been written: the caller has taken its answer.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.blocked = None;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
