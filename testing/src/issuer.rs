@@ -65,11 +65,12 @@ async fn serve(listener: TcpListener, answer: Arc<Mutex<(u16, Vec<u8>)>>, asked:
         let (mut client, _) = listener.accept().await.unwrap();
         let mut request = [0; 4096];
         // A request for keys is small, and comes in one piece.
-        if !matches!(client.read(&mut request).await, Ok(1..)) {
-            continue;
-        }
+        let Ok(read @ 1..) = client.read(&mut request).await else { continue };
         asked.fetch_add(1, Ordering::SeqCst);
-        let (status, body) = answer.lock().unwrap().clone();
+        let (mut status, body) = answer.lock().unwrap().clone();
+        if request[..read].starts_with(b"GET /elsewhere ") {
+            status = 200;
+        }
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
         let head = head + "location: /elsewhere\r\n\r\n";
         // Whoever refuses the answer has closed the connection.
