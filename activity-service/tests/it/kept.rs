@@ -96,6 +96,40 @@ async fn a_message_is_discarded_with_its_copies_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_large_quarantine_is_looked_through_by_its_indexes_even_before_it_was_analyzed() {
+    let world = World::new(1).await;
+    // Any change of the table later would let everybody plan anew.
+    world.database.execute("ALTER TABLE quarantine SET (autovacuum_enabled = off)").await;
+    let service = world.setup().set("database.max_connections", 2).start().await;
+    let by_each_connection = async || {
+        for _ in 0..4 {
+            world.produce(&[eaten(), created()]).await;
+            world.at_rest().await;
+        }
+    };
+    // What is planned now is planned for next to nothing.
+    by_each_connection().await;
+    world
+        .database
+        .execute(
+            r#"INSERT INTO quarantine (quarantine_id, topic, partition, "offset", value, reason, detail, message_ref)
+            SELECT gen_random_uuid(), 'elsewhere', 0, i, 'x', 'unknown type', '', gen_random_uuid()
+            FROM generate_series(1, 20000) i"#,
+        )
+        .await;
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'quarantine'";
+    let before = world.database.number(read).await;
+    by_each_connection().await;
+    // Statistics are told when the session ends at the latest.
+    assert_eq!(service.stop().await, Some(0));
+    world.has_no_sessions().await;
+    let rows = world.database.number(read).await - before;
+    assert!(rows < 20_000, "{rows} rows were read without an index");
+    world.database.execute("DELETE FROM quarantine WHERE topic = 'elsewhere'").await;
+    world.judge().await;
+}
+
+#[tokio::test]
 async fn the_days_that_are_believable_are_those_of_the_business_time_zone() {
     for (zone, too_early, early_enough) in [
         ("Europe/Berlin", "1999-12-31T22:59:59.999999Z", "1999-12-31T23:00:00Z"),
