@@ -3,6 +3,7 @@
 mod api;
 mod connection;
 mod cors;
+mod docs;
 mod document;
 mod operation;
 pub mod panics;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use actix_web::{
-    HttpResponse, Resource,
-    web::{self, Bytes, ServiceConfig},
+    Resource,
+    web::{self, ServiceConfig},
 };
 
-use super::{only, operation::Operation};
+use super::{docs::Docs, only, operation::Operation};
 
 /// Made of sections; then it is served.
 #[derive(Clone, Debug)]
@@ -42,9 +42,9 @@ impl Api {
         self
     }
 
-    /// The routes of the operations, and of the document without a token.
+    /// The routes of the operations and, without a token, of their document and its page.
     pub fn routes(self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-        let document = Bytes::from(self.document().to_pretty_json().expect("texts and numbers are JSON"));
+        let docs = Docs::of(&self.document());
         move |routes| {
             for (path, operations) in self.by_path() {
                 let mut methods: Vec<_> = operations.iter().map(|operation| operation.method.as_str()).collect();
@@ -56,9 +56,7 @@ impl Api {
                         .fold(resource, |resource: Resource, operation| resource.route((operation.route)())),
                 );
             }
-            let document = document.clone();
-            let tell = move || std::future::ready(json(document.clone()));
-            routes.service(web::resource("/openapi.json").get(tell).default_service(only("GET")));
+            docs.add_to(routes);
         }
     }
 
@@ -71,8 +69,4 @@ impl Api {
         }
         paths
     }
-}
-
-fn json(document: Bytes) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(document)
 }

@@ -1,0 +1,54 @@
+//! The OpenAPI document and the page that shows it. The page comes out of the binary, and asks for
+//! nothing but this service: it works where there is no internet.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpResponse,
+    http::header::LOCATION,
+    web::{self, Bytes, Data, Path, ServiceConfig},
+};
+use utoipa::openapi::OpenApi;
+use utoipa_swagger_ui::Config;
+
+use super::only;
+use crate::problem::Problem;
+
+#[derive(Clone)]
+pub(super) struct Docs {
+    document: Data<Bytes>,
+    page: Data<Arc<Config<'static>>>,
+}
+
+impl Docs {
+    pub(super) fn of(document: &OpenApi) -> Self {
+        let document = document.to_pretty_json().expect("texts and numbers are JSON");
+        // The page would otherwise send the document to a validator elsewhere.
+        let page = Config::from("../openapi.json").validator_url("none");
+        Self { document: Data::new(document.into()), page: Data::new(Arc::new(page)) }
+    }
+
+    pub(super) fn add_to(&self, routes: &mut ServiceConfig) {
+        routes
+            .app_data(self.document.clone())
+            .app_data(self.page.clone())
+            .service(web::resource("/openapi.json").get(document).default_service(only("GET")))
+            .service(web::resource("/docs").get(to_the_page).default_service(only("GET")))
+            .service(web::resource("/docs/{file:.*}").get(file).default_service(only("GET")));
+    }
+}
+
+async fn document(document: Data<Bytes>) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(Bytes::clone(&document))
+}
+
+/// What the page is made of lies beside it.
+async fn to_the_page() -> HttpResponse {
+    HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
+}
+
+async fn file(name: Path<String>, page: Data<Arc<Config<'static>>>) -> Result<HttpResponse, Problem> {
+    let found = utoipa_swagger_ui::serve(&name, Arc::clone(&page));
+    let file = found.map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?.ok_or_else(Problem::not_found)?;
+    Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
+}
