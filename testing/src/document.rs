@@ -23,6 +23,13 @@ pub fn is_checked_in(name: &str, made: &str) {
     }
 }
 
+/// The JSON Schema of the message, as it is published.
+#[must_use]
+pub fn message_schema() -> Value {
+    let text = std::fs::read_to_string(root().join("docs/message.schema.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 /// One operation of a document.
 #[derive(Clone, Debug)]
 pub struct Operation {
@@ -123,4 +130,21 @@ pub async fn every_operation_wants_its_scope(client: &Client, signer: &Signer, d
         let answer = with(json!(format!("other {own}"))).await;
         assert!(![401, 403, 405, 500, 503].contains(&answer), "{method} {path}: {answer}");
     }
+/// The documentation page, and everything it loads, comes from the service itself.
+///
+/// # Panics
+/// Something of it is missing, or comes from elsewhere.
+pub async fn the_page_is_complete(client: &Client) {
+    assert_eq!(client.get("/docs").await.status, 200, "by a redirection");
+    let page = client.text("/docs/").await;
+    let loaded: Vec<_> = page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
+    assert!(loaded.len() >= 3 && !page.contains("src=\"http"), "{page}");
+    for file in loaded {
+        let path = format!("/docs/{}", file.trim_start_matches("./"));
+        assert!(!client.text(&path).await.is_empty(), "{path}");
+    }
+    let initializer = client.text("/docs/swagger-initializer.js").await;
+    assert!(initializer.contains("../openapi.json") && initializer.contains("\"validatorUrl\": \"none\""), "{initializer}");
+    let missing = client.get("/docs/missing.js").await;
+    assert_eq!((missing.status, missing.header("content-type")), (404, "application/problem+json"));
 }

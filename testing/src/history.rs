@@ -237,6 +237,16 @@ impl Client {
         self.ask(Method::GET, path, &[], Vec::new()).await.unwrap()
     }
 
+    /// The body of what is not JSON.
+    ///
+    /// # Panics
+    /// There is no answer, or not 200.
+    pub async fn text(&self, path: &str) -> String {
+        let response = self.http.get(format!("{}{path}", self.next_api())).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        response.text().await.unwrap()
+    }
+
     /// Any request.
     pub async fn ask(
         &self,

@@ -10,6 +10,7 @@ mod checker;
 mod database;
 pub mod document;
 mod failpoints;
+pub mod documented;
 mod group;
 mod history;
 mod issuer;

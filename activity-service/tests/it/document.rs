@@ -1,25 +1,89 @@
-use activity_service::http;
-use serde_json::Value;
-use testing::document;
+//! The document tells what the service does, and the schema of the message what it takes.
 
-use crate::world::{World, client};
+use activity_service::{activity, http};
+use serde_json::{Value, json};
+use testing::{
+    announcement, document,
+    documented::{Documented, fits},
+};
+use time::OffsetDateTime;
 
-fn made() -> String {
-    http::api().document().to_pretty_json().unwrap()
+use crate::world::{World, client, created};
+
+fn made() -> Value {
+    serde_json::to_value(http::api().document()).unwrap()
 }
 
 #[test]
 fn the_checked_in_document_is_fresh() {
-    document::is_checked_in("activity-service", &made());
+    document::is_checked_in("activity-service", &http::api().document().to_pretty_json().unwrap());
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_every_path_answers_405_to_all_but_its_methods() {
+async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_but_its_methods() {
     let world = World::new(1).await;
     let service = world.setup().start().await;
     let client = client(&service);
-    let served = client.get("/openapi.json").await.body;
-    assert_eq!(served, serde_json::from_str::<Value>(&made()).unwrap());
-    document::every_path_has_its_methods_only(&client, &served).await;
+    assert_eq!(client.get("/openapi.json").await.body, made());
+    document::the_page_is_complete(&client).await;
+    document::every_path_has_its_methods_only(&client, &made()).await;
     world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
+async fn every_operation_answers_its_example_as_documented() {
+    let world = World::new(1).await;
+    let unknown = || announcement("ORDER_EATEN", "2026-11-20T12:00:00Z");
+    world.produce(&[created(), unknown(), unknown()]).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let mut documented = Documented::new(client(&service), made());
+    documented.ask("figuresOfDay", "/activities/2026-11-20").await;
+    documented.ask("figuresOfRange", "/activities?from=2026-11-20&to=2026-11-20").await;
+    documented.ask("listActivityTypes", "/activity-types").await;
+    let waiting = documented.ask("listQuarantine", "/admin/quarantine").await.body;
+    let one = format!("/admin/quarantine/{}", waiting[0]["id"].as_str().unwrap());
+    documented.ask("findQuarantined", &one).await;
+    documented.ask("replayQuarantined", &format!("{one}/replay")).await;
+    documented.ask("replayQuarantine", "/admin/quarantine/replay").await;
+    documented.ask("discardQuarantined", &format!("{one}?reason=a%20test")).await;
+    assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 201);
+    assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 200);
+    documented.all_were_asked();
+    world.judge().await;
+}
+
+#[test]
+fn the_schema_of_the_message_draws_the_line_where_the_service_does() {
+    let schema = document::message_schema();
+    assert!(fits(&schema, &schema["examples"][0]));
+    let message = || announcement("STOCK_COUNTED", "2026-11-20T12:00:00Z");
+    let now = OffsetDateTime::now_utc();
+    let mut cases = vec![
+        (message(), true),
+        (message().without_field("orderRef").without_field("orderVersion"), true),
+        (message().with_field("other", json!({ "of": "the sender" })), true),
+        (message().with_field("activityAt", "2026-11-20T12:00:00.123456+02:00"), true),
+        (message().with_field("activityAt", "2026-11-20"), false),
+        (message().with_field("activityTypeCode", "stock"), false),
+        (message().with_field("activityTypeCode", "A".repeat(64)), true),
+        (message().with_field("activityTypeCode", "A".repeat(65)), false),
+        (message().with_field("messageRef", "0192f0c2000070008000000000000001"), false),
+        (message().with_value("[]"), false),
+    ];
+    for name in ["messageRef", "activityTypeCode", "activityAt"] {
+        cases.push((message().without_field(name), false));
+        cases.push((message().with_field(name, json!(null)), false));
+        cases.push((message().with_field(name, json!(17)), false));
+    }
+    for (message, good) in cases {
+        let value = message.value.unwrap();
+        let parsed = activity::parse(Some(&value), None, now);
+        let fits = fits(&schema, &serde_json::from_slice(&value).unwrap());
+        assert_eq!((parsed.is_ok(), fits), (good, good), "{}", String::from_utf8_lossy(&value));
+    }
+    for name in ["orderRef", "orderVersion"] {
+        let of_an_order = created().without_field(name).value.unwrap();
+        assert!(!fits(&schema, &serde_json::from_slice(&of_an_order).unwrap()), "what order-service announces has {name}");
+    }
 }

@@ -1,25 +1,108 @@
-use order_service::http;
-use serde_json::Value;
-use testing::document;
+//! The document tells what the service does, and the schema of the message what it announces.
 
-use crate::world::World;
+use order_service::{
+    http,
+    order::{NewOrder, NewOrderBody},
+};
+use serde_json::{Value, json};
+use testing::{
+    document,
+    documented::{Documented, fits},
+};
 
-fn made() -> String {
-    http::api().document().to_pretty_json().unwrap()
+use crate::{
+    messages::failed_and_published,
+    world::{World, seconds},
+};
+
+fn made() -> Value {
+    serde_json::to_value(http::api().document()).unwrap()
 }
 
 #[test]
 fn the_checked_in_document_is_fresh() {
-    document::is_checked_in("order-service", &made());
+    document::is_checked_in("order-service", &http::api().document().to_pretty_json().unwrap());
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_every_path_answers_405_to_all_but_its_methods() {
+async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_but_its_methods() {
     let world = World::new().await;
     let service = world.setup().start().await;
     let client = world.client(&service);
-    let served = client.get("/openapi.json").await.body;
-    assert_eq!(served, serde_json::from_str::<Value>(&made()).unwrap());
-    document::every_path_has_its_methods_only(&client, &served).await;
+    assert_eq!(client.get("/openapi.json").await.body, made());
+    document::the_page_is_complete(&client).await;
+    document::every_path_has_its_methods_only(&client, &made()).await;
     world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn every_operation_answers_its_example_as_documented() {
+    let (world, _service, client) = failed_and_published(2, 1).await;
+    let mut documented = Documented::new(client.clone(), made());
+    let listed = documented.ask("listMessages", "/admin/messages").await.body;
+    let failed = listed[0]["messageRef"].as_str().unwrap();
+    documented.ask("retryMessage", &format!("/admin/messages/{failed}/retry")).await;
+    documented.ask("retryMessages", "/admin/messages/retry").await;
+    documented.ask("findMessage", &format!("/admin/messages/{failed}")).await;
+
+    let placed = documented.ask("placeOrder", "/orders").await;
+    let other = documented.ask("placeOrder", "/orders").await;
+    for answer in [&placed, &other] {
+        world.history.add(answer.body["orderRef"].as_str().unwrap(), "C-1001");
+    }
+    let (placed, other) = (placed.header("location"), other.header("location"));
+    documented.ask("findOrder", placed).await;
+    documented.ask("listOrders", "/orders").await;
+    documented.ask("listOrdersOfCustomer", "/orders/customer/C-1001").await;
+    documented.ask("completeOrder", &format!("{placed}/complete")).await;
+    documented.ask("cancelOrder", &format!("{other}/cancel")).await;
+    documented.all_were_asked();
+
+    world.at_rest(seconds(30)).await;
+    let schema = document::message_schema();
+    let messages = world.topic.dump().await;
+    assert!(messages.len() >= 7, "3 left or placed, 2 of the examples, 2 changes");
+    for message in &messages {
+        // What made them fail was put behind their end.
+        let mut values = serde_json::Deserializer::from_slice(message.value.as_ref().unwrap()).into_iter::<Value>();
+        let value = values.next().unwrap().unwrap();
+        assert!(fits(&schema, &value), "{value}");
+    }
+}
+
+#[test]
+fn the_schema_of_an_order_draws_the_line_where_the_service_does() {
+    let document = made();
+    let item = |quantity: i64| json!({"productId": "0192f0c1-7a5e-7000-8000-000000000001", "quantity": quantity});
+    let order = |customer: &str, items: Vec<Value>| json!({"customerRef": customer, "orderItems": items});
+    let one = |customer: &str| order(customer, vec![item(1)]);
+    let mut cases = vec![
+        (one("C-1001"), true),
+        (one(&"x".repeat(64)), true),
+        (one(&"\u{e9}".repeat(64)), true),
+        (one("two words"), true),
+        (one(""), false),
+        (one("  "), false),
+        (one(&"x".repeat(65)), false),
+        (one("a\u{7}b"), false),
+        (one("a\u{85}b"), false),
+        (one("a\u{0}b"), false),
+        (order("C", vec![]), false),
+        (order("C", vec![item(1); 200]), true),
+        (order("C", vec![item(1); 201]), false),
+        (order("C", vec![json!({"productId": "no-uuid", "quantity": 1})]), false),
+        (order("C", vec![json!({"productId": "0192f0c17a5e70008000000000000001", "quantity": 1})]), false),
+        (order("C", vec![json!({"quantity": 1})]), false),
+        (json!({"customerRef": "C"}), false),
+        (json!({"customerRef": "C", "orderItems": [item(1)], "color": "red"}), false),
+        (json!({"customerRef": null, "orderItems": [item(1)]}), false),
+        (json!([]), false),
+    ];
+    for (quantity, good) in [(-1, false), (0, false), (1, true), (1_000_000, true), (1_000_001, false)] {
+        cases.push((order("C", vec![item(1), item(quantity)]), good));
+    }
+    for (body, good) in cases {
+        let parsed = serde_json::from_value::<NewOrderBody>(body.clone()).is_ok_and(|body| NewOrder::parse(&body).is_ok());
+        assert_eq!((parsed, Documented::fits(&document, "NewOrder", &body)), (good, good), "{body}");
+    }
 }
