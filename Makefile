@@ -1,12 +1,13 @@
 .DEFAULT_GOAL := help
 .PHONY: help run down reset status build test mutants chaos bench check deployment prepare audit
+.PHONY: help run down reset status build test chaos bench check api-check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
 release := cargo build --release -p order-service -p activity-service
 
 help: ## Show this
-	@awk -F ': *## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': *## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Provide, start and try everything, then follow the logs (FOLLOW=0: leave it running)
 	@dev/run
@@ -51,6 +52,11 @@ check: ## Formatting, lints, and whether the checked-in query data is fresh
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check
 
+api-check: ## Let Schemathesis look for answers that the OpenAPI documents do not tell of (ARGS='-n 100')
+	dev/provide api
+	cargo build -p order-service -p activity-service
+	dev/with-stack dev/api-check $(ARGS)
+
 deployment: ## Check manifests, alerts and dashboards of deploy/, without a cluster
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
@@ -59,9 +65,10 @@ deployment: ## Check manifests, alerts and dashboards of deploy/, without a clus
 	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
 
-prepare: ## Write the query data (.sqlx) again after a change of queries or migrations
+prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a change of queries, migrations or routes
 	dev/provide test
 	dev/with-stack dev/sqlx-prepare
+	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it document_is_fresh
 
 audit: ## Check dependencies: bans, licences, sources
 	dev/provide audit

@@ -137,14 +137,18 @@ pub async fn every_operation_wants_its_scope(client: &Client, signer: &Signer, d
 pub async fn the_page_is_complete(client: &Client) {
     assert_eq!(client.get("/docs").await.status, 200, "by a redirection");
     let page = client.text("/docs/").await;
-    let loaded: Vec<_> = page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
+    let loaded: Vec<_> =
+        page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
     assert!(loaded.len() >= 3 && !page.contains("src=\"http"), "{page}");
     for file in loaded {
         let path = format!("/docs/{}", file.trim_start_matches("./"));
         assert!(!client.text(&path).await.is_empty(), "{path}");
     }
     let initializer = client.text("/docs/swagger-initializer.js").await;
-    assert!(initializer.contains("../openapi.json") && initializer.contains("\"validatorUrl\": \"none\""), "{initializer}");
+    assert!(
+        initializer.contains("../openapi.json") && initializer.contains("\"validatorUrl\": \"none\""),
+        "{initializer}"
+    );
     let missing = client.get("/docs/missing.js").await;
     assert_eq!((missing.status, missing.header("content-type")), (404, "application/problem+json"));
 }

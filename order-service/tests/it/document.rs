@@ -102,7 +102,8 @@ fn the_schema_of_an_order_draws_the_line_where_the_service_does() {
         cases.push((order("C", vec![item(1), item(quantity)]), good));
     }
     for (body, good) in cases {
-        let parsed = serde_json::from_value::<NewOrderBody>(body.clone()).is_ok_and(|body| NewOrder::parse(&body).is_ok());
+        let parsed =
+            serde_json::from_value::<NewOrderBody>(body.clone()).is_ok_and(|body| NewOrder::parse(&body).is_ok());
         assert_eq!((parsed, Documented::fits(&document, "NewOrder", &body)), (good, good), "{body}");
     }
 }
