@@ -130,6 +130,8 @@ pub async fn every_operation_wants_its_scope(client: &Client, signer: &Signer, d
         let answer = with(json!(format!("other {own}"))).await;
         assert!(![401, 403, 405, 500, 503].contains(&answer), "{method} {path}: {answer}");
     }
+}
+
 /// The documentation page, and everything it loads, comes from the service itself.
 ///
 /// # Panics
@@ -151,31 +153,4 @@ pub async fn the_page_is_complete(client: &Client) {
     );
     let missing = client.get("/docs/missing.js").await;
     assert_eq!((missing.status, missing.header("content-type")), (404, "application/problem+json"));
-}
-
-/// Asks for every operation with no token, and with tokens of every scope: the one that the document
-/// names opens it, no other does, nor all others together. The document itself is open.
-///
-/// # Panics
-/// Another answer.
-pub async fn every_operation_opens_to_its_scope_only(client: &Client, signer: &Signer, document: &Value) {
-    const SCOPES: [&str; 4] = ["orders:read", "orders:write", "activity:read", "operations"];
-    for path in ["/openapi.json", "/docs/"] {
-        assert_eq!(client.get(path).await.status, 200, "{path}");
-    }
-    for operation in operations(document).into_values().flatten() {
-        let (path, scope) = (operation.example_path(), operation.scope.clone().unwrap());
-        let ask =
-            async |client: &Client| client.ask(operation.method.clone(), &path, &[], Vec::new()).await.unwrap().status;
-        assert_eq!(ask(client).await, 401, "{operation:?}");
-        let others: Vec<_> = SCOPES.into_iter().filter(|other| *other != scope).collect();
-        assert_eq!(others.len(), SCOPES.len() - 1, "{scope} is known");
-        for role in others.iter().copied().chain(["", &others.join(" "), &scope.to_uppercase()]) {
-            let client = client.clone().bearing(signer.token(json!({ "scope": role })));
-            assert_eq!(ask(&client).await, 403, "{operation:?} with {role}");
-        }
-        let client = client.clone().bearing(signer.token(json!({ "scope": scope })));
-        let status = ask(&client).await;
-        assert!(![401, 403].contains(&status) && status < 500, "{operation:?}: {status}");
-    }
 }
