@@ -1,6 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test mutants chaos bench check deployment prepare audit
-.PHONY: help run down reset status build test chaos bench check api-check deployment prepare audit
+.PHONY: help run down reset status build test mutants chaos bench check api-check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
