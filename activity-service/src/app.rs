@@ -10,7 +10,9 @@ use shared::{
     health::{Component, Health, Probes},
     http::{Settings, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    telemetry,
+    management,
+    metrics::exposition::Exposition,
+    telemetry::Telemetry,
 };
 use sqlx::{PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
@@ -22,10 +24,12 @@ use crate::{
         continuity::Continuity,
         counting::{self, Counting},
         group::Group,
+        lag::{InHand, Lag},
         reading::{self, Member},
         watermarks::Broker,
     },
     http::{self, Api},
+    metrics,
     retention::Retention,
 };
 
@@ -39,8 +43,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The command `serve`.
 pub async fn serve(config: Config) -> Exit {
-    telemetry::start(&config.log_level);
-    match run(config).await {
+    let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Exit::Failed;
+        }
+    };
+    match run(config, &telemetry).await {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot start");
@@ -75,17 +85,27 @@ pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit 
     })
 }
 
-async fn run(config: Config) -> anyhow::Result<Exit> {
+async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
     let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
     let pool = config.database.pool("activity-service")?;
     let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
-    let management = listen("management", Settings::management(config.management_bind), 1, grace)?;
-    tasks.spawn("management", |page| {
-        management.serve(probes.routes(), Authentication::disabled(), shutdown.clone(), page)
+    let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
+    health.watch(config.task_hung_after);
+    exposition.at_scrape({
+        let health = health.clone();
+        move || health.tell()
     });
+    exposition.at_scrape(telemetry.tell());
+    exposition.of_pool("work", &pool);
+    exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
+    tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
+
+    let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
+    let routes = management::routes(&probes, &exposition, &telemetry.level);
+    tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
     let page = health.component("database");
     let ready = tokio::select! {
@@ -102,6 +122,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
     let requests = config.database.request_pool("activity-service requests")?;
+    exposition.of_pool("requests", &requests);
     let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
@@ -110,15 +131,26 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
 
     let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
+    exposition.at_scrape({
+        let group = Arc::clone(&group);
+        move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
+    });
+    tasks.spawn("lag", |page| {
+        let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every: config.metrics.lag_every };
+        lag.run(shutdown.clone(), page)
+    });
     tasks.spawn("continuity", |page| {
         let (pool, group) = (pool.clone(), group.clone());
-        Continuity { pool, broker, group, noticed: Arc::default(), page, behind: BTreeMap::new() }.run(shutdown.clone())
+        Continuity { pool, broker, group, page, behind: BTreeMap::new() }.run(shutdown.clone())
     });
     // One batch waits while another is counted and a third is collected.
     let (read, batches) = mpsc::channel(1);
+    let in_hand = InHand::default();
+    exposition.at_scrape(in_hand.tell());
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
-        let counting = Counting { pool, time_zone: config.time_zone, backoff, group, shutdown: shutdown.clone(), page };
+        let (shutdown, time_zone) = (shutdown.clone(), config.time_zone);
+        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page };
         counting::run(counting, batches)
     });
     tasks.spawn("reading", |page| reading::read(member, config.consumer, read, shutdown, page));

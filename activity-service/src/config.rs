@@ -1,16 +1,16 @@
 //! Every setting of the service, read and checked before anything starts.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use shared::{
     auth,
     config::{Bind, Reader},
-    database, kafka,
+    database, health, kafka,
     lifecycle::Timing,
     telemetry,
 };
 
-use crate::{calendar, consumer, retention};
+use crate::{calendar, consumer, metrics, retention};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -32,8 +32,12 @@ pub struct Config {
     pub retention: retention::Settings,
     /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
     pub time_zone: String,
-    /// `log.level`: a level or directives, as in `RUST_LOG`
-    pub log_level: String,
+    /// `health.task_hung_after`
+    pub task_hung_after: Duration,
+    /// `metrics.*`
+    pub metrics: metrics::Settings,
+    /// `log.*`, `traces.*`
+    pub telemetry: telemetry::Settings,
     /// `shutdown.readiness_delay`, `shutdown.grace`
     pub shutdown: Timing,
 }
@@ -54,7 +58,9 @@ impl Config {
             consumer: consumer::Settings::read(&mut reader),
             retention: retention::Settings::read(&mut reader),
             time_zone: reader.checked("statistics.time_zone", calendar::check_name),
-            log_level: reader.checked("log.level", telemetry::check_level),
+            task_hung_after: health::task_hung_after(&mut reader),
+            metrics: metrics::Settings::read(&mut reader),
+            telemetry: telemetry::Settings::read(&mut reader),
             shutdown: Timing::read(&mut reader),
         };
         reader.finish().map(|effective| (config, effective))

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod continuity;
 pub mod counting;
 pub mod group;
+pub mod lag;
 pub mod positions;
 pub mod reading;
 pub mod watermarks;

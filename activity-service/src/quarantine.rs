@@ -53,7 +53,7 @@ impl Reason {
     }
 
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoValue => "no value",
             Self::NotJson => "not json",
@@ -125,13 +125,13 @@ impl Why<'_> {
     }
 }
 
-/// Keeps messages; answers with how many were not kept before.
+/// Keeps messages; answers with the reasons of those that were not kept before.
 ///
 /// # Errors
 /// As Postgres answers. The transaction is lost then.
-pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -> Result<u64, sqlx::Error> {
+pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -> Result<Vec<Reason>, sqlx::Error> {
     if messages.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     // Every writer takes the rows in one order, so that two of them cannot block each other.
     messages.sort_by_key(|one| (one.topic, one.partition, one.offset));
@@ -148,7 +148,7 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
     let codes: Vec<Option<&str>> = rejected.iter().map(|why| Some(why.as_ref()?.code.as_ref()?.as_str())).collect();
     let refs: Vec<Option<Uuid>> = rejected.iter().map(|why| why.and_then(|why| why.message_ref)).collect();
     let originals: Vec<Option<Uuid>> = messages.iter().map(|one| one.why.original()).collect();
-    let done = sqlx::query!(
+    let kept = sqlx::query_scalar!(
         r#"
         INSERT INTO quarantine
             (quarantine_id, topic, partition, "offset", key, value, ce_type, reason, detail, activity_type_code,
@@ -164,6 +164,7 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
         LEFT JOIN quarantine AS of ON of.quarantine_id = one.original
         -- delivered again
         ON CONFLICT (topic, partition, "offset", value_sha256) DO NOTHING
+        RETURNING reason
         "#,
         &ids,
         &topics as _,
@@ -178,9 +179,9 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
         &refs as _,
         &originals as _,
     )
-    .execute(transaction)
+    .fetch_all(transaction)
     .await?;
-    Ok(done.rows_affected())
+    Ok(kept.iter().filter_map(|reason| Reason::parse(reason)).collect())
 }
 
 #[cfg(test)]

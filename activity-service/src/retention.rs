@@ -13,7 +13,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::consumer::watermarks::Broker;
+use crate::{consumer::watermarks::Broker, metrics::PURGED};
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
@@ -77,7 +77,7 @@ impl Retention {
     /// None: what fails is tried again the next time.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         loop {
-            match self.purge(&shutdown).await {
+            match self.purge(&shutdown, &page).await {
                 Ok(purged) => {
                     page.working();
                     if purged != Purged::default() {
@@ -100,7 +100,7 @@ impl Retention {
     ///
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
-    pub async fn purge(&self, shutdown: &Shutdown) -> anyhow::Result<Purged> {
+    pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
         let mut purged = Purged::default();
         let settled = self.ago(self.settings.quarantine).await?;
         let processed = self.ago(self.settings.processed_keys).await?;
@@ -108,6 +108,7 @@ impl Retention {
             return Ok(purged);
         };
         while !shutdown.is_draining() {
+            let _work = page.work();
             match self.purge_quarantine(settled, &lows).await? {
                 0 => break,
                 page => purged.quarantine += page,
@@ -116,6 +117,7 @@ impl Retention {
         }
         let mut after = Place { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
         while !shutdown.is_draining() {
+            let _work = page.work();
             let (last, keys) = self.purge_keys(processed, after, &lows).await?;
             purged.keys += keys;
             match last {
@@ -217,6 +219,7 @@ impl Retention {
         let Some(page) = page else {
             return Ok((None, 0));
         };
+        PURGED.add_of("keys", page.keys.unsigned_abs());
         let last = Place { processed_at: page.processed_at, message_ref: page.message_ref };
         Ok((Some(last), page.keys.unsigned_abs()))
     }
@@ -247,6 +250,7 @@ impl Retention {
         );
         let purged = purged.execute(&mut *transaction).await?.rows_affected();
         transaction.commit().await?;
+        PURGED.add_of("quarantine", purged);
         Ok(purged)
     }
 }

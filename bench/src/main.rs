@@ -19,6 +19,7 @@ mod polling_loop;
 mod purge;
 mod scale;
 mod services;
+mod telemetry;
 mod topic;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Measurement {
     Consume,
     /// From when an order is due to its message on the topic
     Latency,
+    /// CPU time of an order with what the service tells of itself, against none
+    Telemetry,
     /// Resident memory under load and with a backlog
     Memory,
     /// CPU time of an order with authentication and without
@@ -67,6 +70,7 @@ impl Measurement {
             Self::Drain => drain::measure(scale).await,
             Self::Consume => consume::measure(scale).await,
             Self::Latency => latency::measure(scale).await,
+            Self::Telemetry => telemetry::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
             Self::Purge => purge::measure(scale).await,

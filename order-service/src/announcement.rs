@@ -1,13 +1,13 @@
 //! A message before its row is written: what the statement needs to write it, and what has to be done
 //! once it is committed.
 
+use shared::traces::TraceContext;
 use uuid::Uuid;
 
 use crate::{
     instance::{InstanceId, NOBODY},
     outbox::Message,
-    queue::{Queue, Slot},
-    trace::TraceContext,
+    queue::{Origin, Queue, Slot},
 };
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Announcement {
     /// The row is committed and has this `owner` now: lets the message into the queue.
     pub fn committed(self, message: Message, owner: InstanceId, queue: &Queue) {
         match self.slot {
-            Some(slot) if owner == self.owner => queue.push(message, owner, slot),
+            Some(slot) if owner == self.owner => queue.push(message, owner, slot, Origin::Placed),
             // Its answer was late: the row is in the memory of whoever has claimed it since.
             Some(_) => {}
             None => queue.overflow(),

@@ -11,6 +11,9 @@ use shared::{
     health::{Component, Health, Probes},
     http::{Settings, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+    management,
+    metrics::exposition::Exposition,
+    telemetry::Telemetry,
 };
 use sqlx::{PgPool, migrate::Migrator};
 use tokio::{sync::mpsc, time::timeout};
@@ -23,7 +26,7 @@ use crate::{
     flight::Flight,
     http,
     instance::{Instance, session::Session},
-    placement,
+    metrics, placement,
     publisher::{Publisher, marks::Marks},
     queue::Queue,
     retention::Retention,
@@ -39,17 +42,30 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// An address cannot be had, or librdkafka refuses its settings.
-pub async fn serve(config: Config) -> anyhow::Result<Exit> {
+pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
     let (health, shutdown) = (Health::default(), Shutdown::default());
     let pool = config.database.pool("order-service")?;
     let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+    let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
+    health.watch(config.task_hung_after);
+    exposition.at_scrape({
+        let health = health.clone();
+        move || health.tell()
+    });
+    exposition.at_scrape(telemetry.tell());
+    exposition.of_pool("work", &pool);
+    exposition.of_database(&pool, metrics::of_database, &config.metrics);
+    tasks.spawn("metrics", {
+        let (exposition, shutdown) = (exposition.clone(), shutdown.clone());
+        |page| exposition.run(shutdown, page)
+    });
 
-    let management = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
+    let server = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
-        let (routes, shutdown) = (probes.routes(), shutdown.clone());
-        |page| management.serve(routes, Authentication::disabled(), shutdown, page)
+        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level), shutdown.clone());
+        |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
     let flight = Flight::new(config.publisher.max_in_flight);
@@ -67,7 +83,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
         let drained = drained.clone();
         |page| session.run(drained, page)
     });
-    spawn_flow(&mut tasks, &config, &pool, &instance, flight, &shutdown, drained)?;
+    spawn_flow(&mut tasks, &config, &pool, &instance, flight, (&shutdown, &exposition), drained)?;
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -109,7 +125,7 @@ fn spawn_flow(
     pool: &PgPool,
     instance: &Instance,
     flight: Flight,
-    shutdown: &Shutdown,
+    (shutdown, exposition): (&Shutdown, &Exposition),
     drained: CancellationToken,
 ) -> anyhow::Result<()> {
     let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
@@ -121,6 +137,10 @@ fn spawn_flow(
     };
     let (changes, changer) = change::line(&config.changes, pool.clone(), queue.clone());
 
+    exposition.at_scrape(queue.tell());
+    exposition.at_scrape(flight.tell());
+    exposition.at_scrape(placement.tell());
+
     let (authentication, issuer) = Authentication::new(config.auth.clone())?;
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
@@ -128,6 +148,7 @@ fn spawn_flow(
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let requests = config.database.request_pool("order-service requests")?;
+        exposition.of_pool("requests", &requests);
         let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
         |page| api.serve(routes, authentication, shutdown, page)
     });

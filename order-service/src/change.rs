@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use fail::fail_point;
-use shared::{customer::CustomerRef, health::Component, http::DATABASE_PATIENCE};
+use shared::{customer::CustomerRef, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
 use sqlx::{PgPool, postgres::PgConnection};
 use tokio::time::Instant;
 
@@ -14,11 +14,11 @@ use crate::{
     config,
     instance::InstanceId,
     line::{self, Entrance, Exit, Waiting},
+    metrics::CHANGED,
     order::OrderRef,
     outbox::Message,
     outcome::{Outcome, Repeatable, until_known},
     queue::Queue,
-    trace::TraceContext,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,7 @@ impl Changer {
             Statement { change, order_ref, customer_ref, announcement: Announcement::new(trace, &self.queue) };
         match until_known(&self.pool, &statement, false, page).await {
             Outcome::Done { done: Some((message, owner)), .. } => {
+                CHANGED.add_of(statement.change.activity_type_code(), 1);
                 fail_point!("change::committed", |_| std::process::abort());
                 statement.announcement.committed(message, owner, &self.queue);
                 fail_point!("change::announced", |_| std::process::abort());

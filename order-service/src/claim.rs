@@ -15,8 +15,9 @@ use uuid::Uuid;
 use crate::{
     config,
     instance::{Instance, InstanceId},
+    metrics::{CLAIMED, CLAIMS_IN_DOUBT},
     outbox,
-    queue::Queue,
+    queue::{Origin, Queue},
 };
 
 /// After this long the connection is given up. The claim may still be carried out.
@@ -55,7 +56,7 @@ impl Claimer {
             if shutdown.unless_draining(wait).await.is_none() {
                 break;
             }
-            match self.claim_all(&shutdown).await {
+            match self.claim_all(&shutdown, &page).await {
                 Ok(()) => page.working(),
                 Err(error) => {
                     if page.waiting(&error) {
@@ -71,11 +72,11 @@ impl Claimer {
     ///
     /// # Errors
     /// The database's. Nothing is left in doubt.
-    pub async fn claim_all(&self, shutdown: &Shutdown) -> Result<(), sqlx::Error> {
+    pub async fn claim_all(&self, shutdown: &Shutdown, page: &Component) -> Result<(), sqlx::Error> {
         for from in outbox::left_behind(&self.pool).await? {
             // References commit out of order: a pass may miss a late one, the next look finds it.
             let mut after = Uuid::nil();
-            while let Some(last) = self.claim_page(from, after, shutdown).await? {
+            while let Some(last) = self.claim_page(from, after, shutdown, page).await? {
                 after = last;
             }
         }
@@ -88,10 +89,12 @@ impl Claimer {
         from: InstanceId,
         after: Uuid,
         shutdown: &Shutdown,
+        page: &Component,
     ) -> Result<Option<Uuid>, sqlx::Error> {
         let Some(slots) = shutdown.unless_draining(self.queue.slots(self.page_size)).await else {
             return Ok(None);
         };
+        let _work = page.work();
         let owner = self.queue.owner();
         if from == owner {
             // Ended by another, and the session is about to find out.
@@ -109,10 +112,11 @@ impl Claimer {
         match claimed {
             Ok(messages) => {
                 fail_point!("claim::committed", |_| std::process::abort());
+                CLAIMED.add(messages.len() as u64);
                 let full = messages.len() == slots.len();
                 let last = messages.last().map(|message| message.message_ref);
                 for (message, slot) in messages.into_iter().zip(slots) {
-                    self.queue.push(message, owner, slot);
+                    self.queue.push(message, owner, slot, Origin::Claimed);
                 }
                 Ok(last.filter(|_| full))
             }
@@ -122,6 +126,7 @@ impl Claimer {
                     // An answer that is still under way would meet the connection's next user.
                     drop(connection.detach());
                     drop(slots);
+                    CLAIMS_IN_DOUBT.add(1);
                     tracing::warn!("the outcome of a claim is unknown");
                     shutdown.unless_draining(self.instance.replaced_after_doubt(owner)).await;
                 }

@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 use shared::{
     auth,
     config::{Bind, Reader},
-    database, kafka, lifecycle, telemetry,
+    database, health, kafka, lifecycle,
+    metrics::exposition,
+    telemetry,
 };
 
 use crate::instance::session;
@@ -27,7 +29,9 @@ pub struct Config {
     pub claim: Claim,
     pub session: session::Settings,
     pub retention: Retention,
-    pub log_level: String,
+    pub task_hung_after: Duration,
+    pub metrics: exposition::Settings,
+    pub telemetry: telemetry::Settings,
     pub shutdown: lifecycle::Timing,
 }
 
@@ -134,9 +138,14 @@ impl Config {
                 batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
                 pause: s.get("retention.pause"),
             },
-            log_level: s.checked("log.level", telemetry::check_level),
+            task_hung_after: health::task_hung_after(s),
+            metrics: exposition::Settings::read(s),
+            telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };
+        if config.task_hung_after <= config.session.takeover_after {
+            s.mistake("health.task_hung_after", "must be longer than instance.takeover_after");
+        }
         if config.publisher.backoff_initial > config.publisher.backoff_max {
             s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");
         }

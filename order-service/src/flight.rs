@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::metrics::IN_FLIGHT;
+
 /// How many messages may be in flight.
 #[derive(Clone, Debug)]
 pub struct Flight {
@@ -29,6 +31,12 @@ impl Flight {
     /// Waits until nothing is in flight, and keeps it so while the permit is held.
     pub async fn landed(&self) -> Permit {
         self.begin(self.all).await
+    }
+
+    /// Tells how much is in flight.
+    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+        let Self { permits, all } = self.clone();
+        move || IN_FLIGHT.set_count(u64::from(all).saturating_sub(permits.available_permits() as u64))
     }
 
     #[must_use]

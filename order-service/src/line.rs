@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use shared::metrics::Gauge;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -50,6 +51,19 @@ impl<W, A> Entrance<W, A> {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Waiting { work, reply: Reply(reply), deadline }).ok()?;
         timeout_at(deadline, answer).await.ok()?.ok()
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> Entrance<W, A> {
+    /// Tells how much is waiting, and how much can. Does not keep the line open.
+    pub fn tell(&self, length: &'static Gauge, capacity: &'static Gauge) -> impl Fn() + Send + Sync + use<W, A> {
+        let line = self.0.downgrade();
+        move || {
+            if let Some(line) = line.upgrade() {
+                length.set_count((line.max_capacity() - line.capacity()) as u64);
+                capacity.set_count(line.max_capacity() as u64);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use order_service::{app, commands, config::Config};
-use shared::{database, lifecycle::Exit, telemetry};
+use shared::{database, lifecycle::Exit, telemetry::Telemetry};
 
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
@@ -46,10 +46,10 @@ async fn main() -> ExitCode {
         }
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
         Command::Messages(messages) => run_on_database(&config, messages).await,
-        Command::Serve => {
-            telemetry::start(&config.log_level);
-            app::serve(config).await
-        }
+        Command::Serve => match Telemetry::start(&config.telemetry, "order-service") {
+            Ok(telemetry) => app::serve(config, &telemetry).await,
+            Err(error) => Err(error),
+        },
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error:#}");

@@ -20,7 +20,7 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use crate::order::OrderRef;
+use crate::{metrics::RETRIED, order::OrderRef};
 
 /// Rows of one statement: many enough to be quick, few enough to hold no lock for long.
 const PAGE: i64 = 1000;
@@ -183,6 +183,7 @@ pub async fn retry(pool: &PgPool, message_ref: Uuid) -> Result<Retry, sqlx::Erro
         message_ref
     );
     if let Some(message) = reset.fetch_optional(pool).await? {
+        RETRIED.add(1);
         return Ok(Retry::Accepted(Box::new(message)));
     }
     Ok(if find(pool, message_ref).await?.is_some() { Retry::NotFailed } else { Retry::Unknown })
@@ -211,6 +212,7 @@ pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
         let page = page.fetch_all(pool).await?;
         let Some(last) = page.iter().max() else { return Ok(retried) };
         after = *last;
+        RETRIED.add(page.len() as u64);
         retried += u64::try_from(page.len()).unwrap_or(u64::MAX);
     }
 }

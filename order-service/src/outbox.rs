@@ -54,6 +54,18 @@ pub enum Fate {
     Failed,
 }
 
+impl Fate {
+    /// Under which it is counted.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::WaitsInTable(_) => "waits in the table",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The ended identities that own unpublished rows.
 ///
 /// # Errors

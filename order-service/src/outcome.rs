@@ -46,6 +46,7 @@ pub async fn until_known<R: Repeatable + Sync>(
     page: &Component,
 ) -> Outcome<R::Done> {
     for pause in backoff() {
+        let _work = page.work();
         let (sent, answer) = attempt(pool, transaction, maybe_done).await;
         let error = match answer {
             Ok(done) => {

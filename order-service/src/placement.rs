@@ -9,7 +9,7 @@ mod statement;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fail::fail_point;
-use shared::{health::Component, http::DATABASE_PATIENCE};
+use shared::{health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
 use sqlx::PgPool;
 use statement::{Columns, Fate};
 use time::OffsetDateTime;
@@ -20,10 +20,10 @@ use crate::{
     config,
     idempotency::Key,
     line::{self, Entrance, Exit, Reply, Waiting},
+    metrics::{LINE_CAPACITY, LINE_LENGTH, NOT_PLACED, PLACED, PLACEMENT_BATCH, PLACEMENT_DURATION, REPLAYED},
     order::{NewOrder, Order, OrderRef},
     outcome::{Outcome, until_known},
     queue::Queue,
-    trace::TraceContext,
 };
 
 /// How long a request waits for another one under the same key, as the contract has it.
@@ -74,6 +74,24 @@ impl Placement {
     /// # Errors
     /// See [`PlaceError`]; within [`DATABASE_PATIENCE`].
     pub async fn place(&self, request: Request) -> Answer {
+        let answer = self.ask(request).await;
+        match &answer {
+            Ok(Placed { replayed: false, .. }) => PLACED.add(1),
+            Ok(Placed { replayed: true, .. }) => REPLAYED.add(1),
+            Err(PlaceError::Unavailable) => NOT_PLACED.add_of("unavailable", 1),
+            Err(PlaceError::KeyInUse) => NOT_PLACED.add_of("key in use", 1),
+            Err(PlaceError::KeyOfAnother) => NOT_PLACED.add_of("key of another", 1),
+            Err(PlaceError::Refused(_)) => NOT_PLACED.add_of("refused", 1),
+        }
+        answer
+    }
+
+    /// Tells how full the line is.
+    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+        self.0.tell(&LINE_LENGTH, &LINE_CAPACITY)
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
         let begun = Instant::now();
         let deadline = begun + DATABASE_PATIENCE;
         let ask = async |request| self.0.ask(request, deadline).await.unwrap_or(Err(PlaceError::Unavailable));
@@ -115,7 +133,10 @@ impl Line {
         let mut batch = Vec::with_capacity(self.batch_max);
         while self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
+            PLACEMENT_BATCH.record_count(batch.len());
+            let begun = Instant::now();
             self.place(batch, false, &page).await;
+            PLACEMENT_DURATION.record(begun.elapsed().as_secs_f64());
         }
         Ok(())
     }

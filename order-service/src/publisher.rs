@@ -14,7 +14,7 @@ mod topic;
 pub use answer::{Answer, Outgoing, Returned, Verdict};
 use backoff::Waiting;
 use fail::fail_point;
-use outage::Outage;
+use outage::{Outage, Reach};
 use producer::Producers;
 use shared::{health::Component, lifecycle::Shutdown};
 use tokio::{
@@ -41,6 +41,7 @@ pub struct Publisher {
     settings: config::Publisher,
     waiting: Waiting,
     outage: Outage,
+    reach: Reach,
     page: Component,
 }
 
@@ -58,17 +59,18 @@ impl Publisher {
         (flight, instance): (Flight, Instance),
         page: Component,
     ) -> anyhow::Result<Self> {
-        let outage = Outage::new(&config.publisher);
+        let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
         Ok(Self {
             queue,
             returned,
-            producers: Producers::new(config, answers, outage.delivered(), page.clone())?,
+            producers: Producers::new(config, answers, (outage.delivered(), reach.clone()), page.clone())?,
             topic: topic::Creation::new(config)?,
             flight,
             instance,
             settings: config.publisher.clone(),
             waiting: Waiting::default(),
             outage,
+            reach,
             page,
         })
     }
@@ -132,6 +134,7 @@ impl Publisher {
                 break (permits, owner);
             }
         };
+        let _work = self.page.work();
         fail_point!("publisher::before_send", |_| std::process::abort());
         for message in batch {
             let permit = permits.split(1).expect("one was acquired for each message");
@@ -152,6 +155,7 @@ impl Publisher {
                 if self.page.waiting(code) {
                     tracing::warn!(error = %code, "kafka takes nothing; orders are accepted, their messages wait");
                 }
+                self.reach.refused();
                 self.outage.goes_on();
             }
             Verdict::Nowhere => {}

@@ -4,12 +4,13 @@
 //! published or failed. A row without room is written all the same, owned by nobody, and claimed
 //! later: full is not an error and blocks nobody.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     instance::{Instance, InstanceId},
+    metrics::{OVERFLOWED, QUEUE_CAPACITY, QUEUE_LENGTH},
     outbox::Message,
 };
 
@@ -23,12 +24,22 @@ pub struct Queued {
     pub message: Message,
     pub owner: InstanceId,
     pub slot: Slot,
+    pub origin: Origin,
+    pub since: Instant,
+}
+
+/// How a message came into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Placed,
+    Claimed,
 }
 
 /// The sending end. The queue closes when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Queue {
     slots: Arc<Semaphore>,
+    capacity: u32,
     // Unbounded, because the slots bound it.
     sender: mpsc::UnboundedSender<Queued>,
     instance: Instance,
@@ -43,7 +54,7 @@ impl Queue {
     pub fn new(capacity: u32, instance: Instance) -> (Self, Receiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let slots = Arc::new(Semaphore::new(capacity as usize));
-        (Self { slots, sender, instance, overflowed: Arc::default() }, receiver)
+        (Self { slots, capacity, sender, instance, overflowed: Arc::default() }, receiver)
     }
 
     /// The identity under which rows enter this queue.
@@ -68,10 +79,19 @@ impl Queue {
     }
 
     /// Lets a message in. What belongs to an identity that has ended meanwhile is left to the claim.
-    pub fn push(&self, message: Message, owner: InstanceId, slot: Slot) {
+    pub fn push(&self, message: Message, owner: InstanceId, slot: Slot, origin: Origin) {
         if owner == self.owner() {
             // Closed only when the publisher is gone, in the drain: the row stays in the table then.
-            drop(self.sender.send(Queued { message, owner, slot }));
+            drop(self.sender.send(Queued { message, owner, slot, origin, since: Instant::now() }));
+        }
+    }
+
+    /// Tells how full it is. Does not keep it open.
+    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+        let (slots, capacity) = (Arc::clone(&self.slots), u64::from(self.capacity));
+        move || {
+            QUEUE_LENGTH.set_count(capacity.saturating_sub(slots.available_permits() as u64));
+            QUEUE_CAPACITY.set_count(capacity);
         }
     }
 
@@ -82,6 +102,7 @@ impl Queue {
 
     /// A row was written without room for it.
     pub fn overflow(&self) {
+        OVERFLOWED.add(1);
         self.overflowed.notify_one();
     }
 

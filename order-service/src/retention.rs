@@ -12,7 +12,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::config;
+use crate::{
+    config,
+    metrics::{PURGED, PURGED_KEYS},
+};
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
@@ -40,7 +43,7 @@ impl Retention {
     /// None: what fails is tried again the next time.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         loop {
-            match self.purge(&shutdown).await {
+            match self.purge(&shutdown, &page).await {
                 Ok(Purged { messages, keys }) => {
                     page.working();
                     if messages + keys > 0 {
@@ -63,16 +66,17 @@ impl Retention {
     ///
     /// # Errors
     /// The database's.
-    pub async fn purge(&self, shutdown: &Shutdown) -> Result<Purged, sqlx::Error> {
+    pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> Result<Purged, sqlx::Error> {
         let before = OffsetDateTime::now_utc() - self.settings.published_messages;
         let mut removed = Purged { messages: 0, keys: 0 };
         while !shutdown.is_draining() {
-            let page = Purged { messages: self.purge_messages(before).await?, keys: self.purge_keys().await? };
-            if page.messages + page.keys == 0 {
+            let _work = page.work();
+            let gone = Purged { messages: self.purge_messages(before).await?, keys: self.purge_keys().await? };
+            if gone.messages + gone.keys == 0 {
                 break;
             }
-            removed.messages += page.messages;
-            removed.keys += page.keys;
+            removed.messages += gone.messages;
+            removed.keys += gone.keys;
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
@@ -103,6 +107,7 @@ impl Retention {
         let removed = removed.execute(&mut *transaction).await?.rows_affected();
         fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
+        PURGED.add(removed);
         fail_point!("retention::committed", |how| Err(shared::failpoint::kill_or_fail(how)));
         Ok(removed)
     }
@@ -123,7 +128,9 @@ impl Retention {
             self.settings.idempotency_keys.as_secs_f64(),
             i64::from(self.settings.batch_size)
         );
-        Ok(removed.execute(&self.pool).await?.rows_affected())
+        let removed = removed.execute(&self.pool).await?.rows_affected();
+        PURGED_KEYS.add(removed);
+        Ok(removed)
     }
 
     async fn forget_identities(&self) -> Result<(), sqlx::Error> {

@@ -1,24 +1,48 @@
 //! What the probes tell: the state of the process and of each of its background tasks.
 
+mod heartbeat;
+mod probes;
+
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use actix_web::{
-    HttpResponse,
-    web::{self, Data, ServiceConfig},
-};
+pub use heartbeat::Work;
+use heartbeat::{Heartbeat, Threads, Watched};
+pub use probes::Probes;
 use serde::Serialize;
-use sqlx::PgPool;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
-use crate::{database, http::only, lifecycle::Shutdown};
+use crate::{
+    config::Reader,
+    metrics::own::{TASK_HEARTBEAT_AGE, TASK_STATE},
+};
+
+/// The threads of the runtime, among the components.
+const RUNTIME: &str = "runtime";
+/// How often it is looked whether somebody hangs: this much later it is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The setting `health.task_hung_after`.
+pub fn task_hung_after(settings: &mut Reader) -> Duration {
+    settings.within("health.task_hung_after", Duration::from_secs(5).., "5s or longer")
+}
 
 /// The book in which every component writes how it is doing.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Report>>>);
+pub struct Health(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    reports: BTreeMap<&'static str, Report>,
+    /// Several of one name: some tasks are many.
+    heartbeats: Vec<(&'static str, Heartbeat, Watched<u64>)>,
+    threads: Option<Threads>,
+    hung_after: Option<Duration>,
+}
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,6 +53,8 @@ struct Report {
     #[serde(with = "time::serde::rfc3339::option")]
     last_success: Option<OffsetDateTime>,
     last_error: Option<String>,
+    /// How long it has been with its present piece of work.
+    busy_for_seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,21 +64,98 @@ enum State {
     Working,
     /// For something outside the process to come back.
     Waiting,
+    /// With one piece of work for longer than `health.task_hung_after`.
+    Hung,
     Ended,
+}
+
+impl State {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Starting, "starting"),
+        (Self::Working, "working"),
+        (Self::Waiting, "waiting"),
+        (Self::Hung, "hung"),
+        (Self::Ended, "ended"),
+    ];
 }
 
 impl Health {
     /// The page of a new component, which is starting.
     #[must_use]
     pub fn component(&self, name: &'static str) -> Component {
-        let report =
-            Report { state: State::Starting, since: OffsetDateTime::now_utc(), last_success: None, last_error: None };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, report);
-        Component { health: self.clone(), name }
+        let mut book = self.book();
+        book.reports.entry(name).or_insert_with(|| Report::new(State::Starting));
+        let heartbeat = Heartbeat::default();
+        book.heartbeats.push((name, heartbeat.clone(), Watched::default()));
+        Component { health: self.clone(), name, heartbeat }
     }
 
+    /// Begins to look whether a component, or a thread of this runtime, hangs for longer than
+    /// `hung_after`, until the process ends.
+    pub fn watch(&self, hung_after: Duration) {
+        let mut book = self.book();
+        book.threads = Some(Threads::new(tokio::runtime::Handle::current().metrics()));
+        book.reports.insert(RUNTIME, Report::new(State::Working));
+        book.hung_after = Some(hung_after);
+        drop(book);
+        let health = self.clone();
+        // No runtime can stop it.
+        #[expect(clippy::disallowed_methods, reason = "a thread of its own, of which no worker is blocked")]
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(LOOK_EVERY);
+                health.look(LOOK_EVERY);
+            }
+        });
+    }
+
+    fn look(&self, passed: Duration) {
+        let mut book = self.book();
+        for (_, heartbeat, watched) in &mut book.heartbeats {
+            watched.look_at(heartbeat, passed);
+        }
+        if let Some(threads) = &mut book.threads {
+            threads.look(passed);
+        }
+    }
+
+    /// Of each component, with what its heartbeats say.
     fn reports(&self) -> BTreeMap<&'static str, Report> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let book = self.book();
+        let mut reports = book.reports.clone();
+        let tasks = book.heartbeats.iter().map(|(name, _, watched)| (*name, watched.busy_for));
+        let threads = book.threads.iter().map(|threads| (RUNTIME, threads.busy_for()));
+        for (name, busy_for) in tasks.chain(threads) {
+            let report = reports.get_mut(name).expect("a component is entered before its heartbeat");
+            report.busy_for_seconds = report.busy_for_seconds.max(busy_for.as_secs());
+            if book.hung_after.is_some_and(|limit| busy_for >= limit) {
+                report.state = State::Hung;
+            }
+        }
+        reports
+    }
+
+    /// Tells the metrics.
+    pub fn tell(&self) {
+        for (name, report) in self.reports() {
+            let age = Duration::from_secs(report.busy_for_seconds).as_secs_f64();
+            metrics::gauge!(TASK_HEARTBEAT_AGE, "task" => name).set(age);
+            for (state, label) in State::ALL {
+                let is_in_it = if report.state == state { 1.0 } else { 0.0 };
+                metrics::gauge!(TASK_STATE, "task" => name, "state" => label).set(is_in_it);
+            }
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    fn new(state: State) -> Self {
+        let since = OffsetDateTime::now_utc();
+        Self { state, since, last_success: None, last_error: None, busy_for_seconds: 0 }
     }
 }
 
@@ -61,15 +164,33 @@ impl Health {
 pub struct Component {
     health: Health,
     name: &'static str,
+    heartbeat: Heartbeat,
 }
 
 impl Component {
+    /// A piece of work begins; one that was not at its end yet is replaced. What it awaits has a time
+    /// limit of its own, shorter than `health.task_hung_after`.
+    pub fn work(&self) -> Work {
+        self.heartbeat.busy()
+    }
+
+    /// Beats for as long as the thread on which it is called gets on with its tasks.
+    pub async fn beat(self) {
+        let Self { health, name, .. } = self;
+        let own = health.component(name);
+        loop {
+            let _alive = own.work();
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     pub fn working(&self) {
         self.write(State::Working, |report| report.last_success = Some(OffsetDateTime::now_utc()));
     }
 
     /// Whether this is news: the caller logs a failure when it begins, not each time it is tried again.
     pub fn waiting(&self, why: impl fmt::Display) -> bool {
+        self.heartbeat.idle();
         self.write(State::Waiting, |report| report.last_error = Some(why.to_string()))
     }
 
@@ -82,8 +203,8 @@ impl Component {
     }
 
     fn write(&self, state: State, change: impl FnOnce(&mut Report)) -> bool {
-        let mut reports = self.health.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = reports.get_mut(self.name).expect("a component is entered before it is handed out");
+        let mut book = self.health.book();
+        let report = book.reports.get_mut(self.name).expect("a component is entered before it is handed out");
         let news = report.state != state;
         if news {
             report.since = OffsetDateTime::now_utc();
@@ -92,75 +213,4 @@ impl Component {
         change(report);
         news
     }
-}
-
-/// What the probes look at.
-#[derive(Clone, Debug)]
-pub struct Probes {
-    pub health: Health,
-    pub shutdown: Shutdown,
-    pub pool: PgPool,
-    started: Arc<OnceLock<()>>,
-}
-
-impl Probes {
-    #[must_use]
-    pub fn new(health: Health, shutdown: Shutdown, pool: PgPool) -> Self {
-        Self { health, shutdown, pool, started: Arc::default() }
-    }
-
-    /// The schema is known to fit and everything runs.
-    pub fn started(&self) {
-        self.started.get_or_init(|| ());
-    }
-
-    fn is_started(&self) -> bool {
-        self.started.get().is_some()
-    }
-
-    /// Wants traffic: started, the database in reach, not told to stop. Kafka does not matter:
-    /// orders are taken and figures are told without it.
-    async fn is_ready(&self) -> bool {
-        self.is_started() && !self.shutdown.is_requested() && database::is_reachable(&self.pool).await
-    }
-
-    /// The routes of the management port.
-    pub fn routes(&self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
-        let probes = Data::new(self.clone());
-        move |routes| {
-            routes
-                .app_data(probes.clone())
-                .service(web::resource("/health/live").get(live).default_service(only("GET")))
-                .service(web::resource("/health/ready").get(ready).default_service(only("GET")))
-                .service(web::resource("/health/startup").get(startup).default_service(only("GET")));
-        }
-    }
-
-    fn answer(&self, well: bool) -> HttpResponse {
-        let mut response = if well { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-        response.json(Answer {
-            status: if well { "up" } else { "down" },
-            time: OffsetDateTime::now_utc().format(&Rfc3339).expect("the present has four digits in its year"),
-            components: self.health.reports(),
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct Answer {
-    status: &'static str,
-    time: String,
-    components: BTreeMap<&'static str, Report>,
-}
-
-async fn live(probes: Data<Probes>) -> HttpResponse {
-    probes.answer(true)
-}
-
-async fn ready(probes: Data<Probes>) -> HttpResponse {
-    probes.answer(probes.is_ready().await)
-}
-
-async fn startup(probes: Data<Probes>) -> HttpResponse {
-    probes.answer(probes.is_started())
 }

@@ -5,6 +5,7 @@ mod connection;
 mod cors;
 mod docs;
 mod document;
+mod measure;
 mod operation;
 pub mod panics;
 mod parameter;
@@ -38,7 +39,7 @@ pub use settings::Settings;
 use tracing::Instrument;
 
 use self::connection::Phase;
-use crate::{lifecycle::Shutdown, problem::Problem};
+use crate::{lifecycle::Shutdown, problem::Problem, traces::Trace};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
 pub const DATABASE_PATIENCE: Duration = Duration::from_millis(2_500);
@@ -53,7 +54,9 @@ pub async fn around(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::of(&request);
     let path = request.path().to_owned();
-    let span = tracing::info_span!("request", "request.id" = %id, "http.request.method" = %request.method());
+    let trace = request.extensions().get::<Trace>().and_then(Trace::id);
+    // An error: there at whatever level lines are written, so that each of them has the ids.
+    let span = tracing::error_span!("request", "request.id" = %id, "trace.id" = trace, "http.request.method" = %request.method());
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
     let _under_way = request.conn_data::<Rc<Phase>>().map(Phase::begin);
     request.extensions_mut().insert(id.clone());

@@ -38,11 +38,20 @@ pub struct Problem {
     retry_after: Option<Duration>,
     allow: Option<String>,
     cause: Option<Arc<anyhow::Error>>,
+    components: Option<Box<serde_json::Value>>,
 }
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None, cause: None }
+        Self {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            allow: None,
+            cause: None,
+            components: None,
+        }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -110,6 +119,11 @@ impl Problem {
     pub fn unavailable() -> Self {
         let detail = "The service cannot answer this request now. Ask again later.";
         Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// Of a probe: how each component is doing.
+    pub fn not_well(detail: &str, components: serde_json::Value) -> Self {
+        Self { components: Some(Box::new(components)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
     /// The body did not arrive within its time.
@@ -180,6 +194,7 @@ impl Problem {
             instance,
             request_id,
             errors: &self.errors,
+            components: self.components.as_deref(),
         }
     }
 }
@@ -204,6 +219,10 @@ pub(crate) struct Body<'a> {
     /// Of a 422 only: every place that breaks a rule.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Violation],
+    /// Of probes only, which are not in the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    components: Option<&'a serde_json::Value>,
 }
 
 fn title(status: StatusCode) -> &'static str {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
-    AUDIENCE, ISSUER, Signer,
+    AUDIENCE, ISSUER, Scrape, Signer,
     server::{print_tail, scratch, signal},
     wait_until,
 };
@@ -170,6 +170,12 @@ impl Service {
         reqwest::get(url).await.unwrap().json().await.unwrap()
     }
 
+    /// What it tells on `/metrics`.
+    pub async fn metrics(&self) -> Scrape {
+        let answer = reqwest::get(format!("{}/metrics", self.management())).await.unwrap();
+        Scrape::parse(&answer.text().await.unwrap())
+    }
+
     /// Where the API is: `http://127.0.0.1:PORT`.
     ///
     /// # Panics
@@ -260,6 +266,16 @@ impl Service {
     #[must_use]
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id().expect("it runs"))).unwrap().count()
+    }
+
+    /// CPU time so far, in user and kernel mode.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().expect("it runs"))).unwrap();
+        // Behind the name, which may hold anything: the 12th and 13th, in ticks of 10 ms.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     fn log_file(&self) -> PathBuf {

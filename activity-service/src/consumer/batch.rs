@@ -3,10 +3,15 @@
 //! The bytes lie one after the other in one buffer. Of a message that is counted nobody needs them;
 //! of one that Postgres refuses they go into quarantine.
 
-use std::ops::Range;
+use std::{ops::Range, time::SystemTime};
 
+use opentelemetry::{KeyValue, trace::SpanKind};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use shared::message::CE_TYPE;
+use shared::{
+    message::CE_TYPE,
+    traces::{self, TraceContext},
+};
+use time::OffsetDateTime;
 
 use super::group::{Group, Tenure};
 use crate::{
@@ -26,6 +31,8 @@ pub struct Batch {
     current: usize,
     epoch: u64,
     bytes: Vec<u8>,
+    /// The timestamp of the oldest message, in milliseconds since 1970.
+    oldest: Option<i64>,
 }
 
 /// A partition, under one assignment of it to this member.
@@ -56,6 +63,8 @@ pub struct Message {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     ce_type: Option<Range<usize>>,
+    /// When it was read, and the trace it belongs to; only where traces are exported.
+    trace: Option<Box<(SystemTime, TraceContext)>>,
 }
 
 impl Batch {
@@ -75,6 +84,12 @@ impl Batch {
             ce_type: ce_type.and_then(|header| header.value),
         };
         self.add(&raw, group);
+        if traces::are_exported()
+            && let Some(last) = self.messages.last_mut()
+        {
+            last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
+        }
+        self.oldest = self.oldest.into_iter().chain(message.timestamp().to_millis()).min();
     }
 
     /// As [`Batch::push`], for a message from anywhere.
@@ -86,8 +101,30 @@ impl Batch {
             key: self.store(raw.key),
             value: self.store(raw.value),
             ce_type: self.store(raw.ce_type),
+            trace: None,
         };
         self.messages.push(message);
+    }
+
+    /// The spans of its messages, which end here.
+    pub fn trace(&self) {
+        for message in &self.messages {
+            let Some((read_at, context)) = message.trace.as_deref() else { continue };
+            let place = self.place_of(message);
+            let attributes = [
+                KeyValue::new("messaging.system", "kafka"),
+                KeyValue::new("messaging.destination.name", place.topic.clone()),
+                KeyValue::new("messaging.destination.partition.id", i64::from(place.partition)),
+                KeyValue::new("messaging.kafka.offset", message.offset),
+            ];
+            traces::message("count", SpanKind::Consumer, *read_at, &attributes, || context.clone());
+        }
+    }
+
+    /// When the oldest message was sent, by the timestamps that Kafka has.
+    #[must_use]
+    pub fn oldest(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.oldest?) * 1_000_000).ok()
     }
 
     #[must_use]
@@ -152,6 +189,14 @@ impl Batch {
         self.bytes.extend_from_slice(bytes?);
         Some(start..self.bytes.len())
     }
+}
+
+fn trace_of(message: &BorrowedMessage<'_>) -> TraceContext {
+    let header = |name: &str| {
+        let found = message.headers()?.iter().find(|header| header.key == name)?;
+        Some(std::str::from_utf8(found.value?).ok()?.to_owned())
+    };
+    TraceContext::new(header("traceparent"), header("tracestate"))
 }
 
 #[cfg(test)]

@@ -3,14 +3,7 @@
 //! goes on from the first message there is in both cases; but nobody shall find out by chance. And
 //! whether Kafka has the offsets it was told.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use shared::{health::Component, lifecycle::Shutdown};
 use sqlx::PgPool;
@@ -21,25 +14,18 @@ use super::{
     positions::{self, Jump},
     watermarks::{Broker, Watermarks},
 };
+use crate::metrics::{CREATED_ANEW, LOST};
 
 /// A topic created anew is recognised while it has fewer messages than the one before had.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Doubts are looked at at once, but not more often: holes in a topic cause many.
 const DOUBTS_EVERY: Duration = Duration::from_secs(1);
 
-/// What was noticed since the start.
-#[derive(Debug, Default)]
-pub struct Noticed {
-    pub lost_messages: AtomicU64,
-    pub topics_created_anew: AtomicU64,
-}
-
 #[derive(Debug)]
 pub struct Continuity {
     pub pool: PgPool,
     pub broker: Broker,
     pub group: Arc<Group>,
-    pub noticed: Arc<Noticed>,
     pub page: Component,
     /// Positions below the low watermark at the last look.
     pub behind: BTreeMap<Partition, i64>,
@@ -52,6 +38,7 @@ impl Continuity {
     /// None: what fails is tried again the next time.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
+            let work = self.page.work();
             match shutdown.unless_draining(self.look()).await {
                 Some(Err(error)) => {
                     // Whoever reads and counts tells of the outage.
@@ -60,6 +47,7 @@ impl Continuity {
                 Some(Ok(())) => self.page.working(),
                 None => {}
             }
+            drop(work);
             let next = async {
                 sleep(DOUBTS_EVERY).await;
                 tokio::select! {
@@ -131,7 +119,7 @@ impl Continuity {
     async fn created_anew(&self, partition: &Partition, position: i64, marks: Watermarks) -> anyhow::Result<()> {
         let counted = self.group.counted_up_to(partition).filter(|next| *next <= marks.high);
         if positions::replace(&self.pool, partition, position, counted.unwrap_or(marks.low)).await? {
-            self.noticed.topics_created_anew.fetch_add(1, Ordering::Relaxed);
+            CREATED_ANEW.add(1);
             let (topic, number) = partition;
             let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
             tracing::error!(
@@ -149,7 +137,7 @@ impl Continuity {
         let Some(messages) = u64::try_from(messages).ok().filter(|messages| *messages > 0) else {
             return;
         };
-        self.noticed.lost_messages.fetch_add(messages, Ordering::Relaxed);
+        LOST.add(messages);
         let (topic, number) = partition;
         let news = format!("{messages} messages of partition {number} of {topic} were deleted unread");
         tracing::error!(

@@ -4,7 +4,11 @@
 //! counted after all. Only a batch whose data Postgres refuses is taken apart, to find the guilty
 //! message; an outage never sends a message into quarantine.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{database::Failure, health::Component, lifecycle::Shutdown};
@@ -15,10 +19,12 @@ use super::{
     Settings,
     batch::{Batch, Message},
     group::Group,
+    lag::{InHand, seconds_since},
     positions,
 };
 use crate::{
     admission::Admission,
+    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
     quarantine::{
         self, Kept, Reason, Rejected, Why,
         known::{Known, Seen, Standing, Wanted},
@@ -45,6 +51,7 @@ pub struct Counting {
     pub backoff: ExponentialBuilder,
     pub group: Arc<Group>,
     pub shutdown: Shutdown,
+    pub in_hand: InHand,
     pub page: Component,
 }
 
@@ -67,8 +74,17 @@ impl Settings {
 pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
     let _counting = counting.group.counting();
     while let Some(mut batch) = batches.recv().await {
+        let begin = Instant::now();
+        counting.in_hand.note(batch.oldest());
         if counting.count_batch(&mut batch).await.is_none() {
             break;
+        }
+        counting.in_hand.note(None);
+        batch.trace();
+        BATCH_SIZE.record_count(batch.messages.len());
+        BATCH_DURATION.record(begin.elapsed().as_secs_f64());
+        if let Some(oldest) = batch.oldest() {
+            COUNT_DELAY.record(seconds_since(oldest));
         }
     }
     Ok(())
@@ -83,6 +99,7 @@ impl Counting {
         // The next part last. Parts are never reordered: an offset says that all before is done.
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
+            let _work = self.page.work();
             let error = match self.count_part(batch, &part).await {
                 Ok(done) => {
                     fail::fail_point!("consumer::after_commit", |_| std::process::abort());
@@ -95,6 +112,7 @@ impl Counting {
                 }
                 Err(error) => error,
             };
+            ATTEMPTS_FAILED.add_of(label(Failure::of(&error)), 1);
             match Failure::of(&error) {
                 Failure::Conflict => parts.push(part),
                 Failure::Refused if part.len() > 1 => parts.extend(halves(&part)),
@@ -186,7 +204,7 @@ impl Counting {
             .collect();
         let counted = statistics::count(&mut transaction, &self.time_zone, &received, &positions).await?;
         fail::fail_point!("consumer::counted", |_| std::process::abort());
-        let quarantined = quarantine::keep(&mut transaction, kept).await?;
+        let kept = quarantine::keep(&mut transaction, kept).await?;
         fail::fail_point!("consumer::kept", |_| std::process::abort());
         if !admission.still_holds(&mut transaction).await? {
             transaction.rollback().await?;
@@ -195,7 +213,11 @@ impl Counting {
         fail::fail_point!("consumer::before_commit", |_| std::process::abort());
         transaction.commit().await?;
         self.group.jumped(jumps);
-        Ok(Some(Counted { counted, duplicates: received.len() as u64 - counted, quarantined }))
+        let duplicates = received.len() as u64 - counted;
+        COUNTED.add(counted);
+        DUPLICATES.add(duplicates);
+        kept.iter().for_each(|reason| KEPT.add_of(reason.as_str(), 1));
+        Ok(Some(Counted { counted, duplicates, quarantined: kept.len() as u64 }))
     }
 
     /// Once when it begins, not with each attempt.
@@ -218,6 +240,16 @@ impl Counted {
         self.counted += other.counted;
         self.duplicates += other.duplicates;
         self.quarantined += other.quarantined;
+    }
+}
+
+/// Under which a failed attempt is counted.
+fn label(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Outage => "outage",
+        Failure::Conflict => "conflict",
+        Failure::Refused => "refused",
+        Failure::Defect => "defect",
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Reason, Rejected};
 use crate::{
     activity,
     admission::{Admission, expect_rows},
+    metrics::REPLAYED,
     statistics::{self, Received},
 };
 
@@ -236,6 +237,9 @@ impl<'a> Replay<'a> {
         } else {
             fail::fail_point!("quarantine::before_commit", |_| std::process::abort());
             transaction.commit().await?;
+            REPLAYED.add_of("counted", counted);
+            REPLAYED.add_of("duplicate", ids.len() as u64 - counted);
+            REPLAYED.add_of("still waiting", still.len() as u64);
         }
         Ok(Some(Replayed { counted, duplicates: ids.len() as u64 - counted, still_waiting: still.len() as u64 }))
     }

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use testing::{Checker, Client, Database, History, Service, Setup, wait_until};
+use reqwest::Method;
+use testing::{Checker, Client, Collector, Database, History, Received, Service, Setup, Span, order_body, wait_until};
 use time::OffsetDateTime;
 
 use crate::world::{World, figures, seconds};
@@ -132,4 +133,48 @@ async fn with_each_service_killed_in_the_middle_orders_and_figures_are_still_equ
     assert!(shop.history.acknowledged().len() > 300, "{:?}", shop.history);
     assert_eq!((ordering.stop().await, counting.stop().await), (Some(0), Some(0)));
     shop.judge(Checker::duplicates_allowed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_shows_the_request_its_placement_the_sending_and_the_counting() {
+    let (shop, collector) = (Shop::new().await, Collector::start().await);
+    let traced = |setup: Setup| setup.set("traces.otlp_endpoint", collector.endpoint()).set("traces.sampling", 1);
+    let (counting, ordering) = (traced(shop.activity.setup()), traced(shop.ordering()));
+    let (counting, ordering) = tokio::join!(counting.start(), ordering.start());
+    let client = shop.client(&ordering);
+
+    // Begun by the caller, who wants it to be kept.
+    let (trace, parent) =
+        ("4bf92f3577b34da6a3ce929d0e0e4736", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let long = format!("vendor={}", "x".repeat(600));
+    let headers = [("content-type", "application/json"), ("traceparent", parent), ("tracestate", long.as_str())];
+    let body = serde_json::to_vec(&order_body("traced")).unwrap();
+    let answer = client.ask(Method::POST, "/orders", &headers, body).await.unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    shop.history.add(answer.body["orderRef"].as_str().unwrap(), "traced");
+    // Begun here.
+    client.place_one().await;
+
+    let names = |spans: &[Span]| {
+        let mut names: Vec<_> = spans.iter().map(|span| span.name.clone()).collect();
+        names.sort_unstable();
+        names
+    };
+    let whole = ["POST /orders", "count", "place order", "publish"];
+    wait_until("both traces are whole", seconds(60), async || {
+        let mut traces = BTreeMap::<_, Vec<_>>::new();
+        collector.spans().into_iter().for_each(|span| traces.entry(span.trace_id.clone()).or_default().push(span));
+        traces.contains_key(trace) && traces.values().filter(|spans| names(spans) == whole).count() == 2
+    })
+    .await;
+
+    let sent = shop.activity.topic().dump().await;
+    let of = |message: &Received| (message.header("traceparent"), message.header("tracestate"));
+    assert!(sent.iter().any(|message| of(message) == (parent.to_owned(), String::new())), "{sent:?}");
+    let own = sent.iter().map(|message| message.header("traceparent")).find(|header| header != parent).unwrap();
+    let server =
+        collector.spans().into_iter().find(|span| span.name == "POST /orders" && span.trace_id != trace).unwrap();
+    assert_eq!(own, format!("00-{}-{}-01", server.trace_id, server.span_id));
+    assert_eq!((counting.stop().await, ordering.stop().await), (Some(0), Some(0)));
+    shop.judge(|checker| checker).await;
 }

@@ -15,6 +15,7 @@ use shared::{
     paging,
     problem::{Problem, Violation},
     query::Query,
+    traces::{self, TraceContext},
 };
 use sqlx::PgPool;
 use tokio::time::timeout;
@@ -24,7 +25,6 @@ use crate::{
     idempotency::Key,
     order::{self, NewOrder, NewOrderBody, Order, OrderRef, OrderSummary, Page},
     placement::{PlaceError, Placement, Request},
-    trace::TraceContext,
 };
 
 const KEYS: &str = "Under an `Idempotency-Key` the same request of the same caller gives the same order and the same \
@@ -117,8 +117,8 @@ async fn place(
     if caller.customer_ref.as_ref().is_some_and(|own| own != order.customer_ref()) {
         return Err(Problem::forbidden("The token is for the orders of another customer."));
     }
-    let trace = TraceContext::of(request.headers());
-    let placed = placement.place(Request { order, key, trace }).await?;
+    let trace = TraceContext::of_request(&request);
+    let placed = traces::step(&request, "place order", placement.place(Request { order, key, trace })).await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/orders/{}", placed.order.summary.order_ref)));
     if placed.replayed {
@@ -175,7 +175,7 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(request)?).ok_or_else(Problem::not_found)?;
-    let (customer_ref, trace) = (caller.customer_ref, TraceContext::of(request.headers()));
+    let (customer_ref, trace) = (caller.customer_ref, TraceContext::of_request(request));
     let changed = async {
         changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace }).await?;
         Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)

@@ -19,7 +19,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Instance, InstanceId, identity};
-use crate::flight::{Flight, Permit};
+use crate::{
+    flight::{Flight, Permit},
+    metrics::{IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
+};
 
 /// The process's session with the database.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Session {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
         let id = identity::take(&mut connection).await?;
+        IDENTITIES.add(1);
         tracing::info!(instance = id.number(), "took an identity");
         let instance = Instance::new(id, asked_at, settings.takeover_after);
         Ok((Self { settings, connection, instance: instance.clone(), flight }, instance))
@@ -91,6 +95,7 @@ impl Session {
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
+                SESSIONS_LOST.add(1);
                 if page.waiting(&error) {
                     tracing::warn!(error = %error, "lost the session with the database");
                 }
@@ -113,6 +118,7 @@ impl Session {
         let held_since = Instant::now();
         let mut gone_since = HashMap::new();
         loop {
+            let _work = page.work();
             let asked_at = Instant::now();
             let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
             if look.ended {
@@ -151,6 +157,7 @@ impl Session {
                 fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
                 identity::unlock(&mut self.connection, other).await?;
                 if by_this {
+                    TAKEN_OVER.add(1);
                     tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
                 }
                 self.instance.0.left_behind.notify_one();
@@ -176,6 +183,7 @@ impl Session {
         let new = within(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
         self.instance.replace(new, asked_at);
+        IDENTITIES.add(1);
         tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())
     }

@@ -37,6 +37,8 @@ pub struct Answer {
 pub struct Place {
     pub partition: i32,
     pub offset: i64,
+    /// When the broker's word came.
+    pub at: std::time::Instant,
 }
 
 /// Why a message did not get through.
@@ -62,6 +64,16 @@ pub struct Returned {
 }
 
 impl Verdict {
+    /// Under which it is counted where it is not counted against the message.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "refused in company",
+            Self::Outage(_) => "outage",
+            Self::Nowhere => "no offset",
+            Self::Fatal(_) => "producer failed",
+        }
+    }
+
     pub(super) fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
         match shared::kafka::code(error) {
@@ -83,7 +95,9 @@ pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Place, Verdict
         // that knows nothing of this producer yet, as for a partition just made, takes the later request
         // though it has refused the earlier one for the moment.
         Ok(message) if message.offset() < 0 => Err(Verdict::Nowhere),
-        Ok(message) => Ok(Place { partition: message.partition(), offset: message.offset() }),
+        Ok(message) => {
+            Ok(Place { partition: message.partition(), offset: message.offset(), at: Instant::now().into_std() })
+        }
         Err((error, _)) => Err(Verdict::of(error)),
     }
 }

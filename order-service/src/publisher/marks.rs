@@ -1,10 +1,19 @@
 //! The broker's answers become marks in the table. Only with its mark committed does a message give
 //! its room back; until then it is in flight, whatever the broker said.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fail::fail_point;
-use shared::{database, health::Component};
+use opentelemetry::trace::SpanKind;
+use shared::{
+    database,
+    health::Component,
+    traces::{self, TraceContext},
+};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::{
@@ -17,7 +26,9 @@ use crate::{
     config,
     flight::Permit,
     instance::InstanceId,
+    metrics::{LOST_TO_OTHERS, MARK_DURATION, PUBLISH_DURATION, PUBLISHED, REJECTED, RETURNED},
     outbox::{self, Fate, Published, Rejected},
+    queue::{Origin, Queued},
 };
 
 /// Answers of one statement: an update of 1,000 rows takes some 10 ms.
@@ -63,6 +74,7 @@ impl Marks {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut answers = Vec::with_capacity(BATCH);
         while self.answers.recv_many(&mut answers, BATCH).await > 0 {
+            let _work = self.page.work();
             self.mark(answers.drain(..)).await;
         }
         Ok(())
@@ -77,6 +89,7 @@ impl Marks {
                 // Lands before it goes back.
                 Err(why) => {
                     drop(permit);
+                    RETURNED.add_of(why.reason(), 1);
                     self.give_back(message, why, None);
                 }
             }
@@ -100,9 +113,16 @@ impl Marks {
             };
             by_owner.entry(message.queued.owner.number()).or_default().push(published);
         }
+        for (origin, label) in [(Origin::Placed, "placed"), (Origin::Claimed, "claimed")] {
+            let duration = PUBLISH_DURATION.of(label);
+            let of_origin = delivered.iter().filter(|(message, ..)| message.queued.origin == origin);
+            of_origin.for_each(|(message, _, place)| duration.record(place.at - message.queued.since));
+        }
+        delivered.iter().for_each(|(message, ..)| trace(&message.queued));
         for (owner, published) in by_owner {
             let owner = InstanceId::from(owner);
             let marked = self.until_committed(|| outbox::mark_published(&self.pool, owner, &published)).await;
+            PUBLISHED.add(marked.0);
             expect_all(marked, published.len());
         }
         fail_point!("marks::published", |_| std::process::abort());
@@ -133,6 +153,7 @@ impl Marks {
         fail_point!("marks::rejected", |_| std::process::abort());
         let mut by_owner: BTreeMap<i64, Vec<Rejected>> = BTreeMap::new();
         for Blamed { message, rejected, .. } in &blamed {
+            REJECTED.add_of(rejected.fate.label(), 1);
             if rejected.fate == Fate::Failed {
                 tracing::error!(message_ref = %rejected.message_ref, failures = rejected.failures, error = rejected.error,
                     "message failed: it stays in the outbox until it is retried");
@@ -163,15 +184,20 @@ impl Marks {
     where
         F: Future<Output = Result<u64, sqlx::Error>>,
     {
+        let begin = Instant::now();
         let mut repeated = false;
         let mut pauses = database::backoff();
         loop {
+            let _work = self.page.work();
             let marked = database::within(ANSWER_WITHIN, statement()).await.and_then(|rows| {
                 fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
                 Ok(rows)
             });
             match marked {
-                Ok(rows) => return (rows, repeated),
+                Ok(rows) => {
+                    MARK_DURATION.record(begin.elapsed().as_secs_f64());
+                    return (rows, repeated);
+                }
                 Err(error) => {
                     if self.page.waiting(&error) {
                         tracing::warn!(error = %error, "cannot mark messages; trying again");
@@ -184,6 +210,15 @@ impl Marks {
     }
 }
 
+/// The span of a message's sending, from memory to the broker.
+fn trace(queued: &Queued) {
+    traces::message("publish", SpanKind::Producer, SystemTime::now() - queued.since.elapsed(), &[], || {
+        let header =
+            |wanted| queued.message.headers().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
+        TraceContext::new(header("traceparent"), header("tracestate"))
+    });
+}
+
 /// A statement without an answer after this long is repeated: it is harmless.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -192,6 +227,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 fn expect_all((marked, repeated): (u64, bool), expected: usize) {
     let expected = u64::try_from(expected).unwrap_or(u64::MAX);
     if marked != expected && !repeated {
+        LOST_TO_OTHERS.add(expected.saturating_sub(marked));
         tracing::error!(expected, marked, "another instance has taken messages of this one over");
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::backoff;
-use crate::config;
+use crate::{config, metrics::OUTAGE};
 
 #[derive(Debug)]
 pub(super) struct Outage {
@@ -26,6 +26,42 @@ pub(super) struct Outage {
 
 /// How many messages got through, counted where the answers arrive.
 pub(super) type Delivered = Arc<AtomicU64>;
+
+/// Whether Kafka takes messages, as operators see it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reach(Arc<AtomicU8>);
+
+impl Reach {
+    const GOOD: u8 = 0;
+    const NO_BROKER: u8 = 1;
+    const REFUSED: u8 = 2;
+
+    pub(super) fn no_broker(&self) {
+        self.0.store(Self::NO_BROKER, Ordering::Relaxed);
+        OUTAGE.set(1.0);
+    }
+
+    pub(super) fn refused(&self) {
+        self.0.store(Self::REFUSED, Ordering::Relaxed);
+        OUTAGE.set(1.0);
+    }
+
+    /// A message got through.
+    pub(super) fn delivered(&self) {
+        if self.0.swap(Self::GOOD, Ordering::Relaxed) != Self::GOOD {
+            OUTAGE.set(0.0);
+        }
+    }
+
+    /// A broker is connected. Whether that ends the outage: with nothing to send, nothing else would.
+    pub(super) fn connected(&self) -> bool {
+        let ended = self.0.compare_exchange(Self::NO_BROKER, Self::GOOD, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if ended {
+            OUTAGE.set(0.0);
+        }
+        ended
+    }
+}
 
 impl Outage {
     pub(super) fn new(settings: &config::Publisher) -> Self {

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use anyhow::Context;
 use rdkafka::{
-    ClientContext,
+    ClientContext, Statistics,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     Answer, Outgoing,
     answer::{self, Verdict},
-    outage::Delivered,
+    outage::{Delivered, Reach},
 };
 use crate::{config::Config, flight::Permit};
 
@@ -46,10 +46,10 @@ impl Producers {
     pub(super) fn new(
         config: &Config,
         answers: mpsc::UnboundedSender<Answer>,
-        delivered: Delivered,
+        (delivered, reach): (Delivered, Reach),
         page: Component,
     ) -> anyhow::Result<Self> {
-        let answers = Answers { answers, delivered, page };
+        let answers = Answers { answers, delivered, reach, page };
         let max_in_flight = config.publisher.max_in_flight.to_string();
         let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
         let topic = config.topic.name.as_str().into();
@@ -137,6 +137,8 @@ fn producer(
         ("queue.buffering.max.messages", max_in_flight),
         ("queue.buffering.max.kbytes", "32768"),
         ("compression.type", "lz4"),
+        // How the end of an outage is seen while there is nothing to send.
+        ("statistics.interval.ms", "1000"),
     ];
     settings.extend_from_slice(own);
     let config = kafka.client(&settings);
@@ -149,6 +151,7 @@ struct Answers {
     // Unbounded, because what is in flight is bounded.
     answers: mpsc::UnboundedSender<Answer>,
     delivered: Delivered,
+    reach: Reach,
     page: Component,
 }
 
@@ -156,6 +159,7 @@ impl Answers {
     fn tell(&self, answer: Answer) {
         if answer.result.is_ok() {
             self.delivered.fetch_add(1, Ordering::Relaxed);
+            self.reach.delivered();
             self.page.working();
         }
         // Closed only when the process is ending: the row stays as it is in the table.
@@ -169,10 +173,21 @@ impl ClientContext for Answers {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown && self.page.waiting(reason) {
-            tracing::warn!(reason, "no broker in reach; orders are accepted, their messages wait");
+        if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
+            self.reach.no_broker();
+            if self.page.waiting(reason) {
+                tracing::warn!(reason, "no broker in reach; orders are accepted, their messages wait");
+            }
         }
         kafka::Quiet.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Bootstrap addresses have negative numbers: to be connected to one says nothing of the cluster.
+        let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        if connected && self.reach.connected() {
+            self.page.working();
+        }
     }
 }
 

@@ -85,6 +85,26 @@ macro_rules! whole_number {
 }
 whole_number!(u16 i32 u32);
 
+impl Setting for f64 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "must be a number, like 0.1".into())
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::Float(*self)
+    }
+}
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "must be true or false".into())
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::Boolean(*self)
+    }
+}
+
 /// An address to listen on; required wherever it is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind(pub SocketAddr);

@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use super::{docs::Docs, only, operation::Operation};
+use super::{docs::Docs, measure, only, operation::Operation};
 
 /// Made of sections; then it is served.
 #[derive(Clone, Debug)]
@@ -45,6 +45,9 @@ impl Api {
     /// The routes of the operations and, without a token, of their document and its page.
     pub fn routes(self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
         let docs = Docs::of(&self.document());
+        for operation in self.sections.iter().flat_map(|section| &section.operations) {
+            measure::expect(&operation.method, operation.path, operation.statuses());
+        }
         move |routes| {
             for (path, operations) in self.by_path() {
                 let mut methods: Vec<_> = operations.iter().map(|operation| operation.method.as_str()).collect();

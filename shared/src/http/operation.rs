@@ -57,6 +57,11 @@ impl Operation {
             .problems(&[400, 401, 403, 429, 500, 503])
     }
 
+    /// Of its answers.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = u16> {
+        self.entry.responses.responses.keys().filter_map(|status| status.parse().ok())
+    }
+
     /// `id` is how generated clients name it; `summary` is one line, `description` what else there is
     /// to say.
     #[must_use]

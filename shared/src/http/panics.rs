@@ -11,7 +11,7 @@ use actix_web::{
 };
 use futures_util::FutureExt;
 
-use crate::problem::Problem;
+use crate::{metrics::own::PANICS, problem::Problem};
 
 /// Answers 500 where the handler panics.
 ///
@@ -30,6 +30,7 @@ pub(super) async fn caught<B: MessageBody + 'static>(
 /// The text of a panic may quote what it stumbled over, so only the place is told at level error.
 pub fn log() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        PANICS.add(1);
         let place = panic.location().map(ToString::to_string);
         tracing::error!("code.location" = place, "panicked");
         tracing::debug!(error = panic.payload_as_str(), "what the panic says");

@@ -7,7 +7,7 @@ use actix_service::{ServiceFactoryExt, map_config};
 use actix_web::{
     App,
     dev::{AppConfig, Server as Actix, fn_service},
-    middleware::from_fn,
+    middleware::{Condition, from_fn},
     rt::net::TcpStream,
     web::{self, ServiceConfig},
 };
@@ -19,6 +19,7 @@ use super::{
     Settings, around,
     connection::Connection,
     cors::cors,
+    measure::measured,
     no_such_path, panics,
     rate_limit::{self, RateLimit},
     refusal,
@@ -39,6 +40,8 @@ const OTHER_FILES: u64 = 200;
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    /// The API is measured; what probes and scrapes take is nobody's concern.
+    is_measured: bool,
     settings: Settings,
     workers: usize,
     /// How long requests under way may take once the drain has begun.
@@ -60,7 +63,7 @@ pub fn listen(name: &str, settings: Settings, workers: usize, grace: Duration) -
     let listener = bind().with_context(|| format!("cannot listen on {address} ({name})"))?;
     allow_files(u64::from(settings.max_connections) + OTHER_FILES);
     tracing::info!(server = name, "server.address" = %listener.local_addr()?, "listening");
-    Ok(Server { listener, settings, workers, grace })
+    Ok(Server { listener, is_measured: name == "api", settings, workers, grace })
 }
 
 /// Many systems give a process 1,024 files at first, and more if it asks.
@@ -92,12 +95,15 @@ impl Server {
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
+        let (is_measured, heartbeat) = (self.is_measured, page.clone());
         let Settings { max_connections, keep_alive, rate, allowed_origins, .. } = self.settings;
         let state = web::Data::new(shutdown.clone());
         let (authentication, limit) = (web::Data::new(authentication), web::Data::new(RateLimit::new(rate)));
         // Read from the outside in, which is from below. `around` makes an answer of whatever comes
         // out of the others, and a browser's question about origins has no token yet.
         let app = move || {
+            // This is called once on each worker's thread; the task ends with it.
+            drop(actix_web::rt::spawn(heartbeat.clone().beat()));
             App::new()
                 .app_data(state.clone())
                 .app_data(authentication.clone())
@@ -109,6 +115,7 @@ impl Server {
                 .wrap(cors(&allowed_origins))
                 .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))
+                .wrap(Condition::new(is_measured, from_fn(measured)))
         };
 
         let most = max_connections as usize;

@@ -1,0 +1,143 @@
+//! What activity-service tells of itself, beside what both services do; docs/metrics.md explains it.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use shared::{
+    config::Reader,
+    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES, exposition},
+};
+use sqlx::PgConnection;
+
+use crate::quarantine::Reason;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub shared: exposition::Settings,
+    pub lag_every: Duration,
+}
+
+impl Settings {
+    pub fn read(settings: &mut Reader) -> Self {
+        let a_moment = Duration::from_millis(100);
+        Self {
+            shared: exposition::Settings::read(settings),
+            lag_every: settings.within("metrics.lag_every", a_moment.., "100ms or longer"),
+        }
+    }
+}
+
+const REASONS: &[&str] = &{
+    let mut names = [""; Reason::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Reason::ALL[index].as_str();
+        index += 1;
+    }
+    names
+};
+
+pub const LAG_MESSAGES: Gauge = Gauge::new(
+    "activity_consumer_lag_messages",
+    "Messages on the partitions of this instance that are not counted yet; the last known number while Kafka is away",
+);
+pub const LAG_SECONDS: Gauge = Gauge::new(
+    "activity_consumer_lag_seconds",
+    "Age of the oldest message that this instance has read and not counted, 0 where there is none",
+);
+pub const ASSIGNED: Gauge = Gauge::new("activity_assigned_partitions", "Partitions of this instance");
+pub const COUNT_DELAY: Histogram = Histogram::new(
+    "activity_count_delay_seconds",
+    "From when a message was sent to when it is counted: the oldest of each batch, by its timestamp in Kafka",
+    LONG_SECONDS,
+);
+pub const BATCH_SIZE: Histogram = Histogram::new("activity_batch_messages", "Messages of a batch", SIZES);
+pub const BATCH_DURATION: Histogram = Histogram::new(
+    "activity_batch_duration_seconds",
+    "From taking a batch to its commit, outages of the database included",
+    LONG_SECONDS,
+);
+
+pub const COUNTED: Counter = Counter::new("activity_counted_messages_total", "Messages from Kafka that were counted");
+pub const DUPLICATES: Counter =
+    Counter::new("activity_duplicate_messages_total", "Messages from Kafka that had been counted before");
+pub const KEPT: Counter =
+    Counter::new("activity_kept_messages_total", "Messages from Kafka put into quarantine, by reason")
+        .by("reason", REASONS);
+pub const QUARANTINED: Gauge = Gauge::new(
+    "activity_quarantined_messages",
+    "Messages that wait in quarantine, of all instances, by reason; 10001 means more than 10000",
+)
+.by("reason", REASONS);
+pub const OLDEST_QUARANTINED: Gauge = Gauge::new(
+    "activity_oldest_quarantined_age_seconds",
+    "How long the message has waited that is longest in quarantine, of all instances",
+);
+pub const REPLAYED: Counter =
+    Counter::new("activity_replayed_messages_total", "Messages of the quarantine tried again over the API, by outcome")
+        .by("outcome", &["counted", "duplicate", "still waiting"]);
+pub const ATTEMPTS_FAILED: Counter =
+    Counter::new("activity_failed_attempts_total", "Transactions that were rolled back or lost, by reason")
+        .by("reason", &["outage", "conflict", "refused", "defect"]);
+
+pub const LOST: Counter =
+    Counter::new("activity_lost_messages_total", "Messages deleted from the topic before this instance read them");
+pub const CREATED_ANEW: Counter =
+    Counter::new("activity_topics_created_anew_total", "Partitions found to be of a topic created anew");
+pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows removed after their retention, by kind")
+    .by("kind", &["keys", "quarantine"]);
+
+/// Every metric of this service.
+pub const ALL: &[&dyn Metric] = &[
+    &LAG_MESSAGES,
+    &LAG_SECONDS,
+    &ASSIGNED,
+    &COUNT_DELAY,
+    &BATCH_SIZE,
+    &BATCH_DURATION,
+    &COUNTED,
+    &DUPLICATES,
+    &KEPT,
+    &QUARANTINED,
+    &OLDEST_QUARANTINED,
+    &REPLAYED,
+    &ATTEMPTS_FAILED,
+    &LOST,
+    &CREATED_ANEW,
+    &PURGED,
+];
+
+/// The numbers that live in the table, of all instances.
+///
+/// How much there is to read does not grow with the table: counting ends at 10,001 entries of an index
+/// that holds only what waits, for each of the reasons.
+pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    Box::pin(async {
+        let reasons: Vec<&str> = REASONS.to_vec();
+        let found = sqlx::query!(
+            r#"
+            SELECT reason AS "reason!", (SELECT count(*) FROM (
+                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = known.reason LIMIT 10001
+            ) AS bounded) AS "waiting!"
+            FROM UNNEST($1::text[]) AS known (reason)
+            "#,
+            &reasons as _
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let oldest = sqlx::query_scalar!(
+            r#"
+            SELECT EXTRACT(EPOCH FROM now() - received_at)::double precision FROM quarantine
+            WHERE state = 'waiting' ORDER BY quarantine_id LIMIT 1
+            "#
+        );
+        let oldest = oldest.fetch_optional(connection).await?.flatten();
+        for row in found {
+            if let Some(reason) = Reason::parse(&row.reason) {
+                QUARANTINED.set_count_of(reason.as_str(), row.waiting.unsigned_abs());
+            }
+        }
+        OLDEST_QUARANTINED.set(oldest.unwrap_or(0.0).max(0.0));
+        Ok(())
+    })
+}

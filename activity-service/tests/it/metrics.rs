@@ -1,0 +1,49 @@
+//! What operators are told while it runs.
+
+use testing::wait_until;
+
+use crate::world::{World, many, seconds};
+
+#[tokio::test]
+async fn every_metric_is_documented_and_there_from_the_start() {
+    let world = World::new(1).await;
+    let service = world.setup().start().await;
+    let scrape = service.metrics().await;
+    scrape.is_as_documented("activity-service");
+    let nothing_happened =
+        |(name, value): &(&String, &f64)| name.contains("_total") && !name.starts_with("process_") && **value != 0.0;
+    let began: Vec<_> = scrape.series.iter().filter(nothing_happened).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(began, [""; 0]);
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
+async fn what_is_counted_known_already_or_kept_is_told() {
+    let world = World::new(2).await;
+    let setup = world.setup().set("metrics.database_every", "100ms").set("metrics.lag_every", "100ms");
+    let service = setup.start().await;
+    let told = async |name: &str| service.metrics().await.sum(name);
+    let mut messages = many(100);
+    messages.extend_from_within(..10);
+    for bad in &mut messages[50..53] {
+        bad.value = Some(b"no json".to_vec());
+    }
+    world.produce(&messages).await;
+    wait_until("all are told", seconds(30), async || {
+        told("activity_counted_messages_total").await == 97.0
+            && told("activity_duplicate_messages_total").await == 10.0
+            && told("activity_kept_messages_total").await == 3.0
+    })
+    .await;
+    let by_reason = r#"activity_quarantined_messages{reason="not json"}"#;
+    wait_until("those that wait are told", seconds(20), async || service.metrics().await.series[by_reason] == 3.0)
+        .await;
+    assert_eq!(told("activity_quarantined_messages").await, 3.0);
+    assert!(told("activity_count_delay_seconds_count").await >= 1.0);
+    assert_eq!(told("activity_assigned_partitions").await, 2.0);
+    wait_until("nothing lags behind", seconds(20), async || {
+        told("activity_consumer_lag_messages").await + told("activity_consumer_lag_seconds").await == 0.0
+    })
+    .await;
+    world.judge().await;
+}

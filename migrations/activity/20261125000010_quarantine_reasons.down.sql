@@ -1,0 +1,1 @@
+DROP INDEX quarantine_waiting_by_reason;

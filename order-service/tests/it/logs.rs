@@ -1,0 +1,98 @@
+//! What is written to the log, where, and how much of it.
+
+use std::{fs, time::Duration};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use testing::{Kafka, Service, order_body, wait_until};
+
+use crate::world::{World, seconds};
+
+async fn change_level(service: &Service, body: &Value) -> u16 {
+    let request = reqwest::Client::new().put(format!("{}/log-level", service.management())).json(body);
+    request.send().await.unwrap().status().as_u16()
+}
+
+fn lines(service: &Service, level: &str) -> usize {
+    service.log().iter().filter(|line| line["level"] == level).count()
+}
+
+#[tokio::test]
+async fn the_level_can_be_changed_while_it_runs() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    for wrong in [json!({"level": "=loud="}), json!({"level": 5}), json!({}), json!({"level": "info", "for": "1m"})] {
+        assert_eq!(change_level(&service, &wrong).await, 422, "{wrong}");
+    }
+    assert_eq!(lines(&service, "DEBUG"), 0);
+    assert_eq!(change_level(&service, &json!({"level": "debug"})).await, 200);
+    world.client(&service).place_one().await;
+    wait_until("debug lines are written", seconds(20), async || lines(&service, "DEBUG") > 0).await;
+    assert_eq!(change_level(&service, &json!({"level": "error"})).await, 200);
+    world.at_rest(seconds(20)).await;
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn files_are_written_where_they_are_wanted_and_the_oldest_removed() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    for day in 1..=5 {
+        fs::write(folder.path().join(format!("order-service.2020-01-0{day}.log")), "{}\n").unwrap();
+        // They are told apart by the time they were made at.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let setup = world.setup().set("log.file.directory", folder.path().display()).set("log.file.kept", 3);
+    let service = setup.start().await;
+    world.client(&service).place_one().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names[..2], ["order-service.2020-01-04.log", "order-service.2020-01-05.log"]);
+    let text = fs::read_to_string(folder.path().join(&names[2])).unwrap();
+    let written: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for message in ["listening", "draining"] {
+        assert!(written.iter().any(|line| line["message"] == message), "{message}: {text}");
+    }
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn lines_of_a_request_have_its_id_and_its_trace_at_any_level() {
+    let world = World::new().await;
+    let service = world.setup().set("log.level", "info").failpoint("http::handler", "1*return(x)").start().await;
+    assert_eq!(change_level(&service, &json!({"level": "error"})).await, 200);
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-request-id", "the-request"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
+    ];
+    let body = serde_json::to_vec(&order_body("C-1")).unwrap();
+    let client = world.client(&service);
+    assert_eq!(client.ask(Method::POST, "/orders", &headers, body).await.unwrap().status, 500);
+    wait_until("the panic is logged", seconds(20), async || lines(&service, "ERROR") > 0).await;
+    let line = service.log().into_iter().find(|line| line["level"] == "ERROR").unwrap();
+    assert_eq!(line["span"]["request.id"], "the-request", "{line}");
+    assert_eq!(line["span"]["trace.id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{line}");
+    assert_eq!(service.metrics().await.sum("panics_total"), 1.0);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_broker_writes_no_more_than_ten_lines_a_minute() {
+    let mut kafka = Kafka::absent().await;
+    let world = World::with_kafka(&kafka).await;
+    let service = world.setup().set("publisher.queue_capacity", 100).start().await;
+    let client = world.client(&service);
+    let before = service.log().len();
+    client.load_during(2, tokio::time::sleep(seconds(20))).await;
+    let written = service.log();
+    assert!(written.len() <= before + 10, "{:#?}", &written[before..]);
+    assert!(world.history.others().is_empty(), "{:?}", world.history.others());
+    kafka.start_again().await;
+    world.at_rest(seconds(60)).await;
+    world.judge().await;
+}

@@ -1,0 +1,91 @@
+//! The routes of the probes, and when each of them is well.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use actix_web::{
+    HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use serde::Serialize;
+use sqlx::PgPool;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{Health, Report, State};
+use crate::{database, http::only, lifecycle::Shutdown, problem::Problem};
+
+/// What the probes look at.
+#[derive(Clone, Debug)]
+pub struct Probes {
+    pub health: Health,
+    pub shutdown: Shutdown,
+    pub pool: PgPool,
+    started: Arc<OnceLock<()>>,
+}
+
+impl Probes {
+    #[must_use]
+    pub fn new(health: Health, shutdown: Shutdown, pool: PgPool) -> Self {
+        Self { health, shutdown, pool, started: Arc::default() }
+    }
+
+    /// The schema is known to fit and everything runs.
+    pub fn started(&self) {
+        self.started.get_or_init(|| ());
+    }
+
+    fn is_started(&self) -> bool {
+        self.started.get().is_some()
+    }
+
+    /// Wants traffic: started, the database in reach, not told to stop. Kafka does not matter:
+    /// orders are taken and figures are told without it.
+    async fn is_ready(&self) -> bool {
+        self.is_started() && !self.shutdown.is_requested() && database::is_reachable(&self.pool).await
+    }
+
+    /// The routes of the management port.
+    pub fn routes(&self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
+        let probes = Data::new(self.clone());
+        move |routes| {
+            routes
+                .app_data(probes.clone())
+                .service(web::resource("/health/live").get(live).default_service(only("GET")))
+                .service(web::resource("/health/ready").get(ready).default_service(only("GET")))
+                .service(web::resource("/health/startup").get(startup).default_service(only("GET")));
+        }
+    }
+
+    fn answer(&self, well: bool, otherwise: &str) -> Result<HttpResponse, Problem> {
+        let components = self.health.reports();
+        if !well {
+            let components = serde_json::to_value(components).expect("reports are JSON");
+            return Err(Problem::not_well(otherwise, components));
+        }
+        let time = OffsetDateTime::now_utc().format(&Rfc3339).expect("the present has four digits in its year");
+        Ok(HttpResponse::Ok().json(Answer { status: "up", time, components }))
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    status: &'static str,
+    time: String,
+    components: BTreeMap<&'static str, Report>,
+}
+
+/// Postgres and Kafka do not matter: no restart brings them back.
+async fn live(probes: Data<Probes>) -> Result<HttpResponse, Problem> {
+    let hung = probes.health.reports().values().any(|report| report.state == State::Hung);
+    probes.answer(!hung, "A component hangs.")
+}
+
+async fn ready(probes: Data<Probes>) -> Result<HttpResponse, Problem> {
+    probes.answer(probes.is_ready().await, "This instance wants no traffic.")
+}
+
+async fn startup(probes: Data<Probes>) -> Result<HttpResponse, Problem> {
+    probes.answer(probes.is_started(), "This instance has not started yet.")
+}

@@ -1,0 +1,40 @@
+//! The metrics that both services have.
+
+use super::{Counter, Gauge, Histogram, Metric, SECONDS};
+
+/// Requests to the API port, by method, route and status. The names and labels are those of
+/// OpenTelemetry's conventions.
+pub const HTTP_DURATION: Histogram = Histogram::new(
+    "http_server_request_duration_seconds",
+    "From a request's head to its answer, by method, route and status",
+    SECONDS,
+);
+pub const HTTP_ACTIVE: Gauge = Gauge::new("http_server_active_requests", "Requests under way");
+
+/// The pools that both services have.
+pub const POOLS: &[&str] = &["work", "requests"];
+pub const CONNECTIONS: &str = "db_client_connection_count";
+pub const CONNECTIONS_MAX: Gauge =
+    Gauge::new("db_client_connection_max", "The most connections that a pool opens").by(POOL, POOLS);
+pub const POOL: &str = "db_client_connection_pool_name";
+
+pub const PANICS: Counter = Counter::new("panics_total", "Panics, of which one in a handler costs its request");
+
+pub const LINES_DROPPED: Counter =
+    Counter::new("log_lines_dropped_total", "Lines that did not fit into the buffer before their output");
+pub const LINES_SUPPRESSED: Counter =
+    Counter::new("log_lines_suppressed_total", "Lines that repeated themselves too often to be written");
+
+pub const FIGURES_UP: Gauge =
+    Gauge::new("database_figures_up", "1 when the numbers that live in the database could be read at the last attempt");
+pub const FIGURES_AGE: Gauge =
+    Gauge::new("database_figures_age_seconds", "How old the numbers that live in the database are");
+
+pub const TASK_HEARTBEAT_AGE: &str = "task_heartbeat_age_seconds";
+pub const TASK_STATE: &str = "task_state";
+
+pub const BUILD: &str = "build_info";
+
+/// Every metric of both services that has no labels of its own, except those of the process.
+pub(super) const ALL: &[&dyn Metric] =
+    &[&HTTP_ACTIVE, &PANICS, &LINES_DROPPED, &LINES_SUPPRESSED, &CONNECTIONS_MAX, &FIGURES_UP, &FIGURES_AGE];

@@ -1,0 +1,72 @@
+//! What a service tells on `/metrics`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One scrape.
+#[derive(Clone, Debug)]
+pub struct Scrape {
+    /// The kinds of all metrics, by name.
+    pub kinds: BTreeMap<String, String>,
+    /// The values of all series, by name and labels as they stand there.
+    pub series: BTreeMap<String, f64>,
+}
+
+impl Scrape {
+    /// # Panics
+    /// The text is not what Prometheus reads.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let (mut kinds, mut series) = (BTreeMap::new(), BTreeMap::new());
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                kinds.insert(name.to_owned(), kind.to_owned());
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{name} stands there twice");
+            }
+        }
+        Self { kinds, series }
+    }
+
+    /// The sum over all series of a metric.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> f64 {
+        let of_name = |series: &str| series.split('{').next() == Some(name);
+        let values: Vec<_> = self.series.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).collect();
+        assert!(!values.is_empty(), "{name} is not told");
+        values.into_iter().sum()
+    }
+
+    /// Compares the names with those that `docs/metrics.md` has for a service.
+    ///
+    /// # Panics
+    /// They differ.
+    pub fn is_as_documented(&self, service: &str) {
+        let document = std::fs::read_to_string(crate::root().join("docs/metrics.md")).unwrap();
+        let mut documented = BTreeMap::new();
+        let mut heading = "";
+        for line in document.lines() {
+            if let Some(title) = line.strip_prefix("## ") {
+                heading = title;
+            } else if let Some(row) = line.strip_prefix("| `")
+                && ["Both services", service].contains(&heading)
+            {
+                let mut cells = row.split('|');
+                let name = cells.next().unwrap().trim().trim_end_matches('`');
+                documented.insert(name.to_owned(), cells.next().unwrap().trim().to_owned());
+            }
+        }
+        let differ = |one: &BTreeMap<String, String>, other: &BTreeMap<String, String>| {
+            one.iter()
+                .filter(|(name, kind)| other.get(*name) != Some(kind))
+                .map(|(name, _)| name.clone())
+                .collect::<BTreeSet<_>>()
+        };
+        let (undocumented, untold) = (differ(&self.kinds, &documented), differ(&documented, &self.kinds));
+        assert!(undocumented.is_empty() && untold.is_empty(), "not documented: {undocumented:?}; not told: {untold:?}");
+    }
+}
