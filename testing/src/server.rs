@@ -91,7 +91,7 @@ pub(crate) fn scratch() -> TempDir {
 }
 
 /// Below the range of outgoing connections, so that a stopped server finds its port free again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let candidates = std::iter::repeat_with(|| 10_240 + random() % 20_000);
     let mut free = candidates.take(100).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     free.next().expect("a free port")

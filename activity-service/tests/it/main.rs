@@ -17,6 +17,7 @@ mod kafka_away;
 mod kept;
 mod lost_topic;
 mod metrics;
+mod observed;
 mod offsets;
 mod operator;
 mod quarantine;
