@@ -153,7 +153,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page };
         counting::run(counting, batches)
     });
-    tasks.spawn("reading", |page| reading::read(member, config.consumer, read, shutdown, page));
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)

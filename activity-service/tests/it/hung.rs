@@ -37,7 +37,7 @@ async fn hang_at(point: &str, component: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_that_hangs_is_noticed() {
-    hang_at("consumer::offsets_told", "reading").await;
+    hang_at("consumer::offsets_told", "consumer").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ async fn a_broker_that_stops_or_crashes_under_load_costs_no_message_and_counts_n
         assert_eq!(service.probe("ready").await, Some(200), "figures are told without Kafka");
         assert_ne!(figures(&service, "/activities/2026-11-20").await, []);
         wait_until("it says what it waits for", seconds(10), async || {
-            service.health().await["components"]["reading"]["state"] == "waiting"
+            service.health().await["components"]["consumer"]["state"] == "waiting"
         })
         .await;
         kafka.start_again().await;
@@ -40,7 +40,7 @@ async fn without_a_broker_at_start_it_is_ready_and_counts_as_soon_as_there_is_on
     let service = world.setup().start().await;
     assert_eq!(figures(&service, "/activities/today").await, []);
     wait_until("it says what it waits for", seconds(10), async || {
-        service.health().await["components"]["reading"]["state"] == "waiting"
+        service.health().await["components"]["consumer"]["state"] == "waiting"
     })
     .await;
     kafka.start_again().await;
@@ -48,7 +48,7 @@ async fn without_a_broker_at_start_it_is_ready_and_counts_as_soon_as_there_is_on
     world.produce(&many(200)).await;
     world.has_counted(200, seconds(20)).await;
     world.at_rest().await;
-    assert_eq!(service.health().await["components"]["reading"]["state"], "working");
+    assert_eq!(service.health().await["components"]["consumer"]["state"], "working");
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
@@ -58,7 +58,7 @@ async fn a_topic_that_is_missing_is_waited_for_and_read_from_its_beginning() {
     let world = World::without_topic().await;
     let service = world.setup().start().await;
     wait_until("it says what it waits for", seconds(20), async || {
-        service.health().await["components"]["reading"]["state"] == "waiting"
+        service.health().await["components"]["consumer"]["state"] == "waiting"
     })
     .await;
     world.topic().create(2, &[]).await;
