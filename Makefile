@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test mutants chaos bench check api-check deployment prepare audit
+.PHONY: help run down reset status build test fuzz mutants chaos bench check api-check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -27,6 +27,10 @@ test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it 
 	dev/provide test
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
+
+fuzz: ## Feed order bodies, tokens and messages made up by libFuzzer, 60 s each (ARGS='300 message')
+	dev/provide fuzz
+	dev/fuzz $(ARGS)
 
 mutants: ## Show that the tests can fail: plant known bugs, each has to be caught (ARGS='mark-at-enqueue')
 	dev/provide test
