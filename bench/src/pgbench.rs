@@ -73,7 +73,10 @@ fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {
 
 fn script() -> Result<String> {
     let statement = SOURCE.find("WITH incoming AS").and_then(|from| SOURCE[from..].split("\"#").next());
-    let mut statement = with_plain_literals(statement.context("the placement statement is not where it was")?);
+    let statement = statement.context("the placement statement is not where it was")?;
+    // An apostrophe in a comment is the beginning of a literal to pgbench.
+    let code: Vec<_> = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let mut statement = code.join("\n");
     for (number, parameter) in PARAMETERS.iter().enumerate().rev() {
         let name = format!("${}", number + 1);
         ensure!(statement.contains(&name), "the placement statement has no parameter {name} any more");
@@ -90,25 +93,6 @@ fn script() -> Result<String> {
     ))
 }
 
-/// pgbench takes `:name` for a variable, inside of literals too: there the colon is written as an
-/// escape, which the server reads as the same text. Comments are left out for their apostrophes.
-fn with_plain_literals(statement: &str) -> String {
-    let code: Vec<_> = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-    let code = code.join("\n");
-    let mut plain = String::with_capacity(code.len());
-    // Every second part lies between apostrophes.
-    for (number, part) in code.split('\'').enumerate() {
-        if number % 2 == 0 {
-            plain.push_str(part);
-        } else if part.contains(':') {
-            plain.push_str(&format!("E'{}'", part.replace('\\', "\\\\").replace(':', "\\x3a")));
-        } else {
-            plain.push_str(&format!("'{part}'"));
-        }
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +101,6 @@ mod tests {
     fn the_script_is_the_placement_statement_without_its_parameters() {
         let script = script().unwrap();
         assert!(script.contains("INSERT INTO outbox") && script.contains("INSERT INTO order_items"), "{script}");
-        assert!(script.contains(r#"E'YYYY-MM-DD"T"HH24\x3aMI\x3aSS.US"Z"'"#), "{script}");
+        assert!(!script.contains("--"), "{script}");
     }
 }

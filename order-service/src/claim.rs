@@ -104,12 +104,12 @@ impl Claimer {
         fail_point!("claim::before", |how| Err(shared::failpoint::kill_or_fail(how)));
         // Without a connection nothing is sent, and nothing is in doubt.
         let mut connection = self.pool.acquire().await?;
-        let claiming = outbox::claim(&mut connection, from, owner, after, limit);
-        let claimed = within(ANSWER_WITHIN, claiming).await.and_then(|rows| {
+        let claiming = async {
+            let messages = outbox::claim(&mut connection, from, owner, after, limit).await?;
             fail_point!("claim::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
-            Ok(rows)
-        });
-        match claimed {
+            Ok(messages)
+        };
+        match within(ANSWER_WITHIN, claiming).await {
             Ok(messages) => {
                 fail_point!("claim::committed", |_| std::process::abort());
                 CLAIMED.add(messages.len() as u64);
