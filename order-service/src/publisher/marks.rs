@@ -189,11 +189,12 @@ impl Marks {
         let mut pauses = database::backoff();
         loop {
             let _work = self.page.work();
-            let marked = database::within(ANSWER_WITHIN, statement()).await.and_then(|rows| {
+            let marking = async {
+                let rows = statement().await?;
                 fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
                 Ok(rows)
-            });
-            match marked {
+            };
+            match database::within(ANSWER_WITHIN, marking).await {
                 Ok(rows) => {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return (rows, repeated);
