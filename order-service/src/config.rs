@@ -29,6 +29,7 @@ pub struct Config {
     pub claim: Claim,
     pub session: session::Settings,
     pub retention: Retention,
+    /// `health.task_hung_after`, but at least twice `instance.takeover_after`.
     pub task_hung_after: Duration,
     pub metrics: exposition::Settings,
     pub telemetry: telemetry::Settings,
@@ -96,7 +97,7 @@ impl Config {
         const A_MOMENT: Duration = Duration::from_millis(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
-        let config = Self {
+        let mut config = Self {
             session: session::Settings {
                 url: s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone()),
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
@@ -143,9 +144,8 @@ impl Config {
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };
-        if config.task_hung_after <= config.session.takeover_after {
-            s.mistake("health.task_hung_after", "must be longer than instance.takeover_after");
-        }
+        // The session waits for an answer for as long as `instance.takeover_after`.
+        config.task_hung_after = config.task_hung_after.max(config.session.takeover_after * 2);
         if config.publisher.backoff_initial > config.publisher.backoff_max {
             s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");
         }

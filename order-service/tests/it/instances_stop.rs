@@ -40,7 +40,7 @@ async fn replacing_every_instance_under_load_fails_no_request_and_doubles_no_mes
 #[tokio::test]
 async fn what_still_lingers_at_a_stop_is_sent_at_once() {
     let world = World::new().await;
-    let setup = world.setup().set("publisher.linger", "60s").set("instance.takeover_after", "20s");
+    let setup = world.setup().set("publisher.linger", "60s").set("instance.takeover_after", "60s");
     let (mut stopped, other) = (setup.start().await, setup.start().await);
     world.client(&stopped).load(200, 8).await;
     assert_eq!(world.count("unpublished").await, 200, "the batch is still filling");
@@ -55,7 +55,7 @@ async fn what_still_lingers_at_a_stop_is_sent_at_once() {
 async fn what_a_stopping_instance_cannot_send_another_one_sends_at_once() {
     let nowhere = Kafka::absent().await;
     let world = World::new().await;
-    let setup = world.setup().set("instance.takeover_after", "20s").set("shutdown.grace", "1s");
+    let setup = world.setup().set("instance.takeover_after", "60s").set("shutdown.grace", "1s");
     let other = setup.start().await;
     world.client(&other).place_one().await;
     // Only this one does not reach Kafka.
