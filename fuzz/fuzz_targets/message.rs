@@ -4,7 +4,7 @@
 
 use activity_service::activity;
 use libfuzzer_sys::fuzz_target;
-use time::macros::datetime;
+use serde::de::IgnoredAny;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((length, rest)) = bytes.split_first() else { return };
@@ -15,11 +15,10 @@ fuzz_target!(|bytes: &[u8]| {
             (Some(ce_type), value)
         }
     };
-    let now = datetime!(2026-11-25 12:00 UTC);
-    match activity::parse(Some(value), ce_type, now) {
-        Ok(activity) => {
-            assert!(activity.at >= datetime!(2000-01-01 0:00 UTC) && activity.at <= datetime!(2026-11-26 12:00 UTC));
-            assert!(serde_json::from_slice::<serde_json::Value>(value).is_ok_and(|value| value.is_object()));
+    match activity::parse(Some(value), ce_type) {
+        Ok(_) => {
+            // By the grammar alone: half a surrogate pair in a field that nobody needs is JSON all the same.
+            assert!(serde_json::from_slice::<IgnoredAny>(value).is_ok() && value.trim_ascii_start().starts_with(b"{"));
             assert!(ce_type.is_none_or(|ce_type| ce_type.ends_with(b".v1")));
         }
         Err(why) => assert!(!why.detail.is_empty()),

@@ -21,7 +21,8 @@ static KNOWN: LazyLock<(Signer, Authentication)> = LazyLock::new(|| {
     let signer = Signer::eddsa("key");
     let file = signer.home().join("settings.toml");
     let keys = signer.public_key_file();
-    let settings = format!("[auth]\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\npublic_key_file = '{}'", keys.display());
+    let settings =
+        format!("[auth]\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\npublic_key_file = '{}'", keys.display());
     std::fs::write(&file, settings).expect("the signer's folder can be written to");
     let defaults = "[auth]\nmode = 'jwt'\nleeway = '0s'\njwks_max_age = '5m'";
     let mut reader = Reader::new(defaults, "FUZZ", Some(&file)).expect("the file is TOML");
@@ -49,7 +50,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert!((1..=255).contains(&subject.chars().count()) && issuer == ISSUER);
             assert!(claims["exp"].as_u64().is_some_and(|exp| exp > 1_750_000_000));
             let audience = &claims["aud"];
-            assert!(audience == AUDIENCE || audience.as_array().is_some_and(|all| all.iter().any(|one| one == AUDIENCE)));
+            assert!(
+                audience == AUDIENCE || audience.as_array().is_some_and(|all| all.iter().any(|one| one == AUDIENCE))
+            );
         }
         _ => {
             let Ok(header) = std::str::from_utf8(rest) else { return };
