@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     Received, Topic,
-    topic::{client, producer, send},
+    topic::{client, producer, send, watermarks},
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ impl Topic {
             let metadata = consumer.fetch_metadata(Some(&topic.name), WITHIN).unwrap();
             let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().map(|one| one.id()).collect();
             partitions.sort_unstable();
-            let marks = |partition| consumer.fetch_watermarks(&topic.name, partition, WITHIN).unwrap();
+            let marks = |partition| watermarks(&consumer, &topic.name, partition);
             partitions.into_iter().map(marks).collect()
         };
         spawn_blocking(ask).await.unwrap()

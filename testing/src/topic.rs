@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -6,6 +6,7 @@ use rdkafka::{
     client::DefaultClientContext,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
+    error::RDKafkaErrorCode,
     message::{Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
     util::Timeout,
@@ -16,6 +17,25 @@ use uuid::Uuid;
 use crate::{Kafka, stack};
 
 const WITHIN: Duration = Duration::from_secs(30);
+
+/// Where a partition begins and ends. The brokers agree on the leader of one just made a moment
+/// after they have said that it is there.
+pub(crate) fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let begun = Instant::now();
+    loop {
+        let error = match consumer.fetch_watermarks(topic, partition, WITHIN) {
+            Ok(marks) => return marks,
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+        );
+        assert!(passes && begun.elapsed() < WITHIN, "the ends of partition {partition}: {error}");
+        // It reads nothing yet: this only waits, and lets the client learn of the leader.
+        drop(consumer.poll(Duration::from_millis(50)));
+    }
+}
 
 /// A topic of a test's own.
 #[derive(Clone, Debug)]
@@ -112,7 +132,7 @@ impl Topic {
         let mut wanted = TopicPartitionList::new();
         let mut ends = Vec::new();
         for partition in metadata.topics()[0].partitions() {
-            let (low, high) = consumer.fetch_watermarks(&self.name, partition.id(), WITHIN).unwrap();
+            let (low, high) = watermarks(&consumer, &self.name, partition.id());
             if low < high {
                 wanted.add_partition_offset(&self.name, partition.id(), Offset::Beginning).unwrap();
                 ends.push((partition.id(), high));
