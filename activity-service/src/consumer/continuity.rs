@@ -79,6 +79,8 @@ impl Continuity {
 
     async fn compare(&mut self, doubts: &Doubts) -> anyhow::Result<()> {
         let mut partitions = self.group.assigned();
+        // What is counted is in the positions, so these are read later.
+        let counted = self.group.counted_up_to();
         // Read before the watermarks are: those of the same topic only grow.
         let mut connection = self.pool.acquire().await?;
         let positions = positions::next_offsets(&mut connection, &partitions).await?;
@@ -99,8 +101,17 @@ impl Continuity {
             let Some(marks) = marks.get(&partition).copied() else {
                 continue;
             };
-            if marks.high < position || doubts.went_back.contains(&partition) {
-                self.created_anew(&partition, position, marks).await?;
+            let counted = counted.get(&partition).copied().filter(|next| *next <= marks.high);
+            let went_back = doubts.went_back.contains(&partition);
+            if marks.high < position || went_back {
+                let next = counted.unwrap_or(marks.low);
+                // It moves where counting has passed the old position already, which is as true a sign.
+                if positions::replace(&self.pool, &partition, position, next).await? || went_back {
+                    self.created_anew(&partition, position, marks);
+                }
+            } else if let Some(next) = counted.filter(|next| *next > position) {
+                // Counted while the position was set back.
+                positions::replace(&self.pool, &partition, position, next).await?;
             } else if marks.low > position {
                 // At the second look, for what was read in time may not be counted at the first.
                 if self.behind.get(&partition) != Some(&position) {
@@ -116,21 +127,18 @@ impl Continuity {
 
     /// Reading has begun at the new topic's first message, or will: an offset out of its range makes
     /// the client begin there.
-    async fn created_anew(&self, partition: &Partition, position: i64, marks: Watermarks) -> anyhow::Result<()> {
-        let counted = self.group.counted_up_to(partition).filter(|next| *next <= marks.high);
-        if positions::replace(&self.pool, partition, position, counted.unwrap_or(marks.low)).await? {
-            CREATED_ANEW.add(1);
-            let (topic, number) = partition;
-            let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
-            tracing::error!(
-                messaging.destination.name = topic,
-                messaging.destination.partition.id = number,
-                position,
-                "the topic was created anew"
-            );
-            self.page.waiting(news);
-        }
-        Ok(())
+    fn created_anew(&self, partition: &Partition, position: i64, marks: Watermarks) {
+        self.group.begins_anew(partition, marks.high);
+        CREATED_ANEW.add(1);
+        let (topic, number) = partition;
+        let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
+        tracing::error!(
+            messaging.destination.name = topic,
+            messaging.destination.partition.id = number,
+            position,
+            "the topic was created anew"
+        );
+        self.page.waiting(news);
     }
 
     fn lost(&self, partition: &Partition, messages: i64) {

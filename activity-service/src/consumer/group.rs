@@ -136,12 +136,23 @@ impl Group {
         self.book().assigned.keys().cloned().collect()
     }
 
-    /// What is to be read next, where something was counted in the partition's present tenure.
+    /// What is to be read next of the partitions of which something was counted in their present tenure.
     #[must_use]
-    pub fn counted_up_to(&self, partition: &Partition) -> Option<i64> {
+    pub fn counted_up_to(&self) -> BTreeMap<Partition, i64> {
         let book = self.book();
-        let (tenure, next) = book.counted.get(partition)?;
-        (book.assigned.get(partition) == Some(tenure)).then_some(*next)
+        let present =
+            book.counted.iter().filter(|(partition, (tenure, _))| book.assigned.get(*partition) == Some(tenure));
+        present.map(|(partition, (_, next))| (partition.clone(), *next)).collect()
+    }
+
+    /// Forgets what was counted of the topic that a partition belonged to before, and the doubts that
+    /// the difference has caused meanwhile.
+    pub fn begins_anew(&self, partition: &Partition, high: i64) {
+        let mut book = self.book();
+        book.doubts.went_back.remove(partition);
+        if book.counted.get(partition).is_some_and(|(_, next)| *next > high) {
+            book.counted.remove(partition);
+        }
     }
 
     /// Commits to Kafka what is owed, if there is anything it has not been told.

@@ -56,9 +56,10 @@ impl Lag {
         let committed = self.broker.committed(assigned.clone()).await?;
         fail::fail_point!("lag::asked");
         let marks = self.broker.watermarks(assigned).await?;
+        let counted = self.group.counted_up_to();
         let waiting = marks.iter().map(|(partition, marks)| {
-            let counted = self.group.counted_up_to(partition).or_else(|| committed.get(partition).copied());
-            marks.high - counted.unwrap_or(marks.low).clamp(marks.low, marks.high)
+            let next = counted.get(partition).or_else(|| committed.get(partition)).copied();
+            marks.high - next.unwrap_or(marks.low).clamp(marks.low, marks.high)
         });
         Ok(waiting.sum::<i64>().unsigned_abs())
     }

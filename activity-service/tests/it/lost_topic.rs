@@ -13,6 +13,15 @@ fn told(service: &Service, message: &str, field: &str) -> Vec<i64> {
 const DELETED: &str = "messages were deleted before they were read";
 const CREATED_ANEW: &str = "the topic was created anew";
 
+/// Waits until it has compared the topic with its positions from beginning to end.
+async fn has_looked_twice(service: &Service) {
+    let looks = async || service.health().await["components"]["continuity"]["lastSuccess"].clone();
+    for _ in 0..2 {
+        let before = looks().await;
+        wait_until("it has looked", seconds(20), async || looks().await != before).await;
+    }
+}
+
 #[tokio::test]
 async fn messages_that_were_deleted_unread_are_told_by_their_number_and_reading_goes_on_behind_them() {
     let world = World::new(1).await;
@@ -49,14 +58,17 @@ async fn what_is_deleted_after_it_was_read_is_no_loss() {
     world.topic().delete_before(0, 10).await;
     world.produce(&many(10)).await;
     world.at_rest().await;
-    let looks = async || service.health().await["components"]["continuity"]["lastSuccess"].clone();
-    for _ in 0..2 {
-        let before = looks().await;
-        wait_until("it has looked", seconds(20), async || looks().await != before).await;
-    }
+    has_looked_twice(&service).await;
     assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+const POSITION: &str = "SELECT next_offset FROM consumer_positions";
+
+async fn is_deleted(world: &World) {
+    world.topic().delete().await;
+    wait_until("the topic is gone", seconds(20), async || world.topic().ends().await.is_empty()).await;
 }
 
 /// Lets the topic be deleted and created anew, with the service running or not.
@@ -70,8 +82,7 @@ async fn is_created_anew(while_it_runs: bool) {
         service.terminate();
         assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
     }
-    world.topic().delete().await;
-    wait_until("the topic is gone", seconds(20), async || world.topic().ends().await.is_empty()).await;
+    is_deleted(&world).await;
     world.topic().create(1, &[]).await;
     // As a rebroadcast does: the same messages again, fewer at first than there were.
     world.produce(&messages[..30]).await;
@@ -79,15 +90,14 @@ async fn is_created_anew(while_it_runs: bool) {
         service = world.setup().start().await;
     }
     wait_until("it tells", seconds(40), async || told(&service, CREATED_ANEW, "position") == [100]).await;
-    let position = "SELECT next_offset FROM consumer_positions";
     wait_until("the position is that of the new topic", seconds(20), async || {
-        world.database.number(position).await == 30
+        world.database.number(POSITION).await == 30
     })
     .await;
     world.produce(&messages[30..]).await;
     world.produce(&many(20)).await;
     world.at_rest().await;
-    assert_eq!(world.database.number(position).await, 120);
+    assert_eq!(world.database.number(POSITION).await, 120);
     assert_eq!((world.counted().await, world.quarantined().await), (120, 0));
     assert_eq!(told(&service, CREATED_ANEW, "position"), [100], "once");
     assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
@@ -103,4 +113,32 @@ async fn a_topic_that_was_created_anew_is_told_and_read_from_its_beginning() {
 #[tokio::test]
 async fn so_is_one_that_was_created_anew_while_nobody_read_it() {
     is_created_anew(false).await;
+}
+
+#[tokio::test]
+async fn it_is_told_once_even_if_it_is_noticed_while_the_first_of_the_new_messages_are_counted() {
+    let world = World::new(1).await;
+    let service = world.setup().start().await;
+    let messages = many(3);
+    world.produce(&messages).await;
+    world.at_rest().await;
+    is_deleted(&world).await;
+    world.topic().create(1, &[]).await;
+    // Both want to write the position: what counts the new message, and what sees that it is one.
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM consumer_positions FOR UPDATE").execute(&mut *lock).await.unwrap();
+    world.produce(&messages[..1]).await;
+    world.has_waiting(2).await;
+    lock.rollback().await.unwrap();
+    wait_until("the position is that of the new topic", seconds(20), async || {
+        world.database.number(POSITION).await == 1
+    })
+    .await;
+    has_looked_twice(&service).await;
+    assert_eq!(told(&service, CREATED_ANEW, "position"), [3], "once");
+    world.produce(&messages[1..]).await;
+    world.at_rest().await;
+    assert_eq!((world.counted().await, world.quarantined().await), (3, 0));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }
