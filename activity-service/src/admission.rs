@@ -101,7 +101,7 @@ impl Admission {
             time_zone
         );
         let opened = opened.fetch_one(&mut *transaction).await?;
-        fail::fail_point!("consumer::admission_open", |_| std::process::abort());
+        fail::fail_point!("consumer::admission_open", |how| Err(shared::failpoint::kill_or_fail(how)));
         // A statement of its own: it sees what was committed before the lock was had.
         let known = sqlx::query!(
             r#"

@@ -58,9 +58,9 @@ pub async fn register(pool: &PgPool, code: &ActivityTypeCode, name: &TypeName) -
         name.0
     );
     let is_new = is_new.fetch_one(&mut *transaction).await?;
-    fail::fail_point!("registration::before_commit", |_| std::process::abort());
+    fail::fail_point!("registration::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
     transaction.commit().await?;
-    fail::fail_point!("registration::registered", |_| std::process::abort());
+    fail::fail_point!("registration::registered", |how| Err(shared::failpoint::kill_or_fail(how)));
     if is_new {
         tracing::info!(activity_type.code = %code, "type registered");
     }

@@ -214,7 +214,7 @@ impl Retention {
             &lows.offsets,
         );
         let page = page.fetch_optional(&mut *transaction).await?;
-        fail::fail_point!("retention::before_commit", |_| std::process::abort());
+        fail::fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
         let Some(page) = page else {
             return Ok((None, 0));

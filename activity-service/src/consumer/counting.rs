@@ -161,7 +161,7 @@ impl Counting {
         part: &Range<usize>,
     ) -> Result<Option<Counted>, sqlx::Error> {
         let mut transaction = connection.begin().await?;
-        fail::fail_point!("consumer::begun", |_| std::process::abort());
+        fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
         let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
         let known = if admission.quarantine_is_empty() {
@@ -173,7 +173,7 @@ impl Counting {
         let messages: Vec<_> = with_standing.filter(|(_, standing)| *standing != Standing::Kept).collect();
         let new = messages.iter().filter(|(_, standing)| *standing == Standing::New);
         admission.look_at(&mut transaction, new.flat_map(|(message, _)| message.parsed.as_ref())).await?;
-        fail::fail_point!("consumer::admitted", |_| std::process::abort());
+        fail::fail_point!("consumer::admitted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
         for (message, standing) in messages {
             let (place, offset) = (batch.place_of(message), message.offset);
@@ -203,14 +203,14 @@ impl Counting {
             .map(|(place, next)| Position { topic: &place.topic, partition: place.partition, next_offset: *next })
             .collect();
         let counted = statistics::count(&mut transaction, &self.time_zone, &received, &positions).await?;
-        fail::fail_point!("consumer::counted", |_| std::process::abort());
+        fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let kept = quarantine::keep(&mut transaction, kept).await?;
-        fail::fail_point!("consumer::kept", |_| std::process::abort());
+        fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
         if !admission.still_holds(&mut transaction).await? {
             transaction.rollback().await?;
             return Ok(None);
         }
-        fail::fail_point!("consumer::before_commit", |_| std::process::abort());
+        fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
         self.group.jumped(jumps);
         let duplicates = received.len() as u64 - counted;

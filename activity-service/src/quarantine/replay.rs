@@ -235,7 +235,7 @@ impl<'a> Replay<'a> {
         if self.how.dry_run {
             transaction.rollback().await?;
         } else {
-            fail::fail_point!("quarantine::before_commit", |_| std::process::abort());
+            fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
             REPLAYED.add_of("counted", counted);
             REPLAYED.add_of("duplicate", ids.len() as u64 - counted);

@@ -16,6 +16,7 @@ mod hung;
 mod kafka_away;
 mod kept;
 mod lost_topic;
+mod matrix;
 mod metrics;
 mod observed;
 mod offsets;
