@@ -86,9 +86,9 @@ async fn meets(point: FailPoint, action: String) {
     world.judge().await;
 }
 
-/// Many small batches, and purges one after the other. Nothing is old enough to go.
+/// Small batches, and purges one after the other. Nothing is old enough to go.
 fn busy(world: &World) -> Setup {
-    let setup = world.setup().set("consumer.batch_max_messages", 20).set("consumer.batch_max_wait", "5ms");
+    let setup = world.setup().set("consumer.batch_max_messages", 100).set("consumer.batch_max_wait", "5ms");
     setup.set("retention.every", "100ms").set("retention.processed_keys", "0s")
 }
 
