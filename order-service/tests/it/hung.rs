@@ -26,7 +26,10 @@ async fn hang_at(point: &str, component: &str) {
     assert_eq!(service.probe("live").await, Some(200));
     // What the point needs to be reached; nobody waits for the answer.
     let client = world.client(&service);
-    let order = tokio::spawn(async move { client.place().await });
+    let order = tokio::spawn(async move {
+        let order_ref = client.place_one().await;
+        client.change(&order_ref, "complete").await
+    });
     wait_until(component, seconds(40), async || state(&service, component).await == "hung").await;
     assert_eq!(service.probe("live").await, Some(503));
     let age = format!("task_heartbeat_age_seconds{{task=\"{component}\"}}");
@@ -43,6 +46,11 @@ async fn hang_at(point: &str, component: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_placement_task_that_hangs_is_noticed() {
     hang_at("placement::before", "placement").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_changes_orders_and_hangs_is_noticed() {
+    hang_at("change::before", "changes").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
