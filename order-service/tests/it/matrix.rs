@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use testing::{FailPoint, fail_points, wait_until};
+use testing::{Client, FailPoint, fail_points, wait_until};
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ async fn meet(point: FailPoint, action: String) {
     let going_on = async {
         let done = async {
             for round in 0.. {
-                provoke(&world, round).await;
+                provoke(&world, &clients.0, round).await;
                 // The last round comes after the point was met as often as it does anything.
                 if round >= 30 && met.log().iter().any(|line| line["message"] == "met") {
                     break;
@@ -77,14 +77,20 @@ async fn meet(point: FailPoint, action: String) {
     world.judge_with(|checker| checker.failed(failed)).await;
 }
 
-/// Rows to claim, messages the broker refuses, and now and then an identity that is gone.
-async fn provoke(world: &World, round: u32) {
+/// Rows to claim, messages the broker refuses, orders that change, and now and then an identity that is
+/// gone.
+async fn provoke(world: &World, client: &Client, round: u32) {
     world.left_behind(20, 0).await;
     let large = "UPDATE outbox SET value = value || (SELECT string_agg(md5(n::text || message_ref), '')
             FROM generate_series(1, 600) n)
         WHERE message_ref IN (SELECT message_ref FROM outbox WHERE owner = 0 AND state = 'unpublished'
             AND failures = 0 AND length(value) < 1000 LIMIT 1 FOR UPDATE SKIP LOCKED)";
     world.database.execute(large).await;
+    let (placed, changed) = (world.history.acknowledged(), world.history.changed());
+    for order_ref in placed.keys().filter(|order_ref| !changed.contains_key(*order_ref)).take(3) {
+        // What becomes of it is judged at the end.
+        drop(client.change(order_ref, if round.is_multiple_of(2) { "complete" } else { "cancel" }).await);
+    }
     if round.is_multiple_of(10) {
         let gone = world.database.number("SELECT nextval('instance_id')").await;
         world.left_behind(3, gone).await;
