@@ -123,10 +123,10 @@ async fn it_is_told_once_even_if_it_is_noticed_while_the_first_of_the_new_messag
     world.produce(&messages).await;
     world.at_rest().await;
     is_deleted(&world).await;
-    world.topic().create(1, &[]).await;
     // Both want to write the position: what counts the new message, and what sees that it is one.
     let mut lock = world.database.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM consumer_positions FOR UPDATE").execute(&mut *lock).await.unwrap();
+    world.topic().create(1, &[]).await;
     world.produce(&messages[..1]).await;
     world.has_waiting(2).await;
     lock.rollback().await.unwrap();

@@ -17,7 +17,7 @@ const AT_ONCE: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_fail_point_another_instance_goes_on_and_counts_everything_once() {
     let points = fail_points("activity-service").into_iter().filter(|point| point.kills);
-    each(points.map(|point| (point, "5*off->return".to_owned())).collect(), is_killed).await;
+    each(points.map(|point| (point, "2*off->return".to_owned())).collect(), is_killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
