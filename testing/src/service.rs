@@ -144,7 +144,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Waits until it wants traffic.
+    /// Waits until it wants traffic, and until its log, which is written behind its back, says where.
     ///
     /// # Panics
     /// It ends instead, or does not within 30 s.
@@ -152,7 +152,7 @@ impl Service {
         wait_until("the service is ready", Duration::from_secs(30), async || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "{} ended instead of becoming ready: {}", self.name, ended.unwrap());
-            self.probe("ready").await == Some(200)
+            self.probe("ready").await == Some(200) && self.address("api").is_some()
         })
         .await;
     }
