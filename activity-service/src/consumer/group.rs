@@ -17,7 +17,7 @@ use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
 };
 use shared::kafka::Quiet;
 use tokio::sync::Notify;
@@ -41,6 +41,8 @@ pub struct Group {
     book: Mutex<Book>,
     /// Grows with each change of the assignment.
     epoch: AtomicU64,
+    /// How many events were served that are no messages: logs, errors, rebalances, answers to commits.
+    served: AtomicU64,
     counting_ended: CancellationToken,
 }
 
@@ -81,6 +83,17 @@ impl Group {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Grows with each event that a poll serves without a message to give. It answers "nothing there" then,
+    /// whatever stands behind the event.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Acquire)
+    }
+
+    fn serve_one(&self) {
+        self.served.fetch_add(1, Ordering::AcqRel);
     }
 
     #[must_use]
@@ -245,19 +258,34 @@ impl ConsumerContext for Group {
         tracing::info!(partitions = book.assigned.len(), "assignment changed");
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            // One that was paused when it was taken away comes back paused, and nobody would know.
+            if let Err(error) = consumer.resume(list) {
+                tracing::warn!(error = %error, "kafka does not resume what was assigned");
+            }
+        }
         self.doubt.notify_one();
-        // poll() answers "nothing there" after it served an event, whatever stands behind the event.
-        self.wake.notify_one();
+        self.serve_one();
+    }
+
+    fn commit_callback(&self, _: KafkaResult<()>, _: &TopicPartitionList) {
+        self.serve_one();
     }
 }
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.serve_one();
         Quiet.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.serve_one();
         Quiet.error(error, reason);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {
+        self.serve_one();
     }
 }

@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// has joined anew, and its former self is waited for. No shorter, for brokers refuse less unless told
 /// otherwise.
 const SESSION: Duration = Duration::from_secs(6);
+/// Events served in one go.
+const EVENTS_AT_ONCE: u32 = 10_000;
 /// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
 /// is delivered again and recognised. But a join that waits for a dead member holds both up on the
 /// connection, and who has gone without leaving is waited for after that, for another session.
@@ -181,12 +183,21 @@ impl Reading<'_> {
     fn take(&mut self) -> anyhow::Result<()> {
         let group = self.member.consumer().context();
         let (epoch, before) = (group.epoch(), self.batch.messages.len());
-        while self.paused || !self.batch.is_full(self.max_messages) {
+        // Bounded, so that a flood of events leaves time for the rest.
+        let mut events = 0;
+        while (self.paused || !self.batch.is_full(self.max_messages)) && events < EVENTS_AT_ONCE {
+            let served = group.served();
             match self.member.consumer().poll(Duration::ZERO) {
                 Some(Ok(message)) => self.batch.push(&message, group),
                 Some(Err(error)) => self.outage(&error)?,
+                // Not the end of the queue but an event: a rebalance may stand behind it, which nobody else
+                // serves, and which librdkafka waits for.
+                None if group.served() != served => events += 1,
                 None => break,
             }
+        }
+        if events == EVENTS_AT_ONCE {
+            group.wake.notify_one();
         }
         let came = self.batch.messages.len() > before;
         if came || group.epoch() != epoch {

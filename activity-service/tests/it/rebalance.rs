@@ -145,3 +145,42 @@ async fn while_members_join_and_leave_and_die_under_load_the_figures_are_exact()
     assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
     world.judge().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_were_paused_when_they_were_taken_away_are_read_when_they_come_back() {
+    let world = World::new(6).await;
+    world.produce(&many(3000)).await;
+    let lock = no_figure_changes(&world).await;
+    let setup = world.setup().set("consumer.batch_max_messages", 100);
+    let one = setup.start().await;
+    world.has_waiting(1).await;
+    // Another full batch waits behind the one in its transaction, for longer than it does before all is paused.
+    tokio::time::sleep(seconds(3)).await;
+    let other = setup.start().await;
+    has_partitions(&other, |partitions| partitions == 3, seconds(20)).await;
+    other.kill().await;
+    has_partitions(&one, |partitions| partitions == 6, seconds(30)).await;
+    lock.rollback().await.unwrap();
+    world.produce(&many(600)).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 3600);
+    assert_eq!(one.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_client_has_to_say_a_rebalance_behind_it_is_served_at_once() {
+    let world = World::new(6).await;
+    // Some thousand lines a second, each an event in the queue of messages and rebalances.
+    let setup = world.setup().set("kafka.properties.debug", "broker,protocol,cgrp,fetch");
+    let one = setup.start().await;
+    world.produce(&many(3000)).await;
+    world.has_counted(3000, seconds(20)).await;
+    let other = setup.start().await;
+    has_partitions(&other, |partitions| partitions == 3, seconds(20)).await;
+    world.produce(&many(3000)).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 6000);
+    assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
