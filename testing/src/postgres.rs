@@ -52,6 +52,20 @@ impl Postgres {
         self.answers().await;
     }
 
+    /// Stops it in order, and starts it as a standby that follows nobody.
+    pub async fn become_standby(&mut self) {
+        self.stop().await;
+        fs::write(self.0.data().join("standby.signal"), "").unwrap();
+        self.start_again().await;
+    }
+
+    /// Makes a primary of a standby, with a timeline of its own.
+    pub async fn promote(&self) {
+        let mut connection = PgConnection::connect(&format!("{}/postgres", self.url())).await.unwrap();
+        let promoted: bool = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&mut connection).await.unwrap();
+        assert!(promoted);
+    }
+
     async fn answers(&self) {
         let url = format!("{}/postgres", self.url());
         wait_until("Postgres answers", Duration::from_secs(60), async || PgConnection::connect(&url).await.is_ok())

@@ -1,0 +1,52 @@
+//! The server behind the address becomes a standby, and a primary again on another timeline.
+
+use testing::{Postgres, wait_until};
+
+use crate::world::{World, identity, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_costs_503_and_the_identity_and_loses_and_doubles_nothing() {
+    let mut postgres = Postgres::start().await;
+    let world = World::with_postgres(&postgres).await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client.load(50, 4).await;
+    world.at_rest(seconds(10)).await;
+    let before = identity(&service);
+    client
+        .load_during(8, async {
+            postgres.become_standby().await;
+            wait_until("it is not ready", seconds(10), async || service.probe("ready").await == Some(503)).await;
+            // Reads would be answered by what is there; they are 503 as well, for nobody knows how old that is.
+            tokio::time::sleep(seconds(3)).await;
+            assert_eq!(client.get("/orders").await.status, 503);
+            assert_eq!(service.probe("live").await, Some(200));
+            postgres.promote().await;
+            wait_until("it is ready", seconds(10), async || service.probe("ready").await == Some(200)).await;
+            wait_until("it reads its log anew", seconds(10), async || service.has_logged("the database was promoted"))
+                .await;
+            tokio::time::sleep(seconds(1)).await;
+        })
+        .await;
+    assert!(world.history.others().keys().all(|status| status == "503"), "{:?}", world.history.others());
+    world.at_rest(seconds(10)).await;
+    assert_ne!(identity(&service), before);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn on_a_standby_it_waits_for_a_primary() {
+    let mut postgres = Postgres::start().await;
+    let world = World::with_postgres(&postgres).await;
+    postgres.become_standby().await;
+    let service = world.setup().spawn();
+    wait_until("it waits", seconds(10), async || service.has_logged("waiting for the database")).await;
+    assert_eq!((service.probe("live").await, service.probe("startup").await), (Some(200), Some(503)));
+    postgres.promote().await;
+    wait_until("it has started", seconds(10), async || service.probe("startup").await == Some(200)).await;
+    world.client(&service).load(20, 4).await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
