@@ -21,14 +21,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     change,
-    claim::Claimer,
     config::Config,
     flight::Flight,
     http,
     instance::{Instance, session::Session},
-    metrics, placement,
+    metrics,
+    partitions::Partitions,
+    placement,
     publisher::{Publisher, marks::Marks},
     queue::Queue,
+    reload::Reloader,
     retention::Retention,
 };
 
@@ -167,21 +169,27 @@ fn spawn_flow(
         }
     });
     tasks.spawn("marks", {
-        let (pool, settings) = (pool.clone(), config.publisher.clone());
+        let (pool, settings, instance) = (pool.clone(), config.publisher.clone(), instance.clone());
         |page| async move {
             let _last_to_end = drained.drop_guard();
-            Marks::new(pool, answered, returns, settings, page).run().await
+            Marks::new(pool, answered, returns, settings, instance, page).run().await
         }
     });
-    let claimer = Claimer::new(&config.claim, config.publisher.queue_capacity, pool.clone(), queue, instance.clone());
+    tasks.spawn("reload", {
+        let reloader = Reloader::new(&config.reload, config.publisher.queue_capacity, pool.clone(), queue);
+        let shutdown = shutdown.clone();
+        |page| reloader.run(shutdown, page)
+    });
+    tasks.spawn("partitions", {
+        let (pool, instance, settings) = (pool.clone(), instance.clone(), config.partitions.clone());
+        let partitions = Partitions { pool, instance, settings, kept_for: config.retention.published_messages };
+        let shutdown = shutdown.clone();
+        |page| partitions.run(shutdown, page)
+    });
     tasks.spawn("retention", {
         let retention = Retention { pool: pool.clone(), settings: config.retention.clone() };
         let shutdown = shutdown.clone();
         |page| retention.run(shutdown, page)
-    });
-    tasks.spawn("claim", {
-        let shutdown = shutdown.clone();
-        |page| claimer.run(shutdown, page)
     });
     Ok(())
 }

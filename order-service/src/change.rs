@@ -10,14 +10,13 @@ use sqlx::{PgPool, postgres::PgConnection};
 use tokio::time::Instant;
 
 use crate::{
-    announcement::Announcement,
-    config,
-    instance::InstanceId,
+    announcement::{Announcement, Written},
+    config, instance,
     line::{self, Entrance, Exit, Waiting},
     metrics::CHANGED,
     order::OrderRef,
-    outbox::Message,
-    outcome::{Outcome, Repeatable, until_known},
+    outbox::FORMAT,
+    outcome::{Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
 };
 
@@ -115,24 +114,35 @@ impl Changer {
 
     async fn make(&self, wish: Wish, page: &Component) -> Answer {
         let Wish { change, order_ref, customer_ref, trace } = wish;
-        let statement =
-            Statement { change, order_ref, customer_ref, announcement: Announcement::new(trace, &self.queue) };
-        match until_known(&self.pool, &statement, false, page).await {
-            Outcome::Done { done: Some((message, owner)), .. } => {
-                CHANGED.add_of(statement.change.activity_type_code(), 1);
+        let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
+        let mut statement = Statement { change, order_ref, customer_ref, announcement, queue: self.queue.clone() };
+        let outcome = until_known(&self.pool, &mut statement, false, page).await;
+        let Statement { announcement, .. } = statement;
+        match outcome {
+            Outcome::Done { done: Some(written), .. } => {
+                CHANGED.add_of(change.activity_type_code(), 1);
                 fail_point!("change::committed", |_| std::process::abort());
-                statement.announcement.committed(message, owner, &self.queue);
+                announcement.committed(change.activity_type_code(), written, &self.queue);
                 fail_point!("change::announced", |_| std::process::abort());
                 Ok(())
             }
-            Outcome::Done { done: None, .. } => Ok(()),
-            Outcome::NotSent => Err(ChangeError::Unavailable),
-            Outcome::Refused { maybe_done: true, .. } => {
-                // That it is refused now does not tell what became of it before.
-                self.queue.doubt();
+            Outcome::Done { done: None, .. } => {
+                announcement.absent();
+                Ok(())
+            }
+            Outcome::NotSent => {
+                announcement.absent();
                 Err(ChangeError::Unavailable)
             }
-            Outcome::Refused { error, maybe_done: false } => Err(ChangeError::Refused(error)),
+            Outcome::Refused { maybe_done: true, .. } => {
+                // That it is refused now does not tell what became of it before.
+                self.queue.instance().doubt();
+                Err(ChangeError::Unavailable)
+            }
+            Outcome::Refused { error, maybe_done: false } => {
+                announcement.absent();
+                Err(ChangeError::Refused(error))
+            }
         }
     }
 }
@@ -143,39 +153,40 @@ struct Statement {
     order_ref: OrderRef,
     customer_ref: Option<CustomerRef>,
     announcement: Announcement,
+    queue: Queue,
 }
 
 impl Repeatable for Statement {
-    /// The message and its owner, where this changed the order.
-    type Done = Option<(Message, InstanceId)>;
+    /// The message, where this changed the order.
+    type Done = Option<Written>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Self::Done, sqlx::Error> {
+    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("change::before", |_| std::process::abort());
         let mut row = self.change(connection).await?;
-        if again && row.is_none() {
-            row = self.changed_before(connection).await?;
+        if row.is_none() {
+            let log = self.announcement.ticket.log.log.id;
+            if instance::has_ended(connection, log).await.map_err(committed_before)? {
+                return Ok(None);
+            }
+            if again {
+                row = self.changed_before(connection).await.map_err(committed_before)?;
+            }
         }
         fail_point!("change::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
-        Ok(row.map(|row| {
-            let Row { owner, key, value, headers } = row;
-            let message_ref = self.announcement.message_ref;
-            (Message { message_ref, key, value, headers, failures: 0 }, owner.into())
-        }))
+        Ok(Some(row))
     }
-}
 
-struct Row {
-    owner: i64,
-    key: String,
-    value: String,
-    headers: Vec<String>,
+    async fn renew(&mut self) {
+        self.queue.instance().replaced(self.announcement.ticket.log.log.id).await;
+        self.announcement.renew(&self.queue.log(), &self.queue);
+    }
 }
 
 impl Statement {
     /// `fetch_all`, because it returns only after the commit.
-    async fn change(&self, connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+    async fn change(&self, connection: &mut PgConnection) -> Result<Option<Written>, sqlx::Error> {
         let rows = sqlx::query_as!(
-            Row,
+            Written,
             r#"
             WITH changed AS (
                 -- Waits for whoever is changing it, an earlier attempt of unknown outcome included, and
@@ -183,19 +194,24 @@ impl Statement {
                 UPDATE orders SET status = $3, version = version + 1
                 WHERE order_id = $1 AND ($2::text IS NULL OR customer_ref = $2)
                     AND status IN ('New', 'Pending', 'Placed')
+                    -- The fence: whoever adopts the log of an ended identity has to know all that is in it.
+                    AND EXISTS (SELECT FROM instances WHERE instance_id = $6 AND ended_at IS NULL)
+                    AND current_setting('transaction_isolation') = 'read committed'
                 RETURNING order_id, version
             )
-            INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-            SELECT $4, order_id, $5, now(), $6, a.key, a.value, a.headers
-            FROM changed, announcement($4, $5, now(), order_id, version, $7, $8) AS a
-            RETURNING owner, key, value, headers
+            INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
+                format, traceparent, tracestate)
+            SELECT $4, $6, $7, order_id, version, $5, now(), $8, $9, $10 FROM changed
+            RETURNING instance AS log, seq, order_id, order_version, activity_at
             "#,
             self.order_ref.number(),
             self.customer_ref.as_ref().map(CustomerRef::as_str),
             self.change.status(),
             self.announcement.message_ref,
             self.change.activity_type_code(),
-            self.announcement.owner.number(),
+            self.announcement.ticket.log.log.id.number(),
+            self.announcement.ticket.seq,
+            FORMAT,
             self.announcement.trace.parent,
             self.announcement.trace.state
         )
@@ -206,10 +222,10 @@ impl Statement {
 
     /// The row that an earlier attempt has written. Asked after [`Self::change`], which has waited for
     /// that attempt: what is not there now never will be.
-    async fn changed_before(&self, connection: &mut PgConnection) -> Result<Option<Row>, sqlx::Error> {
+    async fn changed_before(&self, connection: &mut PgConnection) -> Result<Option<Written>, sqlx::Error> {
         sqlx::query_as!(
-            Row,
-            "SELECT owner, key, value, headers FROM outbox WHERE message_ref = $1",
+            Written,
+            "SELECT instance AS log, seq, order_id, order_version, activity_at FROM outbox WHERE message_ref = $1",
             self.announcement.message_ref
         )
         .fetch_optional(connection)

@@ -111,7 +111,8 @@ impl Messages {
                 let count = if dry_run {
                     rebroadcast::count(pool, span).await?
                 } else {
-                    rebroadcast::rebroadcast(pool, span, |so_far| eprintln!("{so_far} messages so far")).await?
+                    rebroadcast::request(pool, span).await?;
+                    rebroadcast::count(pool, span).await?
                 };
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }

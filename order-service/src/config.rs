@@ -26,7 +26,8 @@ pub struct Config {
     pub placement: Placement,
     pub changes: Changes,
     pub publisher: Publisher,
-    pub claim: Claim,
+    pub reload: Reload,
+    pub partitions: Partitions,
     pub session: session::Settings,
     pub retention: Retention,
     /// `health.task_hung_after`, but at least twice `instance.takeover_after`.
@@ -69,8 +70,16 @@ pub struct Publisher {
 }
 
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct Reload {
     pub page_size: u32,
+    /// A second; more often where others would otherwise be waited for longer than for their end.
+    pub look_every: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Partitions {
+    pub days_ahead: u32,
+    pub every: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +140,14 @@ impl Config {
                 backoff_max: s.within("publisher.backoff_max", A_MOMENT.., "1ms or longer"),
                 outage_backoff_max: s.within("publisher.outage_backoff_max", A_MOMENT.., "1ms or longer"),
             },
-            claim: Claim { page_size: s.within("claim.page_size", 1..=100_000, "from 1 to 100000") },
+            reload: Reload {
+                page_size: s.within("reload.page_size", 1..=100_000, "from 1 to 100000"),
+                look_every: Duration::from_secs(1),
+            },
+            partitions: Partitions {
+                days_ahead: s.within("partitions.days_ahead", 4..=60, "from 4 to 60"),
+                every: s.within("partitions.every", A_MOMENT.., "1ms or longer"),
+            },
             retention: Retention {
                 published_messages: s.get("retention.published_messages"),
                 idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
@@ -145,6 +161,7 @@ impl Config {
             shutdown: lifecycle::Timing::read(s),
         };
         // The session waits for an answer for as long as `instance.takeover_after`.
+        config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
         config.task_hung_after = config.task_hung_after.max(config.session.takeover_after * 2);
         if config.publisher.backoff_initial > config.publisher.backoff_max {
             s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");

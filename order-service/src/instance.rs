@@ -1,27 +1,34 @@
 //! Who this process is to the outbox, and how anybody knows that it is alive.
 //!
 //! Every process takes a new identity and holds an advisory lock on it, on a connection of its own:
-//! the held lock is the proof of life. A paused process keeps it, a killed one loses it at once. A
-//! row of the outbox is in the memory of its owner only; what an ended identity left behind is
-//! claimed by others. [`session`] has the steps; here is what the other tasks see of them.
+//! the held lock is the proof of life. A paused process keeps it, a killed one loses it at once. An identity
+//! writes a log and sends it; what is left in the log of one that has ended is sent by another. [`session`]
+//! has the steps; here is what the other tasks see of them.
 
 mod identity;
 pub mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use uuid::{NoContext, Timestamp, Uuid};
 
-/// An identity: what a row's `owner` holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::log::own::OwnLog;
+
+/// An identity, which is also the name of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(i64);
-
-/// Owns what fits into no queue. Has always ended.
-pub const NOBODY: InstanceId = InstanceId(0);
 
 impl InstanceId {
     #[must_use]
@@ -48,45 +55,89 @@ struct Shared {
     trusted_for: Duration,
     doubted: Notify,
     left_behind: Notify,
+    clock: Clock,
 }
 
 /// An identity, and when its lock was last known to be held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Standing {
-    id: InstanceId,
+    log: Arc<OwnLog>,
     /// None while it is being replaced.
     confirmed_at: Option<Instant>,
-    /// Rows may be owned by it that are in no memory.
+    /// There may be more in its log than this process knows, or less.
     in_doubt: bool,
 }
 
 impl Standing {
+    fn new(id: InstanceId, confirmed_at: Instant) -> Self {
+        Self { log: OwnLog::new(id), confirmed_at: Some(confirmed_at), in_doubt: false }
+    }
+
     fn is_trusted(&self, trusted_for: Duration) -> bool {
         self.confirmed_at.is_some_and(|at| at.elapsed() < trusted_for)
     }
 }
 
+/// The database's clock, as the session's looks bring it. References are drawn by it: the partition that
+/// one belongs to is there, whatever the clock of this host says.
+#[derive(Debug)]
+struct Clock {
+    at: Mutex<(Instant, OffsetDateTime)>,
+    /// In milliseconds since 1970: from then on there are no partitions yet.
+    end: AtomicI64,
+}
+
+impl Clock {
+    fn now(&self) -> OffsetDateTime {
+        let (asked_at, answer) = *self.at.lock().expect("nothing panics with the lock in hand");
+        answer + asked_at.elapsed()
+    }
+}
+
 impl Instance {
-    fn new(id: InstanceId, confirmed_at: Instant, takeover_after: Duration) -> Self {
-        let confirmed_at = Some(confirmed_at);
+    fn new(id: InstanceId, confirmed_at: Instant, now: OffsetDateTime, takeover_after: Duration) -> Self {
         Self(Arc::new(Shared {
-            standing: watch::Sender::new(Standing { id, confirmed_at, in_doubt: false }),
+            standing: watch::Sender::new(Standing::new(id, confirmed_at)),
             trusted_for: takeover_after / 2,
             doubted: Notify::new(),
             left_behind: Notify::new(),
+            clock: Clock { at: Mutex::new((confirmed_at, now)), end: AtomicI64::new(i64::MAX) },
         }))
     }
 
     #[must_use]
     pub fn id(&self) -> InstanceId {
-        self.0.standing.borrow().id
+        self.0.standing.borrow().log.log.id
+    }
+
+    /// The log that this process writes now.
+    #[must_use]
+    pub fn log(&self) -> Arc<OwnLog> {
+        Arc::clone(&self.0.standing.borrow().log)
+    }
+
+    /// A new reference of a message: a UUIDv7 by the database's clock, within the partitions there are.
+    #[must_use]
+    pub fn reference(&self) -> Uuid {
+        let now = self.0.clock.now();
+        let end = self.0.clock.end.load(Ordering::Relaxed);
+        let millis = i64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0).min(end.saturating_sub(1));
+        let (seconds, rest) = (millis.max(0).unsigned_abs() / 1000, millis.max(0).unsigned_abs() % 1000);
+        let nanos = u32::try_from(rest * 1_000_000).expect("below a second");
+        Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos))
+    }
+
+    /// From this moment on there are no partitions yet.
+    pub fn partitions_end_at(&self, end: OffsetDateTime) {
+        let millis = i64::try_from(end.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        self.0.clock.end.store(millis, Ordering::Relaxed);
     }
 
     /// The identity, if its lock was confirmed so lately that nobody can have taken over.
     #[must_use]
     pub fn confirmed(&self) -> Option<InstanceId> {
-        let standing = *self.0.standing.borrow();
-        standing.is_trusted(self.0.trusted_for).then_some(standing.id)
+        let standing = self.0.standing.borrow();
+        standing.is_trusted(self.0.trusted_for).then_some(standing.log.log.id)
     }
 
     /// Until the lock is confirmed.
@@ -96,27 +147,27 @@ impl Instance {
         trusted.await.expect("the sender lives in self");
     }
 
-    /// Rows may be owned by this identity that are in no memory. The one cure for every doubt: the
-    /// identity ends once nothing is in flight, and a new one is taken. What is in memory belongs to
-    /// the old identity, is dropped where it is met and claimed again.
+    /// This process may not know what is in its log, or what it holds. The one cure for every doubt: the
+    /// identity ends once nothing is in flight, and a new one is taken. What is in memory belongs to the old
+    /// identity, is dropped where it is met and read again by whoever adopts its log.
     pub fn doubt(&self) {
         self.0.standing.send_modify(|standing| standing.in_doubt = true);
         self.0.doubted.notify_one();
     }
 
-    /// As [`Instance::doubt`]; returns when the identity has been replaced.
-    pub async fn replaced_after_doubt(&self, doubted: InstanceId) {
+    /// Until this process has another identity than `before`.
+    pub async fn replaced(&self, before: InstanceId) {
         let mut standing = self.0.standing.subscribe();
-        self.doubt();
-        standing.wait_for(|standing| standing.id != doubted).await.expect("the sender lives in self");
+        let other = standing.wait_for(|standing| standing.log.log.id != before);
+        other.await.expect("the sender lives in self");
     }
 
-    /// Until there are rows that nobody living owns.
+    /// Until another identity was found to have ended.
     pub async fn left_behind(&self) {
         self.0.left_behind.notified().await;
     }
 
-    /// Hands everything that this process still owns over to others, in one statement.
+    /// Hands everything that this process has not sent over to others, in one statement.
     ///
     /// # Errors
     /// The database's.
@@ -125,7 +176,8 @@ impl Instance {
         identity::end(&mut connection, self.id()).await.map(drop)
     }
 
-    fn confirm(&self, confirmed_at: Instant) {
+    fn confirm(&self, confirmed_at: Instant, now: OffsetDateTime) {
+        *self.0.clock.at.lock().expect("nothing panics with the lock in hand") = (confirmed_at, now);
         self.0.standing.send_modify(|standing| standing.confirmed_at = Some(confirmed_at));
     }
 
@@ -139,6 +191,14 @@ impl Instance {
     }
 
     fn replace(&self, id: InstanceId, confirmed_at: Instant) {
-        self.0.standing.send_replace(Standing { id, confirmed_at: Some(confirmed_at), in_doubt: false });
+        self.0.standing.send_replace(Standing::new(id, confirmed_at));
     }
+}
+
+/// Whether an identity has ended, as the database has it.
+///
+/// # Errors
+/// The database's.
+pub async fn has_ended(connection: &mut sqlx::PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
+    identity::has_ended(connection, id).await
 }

@@ -1,17 +1,13 @@
 //! What operators see and do of the outbox: look at messages, let failed ones be sent again, and
-//! announce a span of time anew after a topic was lost. Nothing here sends: a changed row is nobody's,
-//! and a living instance claims it within its next look.
+//! publish a span of time once more after a topic was lost. Nothing here sends: a living instance finds
+//! what is wanted at its next look.
 
+mod listing;
 pub mod rebroadcast;
 
+pub use listing::{Page, Place, find, list};
 use serde::Serialize;
-use shared::{
-    http::schema,
-    message::ActivityTypeCode,
-    paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
-};
+use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{
@@ -90,75 +86,6 @@ impl State {
     }
 }
 
-/// One page of a list, newest first.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub state: State,
-    pub limit: i64,
-    /// The reference of the last message of the page before.
-    pub after: Option<Uuid>,
-}
-
-impl Page {
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str) -> Result<Self, Problem> {
-        let mut query = Query::parse(query, &["state", "limit", "cursor"])?;
-        let state = query.get("state", "failed, unpublished or published", State::parse)?.unwrap_or_default();
-        let limit = query.limit()?;
-        let after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &state.name()))?;
-        Ok(Self { state, limit, after })
-    }
-}
-
-/// A page, and the cursor of the next one where there is more.
-///
-/// # Errors
-/// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
-    let after = page.after.unwrap_or(Uuid::max());
-    // The state stands in the text of the query: a partial index is of use to no parameter.
-    macro_rules! page_of {
-        ($state:tt) => {
-            sqlx::query_as!(
-                OutboxMessage,
-                "SELECT message_ref, activity_type_code, key AS order_ref, placed_at, state, failures, last_error, "
-                    + "published_at, partition, \"offset\" FROM outbox WHERE state = '"
-                    + $state
-                    + "' AND message_ref < $1 "
-                    + "ORDER BY message_ref DESC LIMIT $2",
-                after,
-                page.limit + 1
-            )
-            .fetch_all(pool)
-            .await?
-        };
-    }
-    let mut found = match page.state {
-        State::Failed => page_of!("failed"),
-        State::Unpublished => page_of!("unpublished"),
-        State::Published => page_of!("published"),
-    };
-    let next = paging::cut(&mut found, page.limit, |last| last.message_ref, &page.state.name());
-    Ok((found, next))
-}
-
-/// # Errors
-/// The database's.
-pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<OutboxMessage>, sqlx::Error> {
-    sqlx::query_as!(
-        OutboxMessage,
-        r#"
-        SELECT message_ref, activity_type_code, key AS order_ref, placed_at, state, failures, last_error,
-            published_at, partition, "offset"
-        FROM outbox WHERE message_ref = $1
-        "#,
-        message_ref
-    )
-    .fetch_optional(pool)
-    .await
-}
-
 /// What became of the wish to send one message again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -172,21 +99,19 @@ pub enum Retry {
 /// # Errors
 /// The database's.
 pub async fn retry(pool: &PgPool, message_ref: Uuid) -> Result<Retry, sqlx::Error> {
-    let reset = sqlx::query_as!(
-        OutboxMessage,
+    let reset = sqlx::query!(
         r#"
-        UPDATE outbox SET state = 'unpublished', failures = 0, last_error = NULL, retry_at = NULL, owner = 0
+        UPDATE rejected_messages SET state = 'retrying', failures = 0, last_error = NULL, retry_at = NULL, holder = NULL
         WHERE message_ref = $1 AND state = 'failed'
-        RETURNING message_ref, activity_type_code, key AS order_ref, placed_at, state, failures, last_error,
-            published_at, partition, "offset"
         "#,
         message_ref
     );
-    if let Some(message) = reset.fetch_optional(pool).await? {
-        RETRIED.add(1);
-        return Ok(Retry::Accepted(Box::new(message)));
+    if reset.execute(pool).await?.rows_affected() == 0 {
+        return Ok(if find(pool, message_ref).await?.is_some() { Retry::NotFailed } else { Retry::Unknown });
     }
-    Ok(if find(pool, message_ref).await?.is_some() { Retry::NotFailed } else { Retry::Unknown })
+    RETRIED.add(1);
+    // It may be published by now, and past its retention.
+    Ok(find(pool, message_ref).await?.map_or(Retry::Unknown, |message| Retry::Accepted(Box::new(message))))
 }
 
 /// Lets every failed message be sent again; how many those were. One pass: what fails again
@@ -199,9 +124,9 @@ pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
     loop {
         let page = sqlx::query_scalar!(
             r#"
-            UPDATE outbox SET state = 'unpublished', failures = 0, last_error = NULL, retry_at = NULL, owner = 0
+            UPDATE rejected_messages SET state = 'retrying', failures = 0, last_error = NULL, retry_at = NULL, holder = NULL
             WHERE message_ref = ANY (ARRAY(
-                SELECT message_ref FROM outbox WHERE state = 'failed' AND message_ref > $1
+                SELECT message_ref FROM rejected_messages WHERE state = 'failed' AND message_ref > $1
                 ORDER BY message_ref LIMIT $2 FOR UPDATE
             ))
             RETURNING message_ref
@@ -222,6 +147,6 @@ pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// The database's.
 pub async fn count_failed(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM outbox WHERE state = 'failed'"#);
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'"#);
     Ok(count.fetch_one(pool).await?.unsigned_abs())
 }

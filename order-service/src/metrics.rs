@@ -18,14 +18,11 @@ pub const PLACEMENT_BATCH: Histogram =
 pub const PLACEMENT_DURATION: Histogram =
     Histogram::new("placement_duration_seconds", "From taking a batch to its commit", SECONDS);
 
-pub const UNPUBLISHED: Gauge =
-    Gauge::new("outbox_unpublished_messages", "Messages to be sent, of all instances; 100001 means more than 100000");
+pub const UNPUBLISHED: Gauge = Gauge::new("outbox_unpublished_messages", "Messages to be sent, of all instances");
 pub const OLDEST_UNPUBLISHED: Gauge =
     Gauge::new("outbox_oldest_unpublished_age_seconds", "Age of the oldest message to be sent, of all instances");
-pub const UNOWNED: Gauge = Gauge::new(
-    "outbox_unowned_messages",
-    "Messages to be sent that no living instance has in memory; 100001 means more than 100000",
-);
+pub const UNOWNED: Gauge =
+    Gauge::new("outbox_unowned_messages", "Messages to be sent in logs that no living instance sends");
 pub const FAILED: Gauge = Gauge::new(
     "outbox_failed_messages",
     "Messages at the failure threshold, waiting for an operator; 100001 means more than 100000",
@@ -33,7 +30,7 @@ pub const FAILED: Gauge = Gauge::new(
 pub const OLDEST_FAILED: Gauge =
     Gauge::new("outbox_oldest_failed_age_seconds", "Age of the oldest message at the failure threshold");
 pub const QUEUE_LENGTH: Gauge =
-    Gauge::new("outbox_queue_length", "Messages in this instance's memory, from placed or claimed to marked");
+    Gauge::new("outbox_queue_length", "Messages in this instance's memory, from placed or reloaded to marked");
 pub const QUEUE_CAPACITY: Gauge = Gauge::new("outbox_queue_capacity", "Messages that fit into this instance's memory");
 pub const IN_FLIGHT: Gauge = Gauge::new("outbox_in_flight_messages", "Messages with the producer or being marked");
 pub const OUTAGE: Gauge = Gauge::new("outbox_outage", "1 while Kafka takes no messages from this instance");
@@ -44,7 +41,7 @@ pub const PUBLISH_DURATION: Histogram = Histogram::new(
     "From when a message came into memory to the broker's acknowledgement, by how it came",
     LONG_SECONDS,
 )
-.by("origin", &["placed", "claimed"]);
+.by("origin", &["placed", "reloaded"]);
 pub const REJECTED: Counter =
     Counter::new("outbox_rejections_total", "Messages that the broker refused alone, by what becomes of them")
         .by("fate", &["waits", "waits in the table", "failed"]);
@@ -55,20 +52,27 @@ pub const RETURNED: Counter = Counter::new(
 .by("reason", &["refused in company", "outage", "no offset", "producer failed"]);
 pub const OVERFLOWED: Counter =
     Counter::new("outbox_overflowed_messages_total", "Messages placed without room in memory");
-pub const CLAIMED: Counter = Counter::new("outbox_claimed_messages_total", "Messages taken into memory from the table");
-pub const CLAIMS_IN_DOUBT: Counter =
-    Counter::new("outbox_claims_in_doubt_total", "Claims whose answer was lost; each costs the identity");
+pub const RELOADED: Counter =
+    Counter::new("outbox_reloaded_messages_total", "Messages taken into memory from the table");
 pub const MARK_DURATION: Histogram =
     Histogram::new("outbox_mark_duration_seconds", "From the first attempt at a mark to its commit", LONG_SECONDS);
 pub const TAKEN_OVER: Counter =
-    Counter::new("outbox_takeovers_total", "Other instances declared gone by this one, whose messages are claimed");
-pub const LOST_TO_OTHERS: Counter =
-    Counter::new("outbox_lost_messages_total", "Messages of this instance that another one has taken over");
+    Counter::new("outbox_takeovers_total", "Other instances declared gone by this one, whose logs are adopted");
+pub const ENDED_BY_OTHERS: Counter = Counter::new(
+    "outbox_ended_by_others_total",
+    "Identities of this instance that another one has declared gone although it lived",
+);
 pub const SESSIONS_LOST: Counter =
     Counter::new("outbox_sessions_lost_total", "Times that the session with the database was lost");
 pub const IDENTITIES: Counter = Counter::new("outbox_identities_total", "Identities taken, the first one included");
-pub const PURGED: Counter =
-    Counter::new("outbox_purged_messages_total", "Published messages removed after the retention");
+pub const DROPPED: Counter = Counter::new(
+    "outbox_dropped_partitions_total",
+    "Days of messages, or of acknowledgements, dropped after the retention",
+);
+pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
+    "outbox_partitions_ahead_days",
+    "For how many days from now there are partitions of the outbox; without one for today nothing can be marked as published",
+);
 pub const PURGED_KEYS: Counter =
     Counter::new("orders_purged_keys_total", "Idempotency-Keys removed after the retention");
 pub const RETRIED: Counter = Counter::new(
@@ -100,47 +104,63 @@ pub const ALL: &[&dyn Metric] = &[
     &REJECTED,
     &RETURNED,
     &OVERFLOWED,
-    &CLAIMED,
-    &CLAIMS_IN_DOUBT,
+    &RELOADED,
     &MARK_DURATION,
     &TAKEN_OVER,
-    &LOST_TO_OTHERS,
+    &ENDED_BY_OTHERS,
     &SESSIONS_LOST,
     &IDENTITIES,
-    &PURGED,
+    &DROPPED,
+    &PARTITIONS_AHEAD,
     &PURGED_KEYS,
     &RETRIED,
 ];
 
-/// The numbers that live in the table, of all instances.
+/// The numbers that live in the tables, of all instances.
 ///
-/// How much there is to read does not grow with the table: counting ends at 100,001 entries of an
-/// index that holds only what is counted, and the oldest of each owner is the first of its entries.
-/// Entries of rows marked since the last VACUUM are in the way once, the first reader takes them out.
+/// They are sums of a few numbers a log: how far it goes, how far it is settled, and what is acknowledged beyond
+/// that. How much there is to read does not grow with the messages.
 pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
     Box::pin(async {
         let found = sqlx::query!(
             r#"
-            WITH owners AS (
-                SELECT i.instance_id, i.ended_at IS NOT NULL AS has_ended, oldest.placed_at
-                -- A reference begins with the time it was drawn at.
-                FROM instances i CROSS JOIN LATERAL (
-                    SELECT placed_at FROM outbox o WHERE o.owner = i.instance_id AND o.state = 'unpublished'
-                    ORDER BY o.message_ref LIMIT 1
-                ) oldest
+            WITH logs AS MATERIALIZED (
+                SELECT i.instance_id, settled_to(i.instance_id) AS settled_to,
+                    i.ended_at IS NOT NULL AND NOT EXISTS (
+                        SELECT FROM instances a WHERE a.instance_id = i.adopter AND a.ended_at IS NULL) AS is_unowned
+                FROM instances i WHERE i.done_at IS NULL
+            ), counted AS (
+                SELECT l.is_unowned, oldest.activity_at, greatest(0, coalesce(newest.seq, -1) - l.settled_to
+                    - (SELECT coalesce(sum(cardinality(p.seqs)), 0) FROM published p
+                        WHERE p.instance = l.instance_id AND p.block > greatest(l.settled_to, 0) / 4096)
+                    - (SELECT count(*) FROM published p CROSS JOIN LATERAL UNNEST(p.seqs) AS one (seq)
+                        WHERE p.instance = l.instance_id AND p.block = greatest(l.settled_to, 0) / 4096
+                            AND p.block * 4096 + one.seq > l.settled_to)
+                    - (SELECT count(*) FROM rejected_messages r
+                        WHERE r.instance = l.instance_id AND r.seq > l.settled_to AND r.state <> 'waiting')
+                    ) AS unpublished
+                FROM logs l
+                LEFT JOIN LATERAL (
+                    SELECT seq FROM outbox m WHERE m.instance = l.instance_id ORDER BY m.instance DESC, m.seq DESC LIMIT 1
+                ) newest ON true
+                LEFT JOIN LATERAL (
+                    SELECT m.activity_at FROM outbox m WHERE m.instance = l.instance_id AND m.seq > l.settled_to
+                    ORDER BY m.instance, m.seq LIMIT 1
+                ) oldest ON true
+            ), retrying AS (
+                SELECT count(*) AS count, min(activity_at) AS activity_at FROM (
+                    SELECT activity_at FROM rejected_messages WHERE state = 'retrying' ORDER BY message_ref LIMIT 100001
+                ) AS bounded
             )
             SELECT
-                (SELECT count(*) FROM (
-                    SELECT FROM outbox WHERE state = 'unpublished' LIMIT 100001
-                ) AS bounded) AS "unpublished!",
-                (SELECT count(*) FROM (
-                    SELECT FROM owners w JOIN outbox o ON o.owner = w.instance_id
-                    WHERE w.has_ended AND o.state = 'unpublished' LIMIT 100001
-                ) AS bounded) AS "unowned!",
-                (SELECT count(*) FROM (SELECT FROM outbox WHERE state = 'failed' LIMIT 100001) AS bounded) AS "failed!",
-                (SELECT EXTRACT(EPOCH FROM now() - min(placed_at))::double precision FROM owners) AS unpublished_age,
-                (SELECT EXTRACT(EPOCH FROM now() - placed_at)::double precision FROM outbox WHERE state = 'failed'
-                    ORDER BY message_ref LIMIT 1) AS failed_age
+                ((SELECT coalesce(sum(unpublished), 0) FROM counted) + (SELECT count FROM retrying))::bigint AS "unpublished!",
+                (SELECT coalesce(sum(unpublished), 0)::bigint FROM counted WHERE is_unowned) AS "unowned!",
+                (SELECT count(*) FROM (SELECT FROM rejected_messages WHERE state = 'failed' LIMIT 100001) AS bounded) AS "failed!",
+                EXTRACT(EPOCH FROM now() - least(
+                    (SELECT min(activity_at) FROM counted WHERE unpublished > 0), (SELECT activity_at FROM retrying)
+                ))::double precision AS unpublished_age,
+                (SELECT EXTRACT(EPOCH FROM now() - activity_at)::double precision FROM rejected_messages
+                    WHERE state = 'failed' ORDER BY message_ref LIMIT 1) AS failed_age
             "#
         )
         .fetch_one(connection)

@@ -191,28 +191,26 @@ pub async fn find(
     order_ref: OrderRef,
     only: Option<&CustomerRef>,
 ) -> Result<Option<Order>, sqlx::Error> {
-    let rows = sqlx::query!(
+    let row = sqlx::query!(
         r#"
-        SELECT o.customer_ref, o.status, o.placed_at, i.product_id, i.quantity
-        FROM orders o JOIN order_items i USING (order_id)
-        WHERE o.order_id = $1 AND ($2::text IS NULL OR o.customer_ref = $2)
-        ORDER BY i.line_number
+        SELECT customer_ref, status, placed_at, product_ids, quantities FROM orders
+        WHERE order_id = $1 AND ($2::text IS NULL OR customer_ref = $2)
         "#,
         order_ref.number(),
         only.map(CustomerRef::as_str)
-    )
-    .fetch_all(pool)
-    .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    Ok(Some(Order {
-        summary: OrderSummary {
-            order_ref,
-            customer_ref: first.customer_ref.clone(),
-            number_of_items: rows.len(),
-            status_name: first.status.clone(),
-            placed_at: first.placed_at,
-        },
-        order_items: rows.iter().map(|row| OrderItem { product_id: row.product_id, quantity: row.quantity }).collect(),
+    );
+    Ok(row.fetch_optional(pool).await?.map(|row| {
+        let lines = row.product_ids.into_iter().zip(row.quantities);
+        Order {
+            summary: OrderSummary {
+                order_ref,
+                customer_ref: row.customer_ref,
+                number_of_items: lines.len(),
+                status_name: row.status,
+                placed_at: row.placed_at,
+            },
+            order_items: lines.map(|(product_id, quantity)| OrderItem { product_id, quantity }).collect(),
+        }
     }))
 }
 

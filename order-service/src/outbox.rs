@@ -1,191 +1,149 @@
-//! The table of messages: the truth about what was and what is to be sent.
+//! The tables of messages: the truth about what was and what is to be sent.
 //!
-//! Rows are written by the placement statement. Here is the rest of their life: claimed by an
-//! owner, marked by that owner as published or failed. Marks touch only rows of the identity that
-//! makes them and carry absolute values, so that repeating one of unknown outcome is harmless.
+//! A message is one row, written by the placement statement or that of a change, and never changed.
+//! What the broker answered is written beside it: acknowledgements as facts, true whoever states them
+//! and however often, and a row for each message that was refused. Who may send a message follows
+//! from whose log it stands in, see [`crate::log`].
 
-use sqlx::{PgConnection, PgPool};
+mod format;
+mod published;
+mod rejected;
+
+pub use format::FORMAT;
+pub use published::{Published, SettledTo, mark_published};
+pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
+use shared::traces::TraceContext;
+use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::instance::InstanceId;
 
-/// A message as it goes on the wire, and how often the broker refused it.
+/// Places of a log whose acknowledgements stand together in `published`.
+pub const BLOCK: i64 = 4096;
+
+/// A message: what happened to an order, and its place in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub message_ref: Uuid,
-    pub key: String,
-    pub value: String,
-    /// Name, value, name, value, ...
-    pub headers: Vec<String>,
+    pub log: InstanceId,
+    pub seq: i64,
+    pub order_id: i64,
+    pub order_version: i32,
+    pub activity_type_code: String,
+    pub activity_at: OffsetDateTime,
+    pub format: i16,
+    pub trace: TraceContext,
+    /// How often the broker refused it.
     pub failures: i32,
 }
 
-impl Message {
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
-    }
-}
-
-/// Where an acknowledged message is.
-#[derive(Clone, Copy, Debug)]
-pub struct Published {
+/// A message as the tables have it.
+pub(crate) struct Row {
     pub message_ref: Uuid,
-    pub partition: i32,
-    pub offset: i64,
-}
-
-/// What becomes of a message that the broker refused.
-#[derive(Clone, Debug)]
-pub struct Rejected {
-    pub message_ref: Uuid,
+    pub instance: i64,
+    pub seq: i64,
+    pub order_id: i64,
+    pub order_version: i32,
+    pub activity_type_code: String,
+    pub activity_at: OffsetDateTime,
+    pub format: i16,
+    pub traceparent: Option<String>,
+    pub tracestate: Option<String>,
     pub failures: i32,
-    pub error: String,
-    pub fate: Fate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Stays with its owner, who tries again.
-    Waits,
-    /// Waits in the table, owned by nobody, until the time given.
-    WaitsInTable(OffsetDateTime),
-    /// At the threshold: stays as it is until an operator retries it.
-    Failed,
-}
-
-impl Fate {
-    /// Under which it is counted.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Waits => "waits",
-            Self::WaitsInTable(_) => "waits in the table",
-            Self::Failed => "failed",
+impl From<Row> for Message {
+    fn from(row: Row) -> Self {
+        Self {
+            message_ref: row.message_ref,
+            log: row.instance.into(),
+            seq: row.seq,
+            order_id: row.order_id,
+            order_version: row.order_version,
+            activity_type_code: row.activity_type_code,
+            activity_at: row.activity_at,
+            format: row.format,
+            // As it stands: the bytes of the message are made of it.
+            trace: TraceContext { parent: row.traceparent, state: row.tracestate },
+            failures: row.failures,
         }
     }
 }
 
-/// The ended identities that own unpublished rows.
+/// Messages of a log from `from` on and before `before`, in the order of their places.
 ///
 /// # Errors
 /// The database's.
-pub async fn left_behind(pool: &PgPool) -> Result<Vec<InstanceId>, sqlx::Error> {
-    let ids = sqlx::query_scalar!(
-        r#"
-        SELECT instance_id FROM instances
-        WHERE ended_at IS NOT NULL
-            -- One probe of the partial index for each: nothing else has a least owner at hand. EXISTS may
-            -- read the whole table for an owner who has no rows, where statistics know one owner only.
-            AND instance_id = (SELECT min(owner) FROM outbox WHERE owner >= instance_id AND state = 'unpublished')
-        "#
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(ids.into_iter().map(InstanceId::from).collect())
-}
-
-/// Makes `to` the owner of a page of unpublished rows of `from`, in the order of their references
-/// and behind `after`. Empty: nothing is left there, or others are just claiming it.
-///
-/// # Errors
-/// The database's. After [`shared::database::Failure::Outage`] nobody knows what `to` owns.
-pub async fn claim(
-    connection: &mut PgConnection,
-    from: InstanceId,
-    to: InstanceId,
-    after: Uuid,
+pub async fn read_range(
+    pool: &PgPool,
+    log: InstanceId,
+    from: i64,
+    before: i64,
     limit: i64,
 ) -> Result<Vec<Message>, sqlx::Error> {
-    let mut messages = sqlx::query_as!(
-        Message,
+    let rows = sqlx::query_as!(
+        Row,
         r#"
-        UPDATE outbox SET owner = $2, retry_at = NULL
-        -- The page is an array: joined to it, the table would be read from its beginning for every page.
-        -- Its rows are locked, so they are still what they were found to be.
-        WHERE message_ref = ANY (ARRAY(
-            SELECT message_ref FROM outbox
-            -- A range and an order that only the partial index has: by the primary key the way to the
-            -- first row may lead past everything that is published.
-            WHERE (owner, message_ref) > ($1, $3) AND owner <= $1 AND state = 'unpublished'
-                AND (retry_at IS NULL OR retry_at <= now())
-            ORDER BY owner, message_ref LIMIT $4
-            FOR UPDATE SKIP LOCKED
-        ))
-        RETURNING message_ref, key, value, headers, failures
+        SELECT message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format,
+            traceparent, tracestate, 0 AS "failures!"
+        FROM outbox WHERE instance = $1 AND seq >= $2 AND seq < $3
+        ORDER BY instance, seq LIMIT $4
         "#,
-        from.number(),
-        to.number(),
-        after,
+        log.number(),
+        from,
+        before,
         limit
-    )
-    .fetch_all(connection)
-    .await?;
-    messages.sort_unstable_by_key(|message| message.message_ref);
-    Ok(messages)
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
 }
 
-/// Marks acknowledged messages. The number marked is that of the rows that `owner` still owned.
+/// Messages of a log at these places.
 ///
 /// # Errors
 /// The database's.
-pub async fn mark_published(pool: &PgPool, owner: InstanceId, published: &[Published]) -> Result<u64, sqlx::Error> {
-    let refs: Vec<_> = published.iter().map(|one| one.message_ref).collect();
-    let partitions: Vec<_> = published.iter().map(|one| one.partition).collect();
-    let offsets: Vec<_> = published.iter().map(|one| one.offset).collect();
-    let done = sqlx::query!(
+pub async fn read_places(pool: &PgPool, log: InstanceId, seqs: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
         r#"
-        UPDATE outbox o SET state = 'published', published_at = now(), partition = d.partition, "offset" = d."offset"
-        FROM UNNEST($2::uuid[], $3::integer[], $4::bigint[]) AS d (message_ref, partition, "offset")
-        WHERE o.message_ref = d.message_ref AND o.owner = $1
+        SELECT m.message_ref, m.instance, m.seq, m.order_id, m.order_version, m.activity_type_code, m.activity_at,
+            m.format, m.traceparent, m.tracestate, coalesce(r.failures, 0) AS "failures!"
+        FROM outbox m LEFT JOIN rejected_messages r USING (message_ref)
+        WHERE m.instance = $1 AND m.seq = ANY ($2)
         "#,
-        owner.number(),
-        &refs,
-        &partitions,
-        &offsets
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected())
+        log.number(),
+        seqs
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
 }
 
-/// Records rejections. The number recorded is that of the rows that `owner` still owned.
+/// What is known of a place of a log beside the message itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The broker has it, or has refused it for good: it is not this log's any more.
+    Settled,
+    /// The broker has refused it so often, and it is to be tried again.
+    Refused(i32),
+}
+
+/// The places from `from` to `to` of which the broker's answer is known.
 ///
 /// # Errors
 /// The database's.
-pub async fn record_rejections(pool: &PgPool, owner: InstanceId, rejected: &[Rejected]) -> Result<u64, sqlx::Error> {
-    let refs: Vec<_> = rejected.iter().map(|one| one.message_ref).collect();
-    let failures: Vec<_> = rejected.iter().map(|one| one.failures).collect();
-    let errors: Vec<_> = rejected.iter().map(|one| one.error.clone()).collect();
-    let failed: Vec<_> = rejected.iter().map(|one| one.fate == Fate::Failed).collect();
-    let retry_at: Vec<_> = rejected
-        .iter()
-        .map(|one| match one.fate {
-            Fate::WaitsInTable(until) => Some(until),
-            Fate::Waits | Fate::Failed => None,
-        })
-        .collect();
-    let done = sqlx::query!(
+pub async fn answered(pool: &PgPool, log: InstanceId, from: i64, to: i64) -> Result<Vec<(i64, Answered)>, sqlx::Error> {
+    let rows = sqlx::query!(
         r#"
-        UPDATE outbox o SET
-            failures = d.failures,
-            last_error = d.error,
-            state = CASE WHEN d.failed THEN 'failed' ELSE 'unpublished' END,
-            retry_at = d.retry_at,
-            owner = CASE WHEN d.retry_at IS NULL THEN o.owner ELSE 0 END
-        FROM UNNEST($2::uuid[], $3::integer[], $4::text[], $5::boolean[], $6::timestamptz[])
-            AS d (message_ref, failures, error, failed, retry_at)
-        -- Repeated after an unknown outcome it changes nothing: the row may have moved on since.
-        WHERE o.message_ref = d.message_ref AND o.owner = $1 AND o.failures < d.failures
+        SELECT block * 4096 + seq AS "seq!", NULL::integer AS failures
+        FROM published, UNNEST(seqs) AS seq
+        WHERE instance = $1 AND block BETWEEN $2::bigint / 4096 AND $3::bigint / 4096
+        UNION ALL
+        SELECT seq, CASE state WHEN 'waiting' THEN failures END
+        FROM rejected_messages WHERE instance = $1 AND seq BETWEEN $2 AND $3
         "#,
-        owner.number(),
-        &refs,
-        &failures,
-        &errors,
-        &failed,
-        &retry_at as &[Option<OffsetDateTime>]
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected())
+        log.number(),
+        from,
+        to
+    );
+    let known = |failures: Option<i32>| failures.map_or(Answered::Settled, Answered::Refused);
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.seq, known(row.failures))).collect())
 }

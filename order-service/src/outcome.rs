@@ -5,26 +5,46 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    database::{Failure, backoff, within},
+    database::{Failure, backoff, is_rolled_back, within},
     health::Component,
 };
 use sqlx::{PgPool, postgres::PgConnection};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 /// After this long the connection is given up. The statement may still be carried out.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// A transaction is repeated for so long at most. Its message's reference is older than that by a moment only,
+/// and the partition it belongs to stays for a day: see the function `drop_outbox_partition`.
+const REPEATED_FOR: Duration = Duration::from_hours(23);
 
 /// A transaction that does nothing a second time.
 pub trait Repeatable {
     type Done;
 
-    /// Carries it out. `again`: an earlier attempt is of unknown outcome, may have done it already,
-    /// and may still be under way.
+    /// Carries it out. What fails after it may have been committed must not look like an answer to it, see
+    /// [`committed_before`]. `again`: an earlier attempt is of unknown outcome, may have done it already,
+    /// and may still be under way. None where the identity has ended under which it was to be done: this
+    /// attempt has done nothing.
     fn attempt(
         &self,
         connection: &mut PgConnection,
         again: bool,
-    ) -> impl Future<Output = Result<Self::Done, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Option<Self::Done>, sqlx::Error>> + Send;
+
+    /// Waits until this process has another identity, and is done under that one from now on.
+    fn renew(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// How long an identity that has ended may take to be replaced before an order that was never placed is
+/// given back to its caller.
+const RENEWED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A failure of what was asked after the transaction. Whatever the server answers to that says nothing of the
+/// transaction itself, which may be committed: to take it for refused would be to forget its message.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+pub fn committed_before(error: sqlx::Error) -> sqlx::Error {
+    sqlx::Error::Protocol(format!("after the statement: {error}"))
 }
 
 /// How it ended.
@@ -34,24 +54,35 @@ pub enum Outcome<T> {
     Done { done: T, again: bool },
     /// It never came to the server.
     NotSent,
-    /// The last attempt was rolled back; an earlier one may have done it all the same.
+    /// The last attempt was rolled back, or it is given up; an earlier one may have done it all the same.
     Refused { error: Arc<sqlx::Error>, maybe_done: bool },
 }
 
 /// Attempts it until the outcome is known. `maybe_done`: an earlier attempt is of unknown outcome.
-pub async fn until_known<R: Repeatable + Sync>(
+pub async fn until_known<R: Repeatable + Send + Sync>(
     pool: &PgPool,
-    transaction: &R,
+    transaction: &mut R,
     mut maybe_done: bool,
     page: &Component,
 ) -> Outcome<R::Done> {
+    let begun = Instant::now();
     for pause in backoff() {
-        let _work = page.work();
+        let work = page.work();
         let (sent, answer) = attempt(pool, transaction, maybe_done).await;
+        // Waiting for an identity is no work: the session does it.
+        drop(work);
         let error = match answer {
-            Ok(done) => {
+            Ok(Some(done)) => {
                 page.working();
                 return Outcome::Done { done, again: maybe_done };
+            }
+            Ok(None) => {
+                if maybe_done {
+                    transaction.renew().await;
+                } else if timeout(RENEWED_WITHIN, transaction.renew()).await.is_err() {
+                    return Outcome::NotSent;
+                }
+                continue;
             }
             Err(error) => error,
         };
@@ -61,7 +92,7 @@ pub async fn until_known<R: Repeatable + Sync>(
                     return Outcome::Refused { error: Arc::new(error), maybe_done };
                 }
                 Failure::Conflict => continue,
-                Failure::Outage => maybe_done = true,
+                Failure::Outage => maybe_done |= !is_rolled_back(&error),
             }
         }
         if page.waiting(&error) {
@@ -70,13 +101,20 @@ pub async fn until_known<R: Repeatable + Sync>(
         if !maybe_done {
             return Outcome::NotSent;
         }
+        if begun.elapsed() > REPEATED_FOR {
+            return Outcome::Refused { error: Arc::new(error), maybe_done };
+        }
         sleep(pause).await;
     }
     unreachable!("the back-off never ends")
 }
 
 /// One attempt; and whether anything was sent, without which nothing can have been done.
-async fn attempt<R: Repeatable>(pool: &PgPool, transaction: &R, again: bool) -> (bool, Result<R::Done, sqlx::Error>) {
+async fn attempt<R: Repeatable>(
+    pool: &PgPool,
+    transaction: &R,
+    again: bool,
+) -> (bool, Result<Option<R::Done>, sqlx::Error>) {
     let mut connection = match pool.acquire().await {
         Ok(connection) => connection,
         Err(error) => return (false, Err(error)),

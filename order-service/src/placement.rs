@@ -11,7 +11,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use fail::fail_point;
 use shared::{health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
 use sqlx::PgPool;
-use statement::{Columns, Fate};
+use statement::{Fate, Statement};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -145,9 +145,12 @@ impl Line {
     fn accepted(&self, waiting: impl Iterator<Item = Waiting<Request, Answer>>) -> Vec<Accepted> {
         let mut keys = HashSet::new();
         let mut accepted = Vec::new();
+        // One log for all: the statement has one fence.
+        let log = self.queue.log();
         for Waiting { work: Request { order, key, trace }, reply, .. } in waiting {
             if key.is_none_or(|key| keys.insert(key)) {
-                accepted.push(Accepted { announcement: Announcement::new(trace, &self.queue), order, key, reply });
+                let announcement = Announcement::new(trace, &log, &self.queue);
+                accepted.push(Accepted { announcement, order, key, reply });
             } else {
                 reply.send(Err(PlaceError::KeyInUse));
             }
@@ -159,8 +162,10 @@ impl Line {
     /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
     async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, page: &Component) {
         while !batch.is_empty() {
-            let columns = Columns::of(&batch, self.keys_kept_for);
-            match until_known(&self.pool, &columns, maybe_placed, page).await {
+            let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
+            let outcome = until_known(&self.pool, &mut statement, maybe_placed, page).await;
+            batch = statement.into_batch();
+            match outcome {
                 Outcome::Done { done, again } => {
                     fail_point!("placement::committed", |_| std::process::abort());
                     batch = self.settle(batch, done, again);
@@ -170,7 +175,7 @@ impl Line {
                     }
                 }
                 Outcome::NotSent => {
-                    return batch.into_iter().for_each(|one| one.reply.send(Err(PlaceError::Unavailable)));
+                    return batch.into_iter().for_each(|one| one.refuse(PlaceError::Unavailable));
                 }
                 Outcome::Refused { error, maybe_done } => {
                     return self.each_alone(batch, &error, maybe_done, page).await;
@@ -187,10 +192,10 @@ impl Line {
                 Box::pin(self.place(vec![one], maybe_placed, page)).await;
             } else if maybe_placed {
                 // That it is refused now does not tell what became of it before.
-                self.queue.doubt();
+                self.queue.instance().doubt();
                 one.reply.send(Err(PlaceError::Unavailable));
             } else {
-                one.reply.send(Err(PlaceError::Refused(Arc::clone(error))));
+                one.refuse(PlaceError::Refused(Arc::clone(error)));
             }
         }
     }
@@ -201,18 +206,20 @@ impl Line {
         let mut unknown = Vec::new();
         for (one, fate) in batch.into_iter().zip(fates) {
             match fate {
-                Fate::Placed { order_id, placed_at, owner, message } => {
+                Fate::Placed(written) => {
                     let Accepted { announcement, order, reply, .. } = one;
-                    announcement.committed(message, owner, &self.queue);
-                    reply.send(Ok(placed(order, order_id, placed_at, false)));
+                    announcement.committed("ORDER_CREATED", written, &self.queue);
+                    reply.send(Ok(placed(order, written.order_id, written.activity_at, false)));
                 }
                 // The request is the same, so this is the same answer.
                 Fate::Remembered { order_id, placed_at } => {
-                    one.reply.send(Ok(placed(one.order, order_id, placed_at, true)));
+                    let Accepted { announcement, order, reply, .. } = one;
+                    announcement.absent();
+                    reply.send(Ok(placed(order, order_id, placed_at, true)));
                 }
-                Fate::OfAnotherRequest => one.reply.send(Err(PlaceError::KeyOfAnother)),
+                Fate::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
                 Fate::KeyInUse if again => unknown.push(one),
-                Fate::KeyInUse => one.reply.send(Err(PlaceError::KeyInUse)),
+                Fate::KeyInUse => one.refuse(PlaceError::KeyInUse),
             }
         }
         fail_point!("placement::announced", |_| std::process::abort());
@@ -231,4 +238,12 @@ struct Accepted {
     order: NewOrder,
     key: Option<Key>,
     reply: Reply<Answer>,
+}
+
+impl Accepted {
+    /// It was not placed, and will not be.
+    fn refuse(self, why: PlaceError) {
+        self.announcement.absent();
+        self.reply.send(Err(why));
+    }
 }

@@ -11,6 +11,8 @@ mod outage;
 mod producer;
 mod topic;
 
+use std::pin::pin;
+
 pub use answer::{Answer, Outgoing, Returned, Verdict};
 use backoff::Waiting;
 use fail::fail_point;
@@ -24,10 +26,13 @@ use tokio::{
 
 use crate::{
     config::{self, Config},
-    flight::Flight,
+    flight::{Flight, Permit},
     instance::Instance,
     queue,
 };
+
+/// What is told of a producer whose failure no message has brought to light.
+const FAILED: &str = "told by the client itself";
 
 /// The background task that sends.
 #[derive(Debug)]
@@ -83,7 +88,7 @@ impl Publisher {
         self.topic.ensure(&self.page, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
-            self.hand_over(batch).await;
+            self.hand_over(batch).await?;
         }
         self.drain().await
     }
@@ -110,6 +115,7 @@ impl Publisher {
             tokio::select! {
                 biased;
                 Some(returned) = self.returned.recv() => self.take_back(returned)?,
+                () = self.producers.failure() => self.producers.rebuild(FAILED)?,
                 received = self.queue.recv_many(&mut fresh, full - batch.len()) => {
                     if received == 0 {
                         return Ok(Some(batch).filter(|batch| !batch.is_empty()));
@@ -121,28 +127,41 @@ impl Publisher {
         }
     }
 
-    /// Hands a batch to the producer. What belongs to an identity that has ended meanwhile is
-    /// dropped: its rows are claimed again.
-    async fn hand_over(&mut self, batch: Vec<Outgoing>) {
+    /// Hands a batch to the producer. What came into memory under an identity that has ended meanwhile is
+    /// dropped: whoever adopts its log reads it again.
+    async fn hand_over(&mut self, batch: Vec<Outgoing>) -> anyhow::Result<()> {
         let count = u32::try_from(batch.len()).expect("a batch is bounded by a u32");
         // Whoever replaces the identity holds all permits while it changes: nobody waits for a
         // confirmation with permits in hand.
-        let (mut permits, owner) = loop {
+        let (mut permits, holder) = loop {
             self.instance.confirmation().await;
-            let permits = self.flight.begin(count).await;
-            if let Some(owner) = self.instance.confirmed() {
-                break (permits, owner);
+            let permits = self.permits(count).await?;
+            if let Some(holder) = self.instance.confirmed() {
+                break (permits, holder);
             }
         };
         let _work = self.page.work();
         fail_point!("publisher::before_send", |_| std::process::abort());
         for message in batch {
             let permit = permits.split(1).expect("one was acquired for each message");
-            if message.queued.owner == owner {
+            if message.queued.holder == holder {
                 self.producers.send(message, permit);
             }
         }
         fail_point!("publisher::handed_over", |_| std::process::abort());
+        Ok(())
+    }
+
+    /// What a producer that has failed for good holds comes back, with its permits, when it is replaced.
+    async fn permits(&mut self, count: u32) -> anyhow::Result<Permit> {
+        let flight = self.flight.clone();
+        let mut permits = pin!(flight.begin(count));
+        loop {
+            tokio::select! {
+                permits = &mut permits => return Ok(permits),
+                () = self.producers.failure() => self.producers.rebuild(FAILED)?,
+            }
+        }
     }
 
     /// A message came back.
@@ -175,9 +194,10 @@ impl Publisher {
                 Some(returned) = self.returned.recv() => {
                     if let Returned { mut message, why: Verdict::Rejected(_), due: None } = returned {
                         message.alone = true;
-                        self.hand_over(vec![message]).await;
+                        self.hand_over(vec![message]).await?;
                     }
                 }
+                () = self.producers.failure() => self.producers.rebuild(FAILED)?,
                 _permit = flight.landed() => break,
             }
         }

@@ -1,16 +1,19 @@
-//! The hot path from the table to the publisher: bounded, in memory, fed by placement and claim.
+//! The hot path from the table to the publisher: bounded, in memory, fed by placement and by what is
+//! reloaded from the table.
 //!
-//! Room is taken before a row is written or claimed and given back when the row is committed as
-//! published or failed. A row without room is written all the same, owned by nobody, and claimed
-//! later: full is not an error and blocks nobody.
+//! Room is taken before a row is written or read and given back when the message is committed as
+//! published or failed. A row without room is written all the same and read later: full is not an error
+//! and blocks nobody.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     instance::{Instance, InstanceId},
-    metrics::{OVERFLOWED, QUEUE_CAPACITY, QUEUE_LENGTH},
+    log::{Log, own::OwnLog},
+    messages::rebroadcast,
+    metrics::{QUEUE_CAPACITY, QUEUE_LENGTH},
     outbox::Message,
 };
 
@@ -18,21 +21,33 @@ use crate::{
 #[derive(Debug)]
 pub struct Slot(#[expect(dead_code, reason = "held for its drop, which gives the room back")] OwnedSemaphorePermit);
 
-/// A message in memory: whose it is, and the room it takes.
+/// A message in memory: under which identity it came there and why it is to be sent, and the room it takes.
 #[derive(Debug)]
 pub struct Queued {
     pub message: Message,
-    pub owner: InstanceId,
+    pub holder: InstanceId,
+    pub source: Source,
     pub slot: Slot,
     pub origin: Origin,
     pub since: Instant,
+}
+
+/// Why this process sends a message.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// It sends the log in which the message stands.
+    Log(Arc<Log>),
+    /// An operator wants a failed message sent again.
+    Retry,
+    /// A span of time is published once more.
+    Rebroadcast(Arc<rebroadcast::Page>),
 }
 
 /// How a message came into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Placed,
-    Claimed,
+    Reloaded,
 }
 
 /// The sending end. The queue closes when the last one is dropped.
@@ -43,7 +58,6 @@ pub struct Queue {
     // Unbounded, because the slots bound it.
     sender: mpsc::UnboundedSender<Queued>,
     instance: Instance,
-    overflowed: Arc<Notify>,
 }
 
 /// The receiving end, the publisher's.
@@ -54,13 +68,19 @@ impl Queue {
     pub fn new(capacity: u32, instance: Instance) -> (Self, Receiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let slots = Arc::new(Semaphore::new(capacity as usize));
-        (Self { slots, capacity, sender, instance, overflowed: Arc::default() }, receiver)
+        (Self { slots, capacity, sender, instance }, receiver)
     }
 
-    /// The identity under which rows enter this queue.
+    /// The identity under which messages enter this queue.
     #[must_use]
-    pub fn owner(&self) -> InstanceId {
-        self.instance.id()
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The log that this process writes now.
+    #[must_use]
+    pub fn log(&self) -> Arc<OwnLog> {
+        self.instance.log()
     }
 
     /// Room for one message, if there is any now.
@@ -78,11 +98,11 @@ impl Queue {
         std::iter::from_fn(|| rest.split(1).map(Slot)).collect()
     }
 
-    /// Lets a message in. What belongs to an identity that has ended meanwhile is left to the claim.
-    pub fn push(&self, message: Message, owner: InstanceId, slot: Slot, origin: Origin) {
-        if owner == self.owner() {
+    /// Lets a message in. What came under an identity that has ended meanwhile is left to whoever adopts its log.
+    pub fn push(&self, message: Message, holder: InstanceId, source: Source, slot: Slot, origin: Origin) {
+        if holder == self.instance.id() {
             // Closed only when the publisher is gone, in the drain: the row stays in the table then.
-            drop(self.sender.send(Queued { message, owner, slot, origin, since: Instant::now() }));
+            drop(self.sender.send(Queued { message, holder, source, slot, origin, since: Instant::now() }));
         }
     }
 
@@ -94,20 +114,11 @@ impl Queue {
             QUEUE_CAPACITY.set_count(capacity);
         }
     }
+}
 
-    /// Rows may be owned by this process that never came in here.
-    pub fn doubt(&self) {
-        self.instance.doubt();
-    }
-
-    /// A row was written without room for it.
-    pub fn overflow(&self) {
-        OVERFLOWED.add(1);
-        self.overflowed.notify_one();
-    }
-
-    /// Until a row was written without room for it.
-    pub async fn overflowed(&self) {
-        self.overflowed.notified().await;
-    }
+/// Slots of a queue that is not there.
+#[cfg(test)]
+pub(crate) fn slots(count: usize) -> Vec<Slot> {
+    let slots = Arc::new(Semaphore::new(count));
+    std::iter::from_fn(|| Arc::clone(&slots).try_acquire_owned().ok().map(Slot)).collect()
 }

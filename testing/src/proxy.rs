@@ -107,8 +107,8 @@ impl Proxy {
 
     /// Closes the connection on which the server next sends `part`, instead of passing it on: the
     /// server has done what it was asked, and the client does not learn it.
-    pub fn swallow_answer_with(&self, part: &str) {
-        *self.state.swallow.lock().unwrap() = Some(Lost::With(part.into()));
+    pub fn swallow_answer_with(&self, part: impl AsRef<[u8]>) {
+        *self.state.swallow.lock().unwrap() = Some(Lost::With(part.as_ref().to_vec()));
     }
 
     /// Closes the connection on which the broker next answers a Produce, instead of passing the

@@ -52,7 +52,7 @@ impl Shop {
 
     /// Waits until the figures over HTTP are those of the orders.
     async fn is_counted(&self, counting: &Service, limit: Duration) {
-        let unpublished = "SELECT count(*) FROM outbox WHERE state = 'unpublished'";
+        let unpublished = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished'";
         wait_until("every order is announced", limit, async || self.orders.number(unpublished).await == 0).await;
         let expected = self.by_day().await;
         let (first, last) = (expected.keys().next().unwrap(), expected.keys().next_back().unwrap());

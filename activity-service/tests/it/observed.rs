@@ -18,10 +18,12 @@ const AGE: &str = "outbox_oldest_unpublished_age_seconds";
 const FAILED: &str = "outbox_failed_messages";
 const QUARANTINED: &str = r#"activity_quarantined_messages{reason="not json"}"#;
 
-/// Nobody's message, larger than the topic takes and not to be compressed.
+/// A message of an instance that has ended, larger than the topic takes and not to be compressed.
 const TOO_LARGE: &str = "
-    INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-    SELECT gen_random_uuid(), 1, 'ORDER_CREATED', now(), 0, 'large', string_agg(md5(n::text), ''), '{}'
+    INSERT INTO instances (instance_id, ended_at) VALUES (1, now());
+    INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format,
+        tracestate)
+    SELECT first_reference(now()), 1, 0, 1, 1, 'ORDER_CREATED', now(), 1, string_agg(md5(n::text), '')
     FROM generate_series(1, 10000) n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,51 +1,52 @@
 //! The statements about identities. The lock of an identity is the session's: it is held for as long
-//! as the connection that took it.
+//! as the connection that took it. Its key is the identity's own number, all 64 bits of it.
 
 use sqlx::postgres::PgConnection;
+use time::OffsetDateTime;
 
 use super::InstanceId;
 
-/// The first half of the key of every identity's lock: "inst" in ASCII.
-const LOCK_SPACE: i32 = 0x696e_7374;
-
-/// What one look at the table and the locks shows.
+/// What one look at the locks shows. It asks for nothing that grows: proof of life hangs on it.
 #[derive(Debug)]
 pub(super) struct Look {
     /// Somebody has declared this identity ended.
     pub ended: bool,
+    /// This very session holds its lock, on a server that takes writes.
+    pub is_held: bool,
+    /// Changes when a standby was promoted.
+    pub timeline: Option<String>,
+    pub now: OffsetDateTime,
     /// Identities that have not ended and whose lock nobody holds.
     pub gone: Vec<i64>,
-    /// There are unpublished rows without a living owner.
-    pub left_behind: bool,
 }
 
 /// A new identity. It is locked before it can be seen, so nobody ever sees it without its lock.
-pub(super) async fn take(session: &mut PgConnection) -> Result<InstanceId, sqlx::Error> {
-    let next = sqlx::query_scalar!(r#"SELECT nextval('instance_id') AS "id!""#);
-    let id = InstanceId(next.fetch_one(&mut *session).await?);
+pub(super) async fn take(session: &mut PgConnection) -> Result<(InstanceId, OffsetDateTime), sqlx::Error> {
+    let next = sqlx::query!(
+        r#"
+        SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint AS "id!", now() AS "now!"
+        "#
+    );
+    let next = next.fetch_one(&mut *session).await?;
+    let id = InstanceId(next.id);
     if !try_lock(session, id).await? {
         return Err(sqlx::Error::Protocol("the lock of a new identity is taken".into()));
     }
     sqlx::query!("INSERT INTO instances (instance_id) VALUES ($1)", id.number()).execute(session).await?;
-    Ok(id)
+    Ok((id, next.now))
 }
 
 pub(super) async fn try_lock(session: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
-    // The lock's key has 32 bits; identities are drawn from 1 upwards.
-    sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2::bigint::integer) AS "locked!""#, LOCK_SPACE, id.number())
-        .fetch_one(session)
-        .await
+    sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "locked!""#, id.number()).fetch_one(session).await
 }
 
 pub(super) async fn unlock(session: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT pg_advisory_unlock($1, $2::bigint::integer) AS "unlocked!""#, LOCK_SPACE, id.number())
-        .fetch_one(session)
-        .await
+    sqlx::query_scalar!(r#"SELECT pg_advisory_unlock($1) AS "unlocked!""#, id.number()).fetch_one(session).await
 }
 
 pub(super) async fn has_ended(session: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
     let ended = sqlx::query_scalar!("SELECT ended_at IS NOT NULL FROM instances WHERE instance_id = $1", id.number());
-    // Purged long after it had ended, or never visible.
+    // Forgotten long after it had ended, or never visible.
     Ok(ended.fetch_optional(session).await?.flatten().unwrap_or(true))
 }
 
@@ -60,24 +61,22 @@ pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<L
     sqlx::query_as!(
         Look,
         r#"
+        WITH held AS MATERIALIZED (
+            SELECT pid, (classid::bigint << 32) | objid::bigint AS id FROM pg_locks
+            WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
         SELECT
             NOT EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL) AS "ended!",
+            NOT pg_is_in_recovery() AND EXISTS (SELECT FROM held WHERE id = $1 AND pid = pg_backend_pid()) AS "is_held!",
+            CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
+            now() AS "now!",
             ARRAY(
-                SELECT instance_id FROM instances i
-                WHERE ended_at IS NULL AND instance_id <> $1 AND NOT EXISTS (
-                    SELECT FROM pg_locks l
-                    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                        AND l.classid = $2::integer::bigint::oid AND l.objid = i.instance_id::oid)
-            ) AS "gone!",
-            EXISTS (
-                SELECT FROM instances WHERE ended_at IS NOT NULL
-                    -- One probe of the partial index for each, as in outbox::left_behind.
-                    AND instance_id = (SELECT min(owner) FROM outbox WHERE owner >= instance_id AND state = 'unpublished')
-            ) AS "left_behind!"
+                SELECT instance_id FROM instances
+                WHERE ended_at IS NULL AND instance_id <> $1 AND instance_id NOT IN (SELECT id FROM held)
+            ) AS "gone!"
         "#,
-        me.number(),
-        LOCK_SPACE
+        me.number()
     )
     .fetch_one(session)
     .await

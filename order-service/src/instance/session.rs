@@ -2,7 +2,7 @@
 //!
 //! *Holding*: a look a second, which confirms the lock and finds who is gone. *Lost*: the connection
 //! broke; connect, take the same lock, and unless the identity was ended meanwhile go on. *Replacing*:
-//! it was ended, or there is doubt about what it owns; what is in flight lands, nothing more is
+//! it was ended, or there is doubt about what is in its log; what is in flight lands, nothing more is
 //! handed over, a new identity is taken. A new process, one back from a pause and one whose session was
 //! cut all pass through these.
 
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Instance, InstanceId, identity};
 use crate::{
     flight::{Flight, Permit},
-    metrics::{IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
+    metrics::{ENDED_BY_OTHERS, IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
 };
 
 /// The process's session with the database.
@@ -31,6 +31,10 @@ pub struct Session {
     connection: PgConnection,
     instance: Instance,
     flight: Flight,
+    /// The server's, as the look before showed it.
+    timeline: Option<String>,
+    /// The identity that this process has begun to end itself.
+    ending: Option<InstanceId>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,11 +76,11 @@ impl Session {
     pub async fn begin(settings: Settings, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
-        let id = identity::take(&mut connection).await?;
+        let (id, now) = identity::take(&mut connection).await?;
         IDENTITIES.add(1);
         tracing::info!(instance = id.number(), "took an identity");
-        let instance = Instance::new(id, asked_at, settings.takeover_after);
-        Ok((Self { settings, connection, instance: instance.clone(), flight }, instance))
+        let instance = Instance::new(id, asked_at, now, settings.takeover_after);
+        Ok((Self { settings, connection, instance: instance.clone(), flight, timeline: None, ending: None }, instance))
     }
 
     /// Keeps the identity, or another one, until `stop`.
@@ -100,10 +104,10 @@ impl Session {
                     tracing::warn!(error = %error, "lost the session with the database");
                 }
                 // Its connection goes first: as long as it is open it may hold the lock.
-                let Self { settings, connection, instance, flight } = self;
+                let Self { settings, connection, instance, flight, timeline, ending } = self;
                 drop(connection);
                 let connection = resume(&settings, &instance).await;
-                self = Self { settings, connection, instance, flight };
+                self = Self { settings, connection, instance, flight, timeline, ending };
             }
         }
     }
@@ -123,10 +127,25 @@ impl Session {
             let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
             if look.ended {
                 self.instance.distrust();
+                if self.ending != Some(id) {
+                    ENDED_BY_OTHERS.add(1);
+                    tracing::error!(
+                        instance = id.number(),
+                        "another instance has taken this one for gone; what was in flight is sent twice"
+                    );
+                }
                 return Ok(landed.await);
             }
+            if !look.is_held {
+                return Err(sqlx::Error::Protocol("the session does not hold its lock on this server any more".into()));
+            }
             fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
-            self.instance.confirm(asked_at);
+            self.note_timeline(look.timeline);
+            if self.instance.log().log.is_doubted() {
+                self.instance.distrust();
+            } else {
+                self.instance.confirm(asked_at, look.now);
+            }
             page.working();
             gone_since.retain(|other, _| look.gone.contains(other));
             for other in look.gone {
@@ -136,9 +155,6 @@ impl Session {
                     self.end_other(InstanceId(other)).await?;
                 }
             }
-            if look.left_behind {
-                self.instance.0.left_behind.notify_one();
-            }
             let in_doubt = self.instance.is_in_doubt();
             tokio::select! {
                 () = self.instance.0.doubted.notified() => {}
@@ -146,6 +162,21 @@ impl Session {
                 () = sleep(self.settings.look_every()) => {}
             }
         }
+    }
+
+    /// Where a standby was promoted, what was committed last may be lost with the server before, messages and
+    /// acknowledgements alike: nothing that this process remembers is handed over any more.
+    fn note_timeline(&mut self, now: Option<String>) {
+        if self.timeline.is_some() && self.timeline != now {
+            tracing::warn!(
+                timeline.before = self.timeline,
+                timeline = now,
+                "the database was promoted: reading the log anew"
+            );
+            self.instance.log().log.doubt();
+            self.instance.doubt();
+        }
+        self.timeline = now;
     }
 
     /// Declares another identity ended, its lock in hand: it cannot come back in between.
@@ -173,6 +204,7 @@ impl Session {
     async fn replace(&mut self, _nothing_in_flight: Permit) -> Result<(), sqlx::Error> {
         self.instance.distrust();
         let old = self.instance.id();
+        self.ending = Some(old);
         let asked_at = Instant::now();
         let replacing = async {
             fail_point!("session::before_replace", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -180,37 +212,34 @@ impl Session {
             fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
             identity::take(&mut self.connection).await
         };
-        let new = within(self.settings.takeover_after, replacing).await?;
+        let (new, _) = within(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
         self.instance.replace(new, asked_at);
+        // What the old one has left is there to be adopted, by this one as well as by others.
+        self.instance.0.left_behind.notify_one();
         IDENTITIES.add(1);
         tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())
     }
 }
 
-/// Connects again and takes the same lock. Where the identity was ended meanwhile its lock is of no
-/// use, and the next look says so.
+/// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
+/// ended meanwhile, and the server may be another one.
 async fn resume(settings: &Settings, instance: &Instance) -> PgConnection {
     let id = instance.id();
     for pause in backoff() {
         let resuming = async {
             let mut connection = settings.connect().await?;
-            let asked_at = Instant::now();
             let asking = async {
                 // Held by the old session, which the server has not given up yet, or by one that is
                 // just declaring this identity ended.
                 let locked = identity::try_lock(&mut connection, id).await?;
-                let ended = identity::has_ended(&mut connection, id).await?;
-                Ok((locked || ended).then_some(ended))
+                Ok(locked || identity::has_ended(&mut connection, id).await?)
             };
-            let ended = within(settings.takeover_after, asking).await?;
-            Ok::<_, sqlx::Error>(ended.map(|ended| (connection, ended, asked_at)))
+            let is_answered = within(settings.takeover_after, asking).await?;
+            Ok::<_, sqlx::Error>(is_answered.then_some(connection))
         };
-        if let Ok(Some((connection, ended, asked_at))) = resuming.await {
-            if !ended {
-                instance.confirm(asked_at);
-            }
+        if let Ok(Some(connection)) = resuming.await {
             return connection;
         }
         // Others give everyone `takeover_after` to return, counted from their own return.

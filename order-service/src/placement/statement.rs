@@ -1,4 +1,4 @@
-//! The placement statement: a batch of orders, their lines, their messages and their keys.
+//! The placement statement: a batch of orders, their messages and their keys.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,19 +8,35 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Accepted;
-use crate::{idempotency::fingerprint, instance::InstanceId, outbox::Message, outcome::Repeatable};
+use crate::{
+    announcement::Written,
+    idempotency::fingerprint,
+    instance::{self, InstanceId},
+    outbox::FORMAT,
+    outcome::{Repeatable, committed_before},
+    queue::Queue,
+};
 
-/// A batch as the arrays that the statement takes apart, a place in them being an order.
+/// A batch, and the arrays that the statement takes apart.
+#[derive(Debug)]
+pub(super) struct Statement {
+    batch: Vec<Accepted>,
+    queue: Queue,
+    log: InstanceId,
+    columns: Columns,
+}
+
+/// A place in each array is an order.
 #[derive(Debug, Default)]
-pub(super) struct Columns {
+struct Columns {
     message_refs: Vec<Uuid>,
     customer_refs: Vec<String>,
-    owners: Vec<i64>,
+    seqs: Vec<i64>,
     traceparents: Vec<Option<String>>,
     tracestates: Vec<Option<String>>,
-    // One entry a line; `orders` says which order it is of, counted from 1.
-    orders: Vec<i32>,
-    line_numbers: Vec<i16>,
+    // Where the order's lines stand in the next two, counted from 1.
+    first_lines: Vec<i32>,
+    last_lines: Vec<i32>,
     product_ids: Vec<Uuid>,
     quantities: Vec<i32>,
     // One entry a key, of the order that `keyed_orders` says.
@@ -32,21 +48,23 @@ pub(super) struct Columns {
     keys_kept_for: f64,
 }
 
-impl Columns {
-    pub(super) fn of(batch: &[Accepted], keys_kept_for: Duration) -> Self {
-        let mut columns = Self { keys_kept_for: keys_kept_for.as_secs_f64(), ..Self::default() };
+impl Statement {
+    /// All of a batch have drawn their places from one log.
+    pub(super) fn of(batch: Vec<Accepted>, keys_kept_for: Duration, queue: Queue) -> Self {
+        let mut columns = Columns { keys_kept_for: keys_kept_for.as_secs_f64(), ..Columns::default() };
         for (one, order) in batch.iter().zip(1..) {
             columns.message_refs.push(one.announcement.message_ref);
             columns.customer_refs.push(one.order.customer_ref().as_str().to_owned());
-            columns.owners.push(one.announcement.owner.number());
+            columns.seqs.push(one.announcement.ticket.seq);
             columns.traceparents.push(one.announcement.trace.parent.clone());
             columns.tracestates.push(one.announcement.trace.state.clone());
-            for (item, line_number) in one.order.items().iter().zip(1..) {
-                columns.orders.push(order);
-                columns.line_numbers.push(line_number);
+            let line = |count: usize| i32::try_from(count).expect("a batch has at most 1,000 orders of 200 lines");
+            columns.first_lines.push(line(columns.product_ids.len() + 1));
+            for item in one.order.items() {
                 columns.product_ids.push(item.product_id);
                 columns.quantities.push(item.quantity);
             }
+            columns.last_lines.push(line(columns.product_ids.len()));
             if let Some(key) = &one.key {
                 columns.keyed_orders.push(order);
                 columns.keys.push(key.as_bytes().to_vec());
@@ -54,19 +72,19 @@ impl Columns {
                 columns.locks.push(key.lock());
             }
         }
-        columns
+        let first = batch.first().expect("a batch has an order");
+        Self { log: first.announcement.ticket.log.log.id, batch, queue, columns }
+    }
+
+    pub(super) fn into_batch(self) -> Vec<Accepted> {
+        self.batch
     }
 }
 
 /// What became of one order.
 #[derive(Debug)]
 pub(super) enum Fate {
-    Placed {
-        order_id: i64,
-        placed_at: OffsetDateTime,
-        owner: InstanceId,
-        message: Message,
-    },
+    Placed(Written),
     /// The same request was placed under its key before.
     Remembered {
         order_id: i64,
@@ -78,54 +96,68 @@ pub(super) enum Fate {
     KeyInUse,
 }
 
-impl Repeatable for Columns {
+impl Repeatable for Statement {
     /// In the order of the batch.
     type Done = Vec<Fate>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Self::Done, sqlx::Error> {
+    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("placement::before", |_| std::process::abort());
-        let mut rows = place(connection, self).await?;
+        let mut rows = place(connection, self.log, &self.columns).await?;
         let mut remembered = Vec::new();
-        if rows.len() < self.message_refs.len() {
+        if rows.len() < self.batch.len() {
+            if instance::has_ended(connection, self.log).await.map_err(committed_before)? {
+                return Ok(None);
+            }
             // In this order: whoever sees the key of an earlier attempt of this batch then sees its
             // orders too, and does not take them for another request's.
-            remembered = self::remembered(connection, self).await?;
+            remembered = self::remembered(connection, &self.columns).await.map_err(committed_before)?;
             if again {
-                rows.extend(placed_before(connection, self).await?);
+                rows.extend(placed_before(connection, &self.columns).await.map_err(committed_before)?);
             }
         }
         fail_point!("placement::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
-        self.fates(rows, remembered)
+        self.columns.fates(rows, remembered).map(Some)
+    }
+
+    async fn renew(&mut self) {
+        self.queue.instance().replaced(self.log).await;
+        let log = self.queue.log();
+        self.log = log.log.id;
+        for (one, seq) in self.batch.iter_mut().zip(&mut self.columns.seqs) {
+            one.announcement.renew(&log, &self.queue);
+            *seq = one.announcement.ticket.seq;
+        }
     }
 }
 
 struct Row {
     message_ref: Uuid,
+    log: i64,
+    seq: i64,
     order_id: i64,
-    placed_at: OffsetDateTime,
-    owner: i64,
-    key: String,
-    value: String,
-    headers: Vec<String>,
+    activity_at: OffsetDateTime,
 }
 
 /// `fetch_all` returns only when the server has said that it is ready for the next statement, which
 /// it says after the commit. A single row would be returned before.
-async fn place(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row>, sqlx::Error> {
+async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         r#"
-        WITH incoming AS (
-            SELECT nextval('order_number') AS order_id, o.*
-            FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[])
-                WITH ORDINALITY AS o (message_ref, customer_ref, owner, traceparent, tracestate, place)
+        WITH fence AS MATERIALIZED (
+            -- Everything below comes from here: whoever adopts the log of an ended identity has to know all that
+            -- is in it, and an older snapshot would not see the end.
+            SELECT FROM instances
+            WHERE instance_id = $1 AND ended_at IS NULL AND current_setting('transaction_isolation') = 'read committed'
         ),
-        lines AS (
-            SELECT * FROM UNNEST($6::integer[], $7::smallint[], $8::uuid[], $9::integer[])
-                AS l (place, line_number, product_id, quantity)
+        incoming AS (
+            SELECT nextval('order_number') AS order_id, o.*
+            FROM fence CROSS JOIN UNNEST($2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::integer[],
+                $8::integer[]) WITH ORDINALITY
+                AS o (message_ref, customer_ref, seq, traceparent, tracestate, first_line, last_line, place)
         ),
         keyed AS (
-            SELECT * FROM UNNEST($10::integer[], $11::bytea[], $12::bytea[], $13::bigint[])
+            SELECT * FROM UNNEST($11::integer[], $12::bytea[], $13::bytea[], $14::bigint[])
                 AS k (place, caller_key, fingerprint, lock)
         ),
         taken AS (
@@ -137,44 +169,43 @@ async fn place(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row
             ON CONFLICT (caller_key) DO UPDATE
                 SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, placed_at = excluded.placed_at
                 -- One that has expired is as good as purged.
-                WHERE k.placed_at <= now() - make_interval(secs => $14)
+                WHERE k.placed_at <= now() - make_interval(secs => $15)
             RETURNING order_id
         ),
         announced AS (
-            INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-            SELECT message_ref, order_id, 'ORDER_CREATED', now(), owner, a.key, a.value, a.headers
-            FROM incoming, announcement(message_ref, 'ORDER_CREATED', now(), order_id, 1, traceparent, tracestate) AS a
+            INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
+                format, traceparent, tracestate)
+            SELECT message_ref, $1, seq, order_id, 1, 'ORDER_CREATED', now(), $16, traceparent, tracestate
+            FROM incoming
             WHERE place NOT IN (SELECT place FROM keyed) OR order_id IN (SELECT order_id FROM taken)
             -- Waits for an earlier attempt of unknown outcome, and leaves its rows as they are.
             ON CONFLICT (message_ref) DO NOTHING
-            RETURNING message_ref, order_id, placed_at, owner, key, value, headers
+            RETURNING message_ref, instance, seq, order_id, activity_at
         ),
         ordered AS (
-            INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at)
-            SELECT a.order_id, i.customer_ref, (SELECT count(*) FROM lines l WHERE l.place = i.place), a.placed_at
+            INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at, product_ids, quantities)
+            SELECT a.order_id, i.customer_ref, i.last_line - i.first_line + 1, a.activity_at,
+                ($9::uuid[])[i.first_line : i.last_line], ($10::integer[])[i.first_line : i.last_line]
             FROM announced a JOIN incoming i USING (message_ref)
-        ),
-        itemised AS (
-            INSERT INTO order_items (order_id, line_number, product_id, quantity)
-            SELECT a.order_id, l.line_number, l.product_id, l.quantity
-            FROM announced a JOIN incoming i USING (message_ref) JOIN lines l USING (place)
         )
-        SELECT message_ref, order_id, placed_at, owner, key, value, headers FROM announced
+        SELECT message_ref, instance AS log, seq, order_id, activity_at FROM announced
         "#,
+        log.number(),
         &batch.message_refs,
         &batch.customer_refs,
-        &batch.owners,
+        &batch.seqs,
         &batch.traceparents as &[Option<String>],
         &batch.tracestates as &[Option<String>],
-        &batch.orders,
-        &batch.line_numbers,
+        &batch.first_lines,
+        &batch.last_lines,
         &batch.product_ids,
         &batch.quantities,
         &batch.keyed_orders,
         &batch.keys,
         &batch.fingerprints,
         &batch.locks,
-        batch.keys_kept_for
+        batch.keys_kept_for,
+        FORMAT
     )
     .fetch_all(connection)
     .await
@@ -207,7 +238,7 @@ async fn remembered(connection: &mut PgConnection, batch: &Columns) -> Result<Ve
 async fn placed_before(connection: &mut PgConnection, batch: &Columns) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        "SELECT message_ref, order_id, placed_at, owner, key, value, headers FROM outbox WHERE message_ref = ANY($1)",
+        "SELECT message_ref, instance AS log, seq, order_id, activity_at FROM outbox WHERE message_ref = ANY($1)",
         &batch.message_refs
     )
     .fetch_all(connection)
@@ -240,8 +271,7 @@ impl Columns {
 
 impl From<Row> for Fate {
     fn from(row: Row) -> Self {
-        let Row { message_ref, order_id, placed_at, owner, key, value, headers } = row;
-        let message = Message { message_ref, key, value, headers, failures: 0 };
-        Self::Placed { order_id, placed_at, owner: owner.into(), message }
+        let Row { log, seq, order_id, activity_at, .. } = row;
+        Self::Placed(Written { log, seq, order_id, order_version: 1, activity_at })
     }
 }

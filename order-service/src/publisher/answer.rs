@@ -77,10 +77,11 @@ impl Verdict {
     pub(super) fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
         match shared::kafka::code(error) {
+            // What only other bytes can cure. A refused timestamp is none of it: a clock is wrong, or the topic's
+            // settings are.
             code @ (Code::MessageSizeTooLarge
             | Code::InvalidMessage
             | Code::InvalidRecord
-            | Code::InvalidTimestamp
             | Code::MessageBatchTooLarge
             | Code::PolicyViolation) => Self::Rejected(code.to_string()),
             code @ Code::Fatal => Self::Fatal(code.to_string()),

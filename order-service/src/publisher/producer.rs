@@ -14,7 +14,7 @@ use rdkafka::{
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
 use shared::{health::Component, kafka};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Answer, Outgoing,
@@ -49,11 +49,17 @@ impl Producers {
         (delivered, reach): (Delivered, Reach),
         page: Component,
     ) -> anyhow::Result<Self> {
-        let answers = Answers { answers, delivered, reach, page };
+        let answers = Answers { answers, delivered, reach, failed: Arc::default(), page };
         let max_in_flight = config.publisher.max_in_flight.to_string();
         let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
         let topic = config.topic.name.as_str().into();
         Ok(Self { kafka: config.kafka.clone(), topic, max_in_flight, answers, batched, alone: None })
+    }
+
+    /// Until a producer may have failed for good. From then on it sends nothing, and says nothing of what it has.
+    pub(super) fn failure(&self) -> impl Future<Output = ()> + use<> {
+        let failed = Arc::clone(&self.answers.failed);
+        async move { failed.notified().await }
     }
 
     /// Hands a message over. What librdkafka refuses at once comes back as an answer like any other.
@@ -66,14 +72,14 @@ impl Producers {
                 return self.answers.tell(Answer { message, permit, result });
             }
         };
-        let sent = message.queued.message.clone();
-        let headers =
-            sent.headers().fold(OwnedHeaders::new_with_capacity(sent.headers.len() / 2), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
+        let sent = &message.queued.message;
+        let (key, value, headers) = (sent.key(), sent.value(), sent.headers());
+        let headers = headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (name, value)| {
+            headers.insert(Header { key: name, value: Some(value) })
+        });
         let record = BaseRecord::with_opaque_to(&topic, Box::new((message, permit)))
-            .key(sent.key.as_str())
-            .payload(sent.value.as_str())
+            .key(key.as_str())
+            .payload(value.as_str())
             .headers(headers);
         if let Err((error, record)) = lane.0.send(record) {
             let (message, permit) = *record.delivery_opaque;
@@ -152,6 +158,7 @@ struct Answers {
     answers: mpsc::UnboundedSender<Answer>,
     delivered: Delivered,
     reach: Reach,
+    failed: Arc<Notify>,
     page: Component,
 }
 
@@ -173,6 +180,9 @@ impl ClientContext for Answers {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if kafka::code(&error) == RDKafkaErrorCode::Fatal {
+            self.failed.notify_one();
+        }
         if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
             self.reach.no_broker();
             if self.page.waiting(reason) {

@@ -70,7 +70,12 @@ async fn a_session_that_hangs_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retention_that_hangs_is_noticed() {
-    hang_at("retention::before_commit", "retention").await;
+    hang_at("retention::before_forgetting", "retention").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_whose_making_hangs_are_noticed() {
+    hang_at("partitions::before_making", "partitions").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,11 +89,11 @@ async fn a_thread_of_the_runtime_that_a_task_blocks_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_that_hangs_is_noticed() {
+async fn an_adoption_that_hangs_is_noticed() {
     let world = World::new().await;
-    world.left_behind(10, 0).await;
-    let service = noticed_soon(&world).failpoint("claim::before", "pause").start().await;
-    wait_until("claim", seconds(40), async || state(&service, "claim").await == "hung").await;
+    world.left_by_ended(10, 0).await;
+    let service = noticed_soon(&world).failpoint("adoption::before", "pause").start().await;
+    wait_until("reload", seconds(40), async || state(&service, "reload").await == "hung").await;
     assert_eq!(service.probe("live").await, Some(503));
     service.kill().await;
     let service = noticed_soon(&world).start().await;

@@ -11,14 +11,15 @@ async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
     let world = World::new().await;
     world.topic.create(6, &[]).await;
     world.left_behind(10_000, 900).await;
-    let setup = world.setup().set("claim.page_size", 300);
+    let setup = world.setup().set("reload.page_size", 300);
     let mut instances = [setup.spawn(), setup.spawn(), setup.spawn(), setup.spawn()];
     for instance in &mut instances {
         instance.ready().await;
     }
     world.at_rest(seconds(20)).await;
-    let owners = "SELECT count(DISTINCT owner) FROM outbox";
-    assert!(world.database.number(owners).await > 1, "only one of them did the work");
+    let adopters =
+        "SELECT count(*) FROM instances WHERE instance_id = 900 AND adopter IS NOT NULL AND done_at IS NOT NULL";
+    wait_until("its log is done", seconds(5), async || world.database.number(adopters).await == 1).await;
     assert_eq!(instances.iter().filter(|one| one.has_logged(TAKEN_OVER)).count(), 1, "an identity ends once");
     for instance in instances {
         assert_eq!(instance.stop().await, Some(0));
@@ -29,25 +30,20 @@ async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_messages_and_sends_none_twice() {
     let world = World::new().await;
-    let stopped = world.setup().set("claim.page_size", 200).start().await;
-    // Nobody looks for the rows of an identity that nobody knows.
-    let unknown = 1_000_000;
-    world.database.execute(&insertion(500, unknown)).await;
-    world.left_behind(8000, 0).await;
+    let stopped = world.setup().set("reload.page_size", 200).set("publisher.queue_capacity", 400).start().await;
+    world.left_by_ended(20_000, 0).await;
     let me = identity(&stopped);
-    let mine = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'unpublished'");
-    wait_until("it is in the middle of sending", seconds(10), async || {
-        world.count("published").await > 100 && world.database.number(&mine).await > 100
-    })
-    .await;
-    // It is stopped with a claim under way, whose answer it finds when it wakes up.
+    let adopted = format!(
+        "SELECT count(*) FROM outbox_messages m JOIN instances i ON i.instance_id = m.instance
+        WHERE i.adopter = {me} AND m.state = 'unpublished'"
+    );
+    wait_until("it is in the middle of sending", seconds(10), async || world.count("published").await > 100).await;
+    // It is stopped with a page under way, whose answer it finds when it wakes up.
     let mut lock = world.database.pool.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE outbox IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
-    let known = format!("INSERT INTO instances (instance_id, ended_at) VALUES ({unknown}, now())");
-    world.database.execute(&known).await;
-    let claiming = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND query LIKE '%SKIP LOCKED%'";
-    wait_until("a claim waits", seconds(10), async || world.database.number(claiming).await > 0).await;
+    sqlx::raw_sql("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%FROM outbox WHERE instance%'";
+    wait_until("a page waits", seconds(10), async || world.database.number(reading).await > 0).await;
     stopped.pause();
     lock.rollback().await.unwrap();
     let other = world.setup().start().await;
@@ -55,18 +51,19 @@ async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_message
         AND application_name LIKE 'order-service%' AND state = 'active'";
     wait_until("the stopped one's statements are done", seconds(5), async || world.database.number(active).await == 0)
         .await;
-    let kept = world.database.number(&mine).await;
+    let kept = world.database.number(&adopted).await;
     assert!(kept > 0, "it had nothing left to send");
 
     let begun = Instant::now();
     let client = world.client(&other);
     while begun.elapsed() < seconds(10) {
         client.load(100, 8).await;
-        assert_eq!(world.database.number(&mine).await, kept, "nobody touches what it has");
+        assert_eq!(world.database.number(&adopted).await, kept, "nobody touches what it has");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(world.history.others(), [].into());
-    let others = format!("SELECT count(*) FROM outbox WHERE owner <> {me} AND state = 'published'");
+    let others =
+        format!("SELECT count(*) FROM outbox_messages WHERE instance = {} AND state = 'published'", identity(&other));
     assert!(world.database.number(&others).await > 500, "the other one did not go on");
     stopped.resume();
     world.at_rest(seconds(10)).await;
@@ -107,27 +104,31 @@ async fn rows_of_an_ended_identity_that_are_committed_late_are_sent_within_2_s()
     let killed = world.setup().start().await;
     let stopped = world.setup().start().await;
     let other = world.setup().start().await;
-    // Of one that others end, of one that ends itself, and of nobody.
-    let owners = [identity(&killed), identity(&stopped), 0];
+    // Of one that others end, and of one that ends itself.
     let mut late = Vec::new();
-    for owner in owners {
+    for log in [identity(&killed), identity(&stopped)] {
         let mut transaction = world.database.pool.begin().await.unwrap();
-        sqlx::raw_sql(&insertion(20, owner)).execute(&mut *transaction).await.unwrap();
+        sqlx::raw_sql(&insertion(20, log)).execute(&mut *transaction).await.unwrap();
         late.push(transaction);
     }
     killed.kill().await;
     assert_eq!(stopped.stop().await, Some(0));
     let living = "SELECT count(*) FROM instances WHERE ended_at IS NULL";
     wait_until("both have ended", seconds(3), async || world.database.number(living).await == 1).await;
-    // A look after the end finds nothing of theirs.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Their logs are read to the end, and nothing of theirs is there.
+    let early = "sending what an ended instance has left in its log";
+    let adopted = async || other.log().iter().filter(|line| line["message"] == early).count() == 2;
+    wait_until("both logs are adopted", seconds(5), adopted).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let done = "SELECT count(*) FROM instances WHERE closed_at IS NOT NULL";
+    assert_eq!(world.database.number(done).await, 0, "no log is closed while a transaction may still commit to it");
     for transaction in late {
         assert_eq!(world.count("unpublished").await, 0);
         transaction.commit().await.unwrap();
         world.at_rest(seconds(2)).await;
     }
     world.remember_left().await;
-    assert_eq!(world.count("published").await, 60);
+    assert_eq!(world.count("published").await, 40);
     assert_eq!(other.stop().await, Some(0));
     world.judge().await;
 }

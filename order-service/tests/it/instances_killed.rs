@@ -44,16 +44,18 @@ async fn dies_at(point: &str, action: &str, world: World, setup: Setup, provoke:
     let in_flight = dead.await;
     world.at_rest(seconds(10)).await;
     assert_eq!(other.stop().await, Some(0), "{point}");
-    let spoilt = "SELECT message_ref FROM outbox WHERE failures > 0";
+    let spoilt = "SELECT message_ref FROM rejected_messages";
     let failed: Vec<Uuid> = sqlx::query_scalar(spoilt).fetch_all(&world.database.pool).await.unwrap();
     world.judge_with(|checker| checker.in_flight(in_flight).failed(failed)).await;
 }
 
 /// Of every identity it has had.
 pub async fn unpublished_of(world: &World, service: &Service) -> Vec<Uuid> {
-    let owners: Vec<i64> = service.log().iter().filter_map(|line| line["instance"].as_i64()).collect();
-    let mine = "SELECT message_ref FROM outbox WHERE state = 'unpublished' AND owner = ANY($1)";
-    sqlx::query_scalar(mine).bind(owners).fetch_all(&world.database.pool).await.unwrap()
+    let logs: Vec<i64> = service.log().iter().filter_map(|line| line["instance"].as_i64()).collect();
+    let mine = "SELECT message_ref FROM outbox_messages m LEFT JOIN instances i ON i.instance_id = m.instance
+        WHERE m.state = 'unpublished' AND (m.instance = ANY($1) OR i.adopter = ANY($1)
+            OR EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref AND r.holder = ANY($1)))";
+    sqlx::query_scalar(mine).bind(logs).fetch_all(&world.database.pool).await.unwrap()
 }
 
 /// Each point in a world of its own.
@@ -87,10 +89,36 @@ async fn an_instance_killed_at_any_step_of_sending_is_replaced_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_killed_at_any_step_of_claiming_is_replaced_in_time() {
-    let points = [("claim::before", "5*off->return"), ("claim::committed", "2*off->return")];
+async fn an_instance_killed_at_any_step_of_adopting_is_replaced_in_time() {
+    let points = [
+        ("adoption::before", "5*off->return"),
+        ("adoption::committed", "2*off->return"),
+        ("adoption::before_reading", "2*off->return"),
+        ("adoption::read", "2*off->return"),
+        ("retry::before", "return"),
+    ];
     let small = |world: &World| world.setup().set("publisher.queue_capacity", 50);
-    at_each(&points, small, async |world| world.left_behind(60, 0).await).await;
+    let provoke = async |world: &World| {
+        world.left_by_ended(60, 0).await;
+        world.left_to_be_retried().await;
+    };
+    at_each(&points, small, provoke).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_killed_while_it_keeps_partitions_and_forgets_is_replaced_in_time() {
+    let points = [
+        ("partitions::before_making", "3*off->return"),
+        ("partitions::before_dropping", "return"),
+        ("partitions::dropped", "return"),
+        ("retention::purged", "3*off->return"),
+        ("retention::before_forgetting", "3*off->return"),
+    ];
+    let often = |world: &World| world.setup().set("partitions.every", "100ms").set("retention.every", "100ms");
+    let provoke = async |world: &World| {
+        world.database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
+    };
+    at_each(&points, often, provoke).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,12 +129,7 @@ async fn an_instance_killed_while_it_records_rejections_is_replaced_in_time() {
         let setup = world.setup().set("publisher.max_failures", 1);
         let setup = setup.set("publisher.queue_capacity", 300);
         let spoil = async |world: &World| {
-            world.left_behind(5, 0).await;
-            let large = "UPDATE outbox SET value = value || (SELECT string_agg(md5(n::text || message_ref), '')
-                    FROM generate_series(1, 600) n)
-                WHERE message_ref IN (SELECT message_ref FROM outbox WHERE owner = 0 AND state = 'unpublished'
-                    AND failures = 0 AND length(value) < 1000 LIMIT 2 FOR UPDATE SKIP LOCKED)";
-            world.database.execute(large).await;
+            world.left_by_ended(5, 2).await;
         };
         dies_at(point, "return", world, setup, spoil).await;
     }
@@ -117,8 +140,8 @@ async fn an_instance_killed_while_it_looks_or_ends_another_one_is_replaced_in_ti
     at_each(&[("session::looked", "10*off->return")], World::setup, async |_| {}).await;
     let points = [("session::before_end_other", "return"), ("session::ended_other", "return")];
     at_each(&points, World::setup, async |world| {
-        let next = world.database.number("SELECT nextval('instance_id')").await;
-        world.left_behind(3, next).await;
+        let gone = "SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint";
+        world.left_behind(3, world.database.number(gone).await).await;
     })
     .await;
 }
@@ -127,8 +150,8 @@ async fn an_instance_killed_while_it_looks_or_ends_another_one_is_replaced_in_ti
 async fn an_instance_killed_while_it_takes_another_identity_is_replaced_in_time() {
     let points =
         [("session::before_replace", "return"), ("session::ended_own", "return"), ("session::took_another", "return")];
-    let doubtful = |world: &World| world.setup().failpoint("claim::answer_lost", "return");
-    at_each(&points, doubtful, async |world| world.left_behind(10, 0).await).await;
+    let doubtful = |world: &World| world.setup().failpoint("retry::answer_lost", "return");
+    at_each(&points, doubtful, async |world| world.left_to_be_retried().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,10 +168,13 @@ async fn killed_one_after_the_other_under_load_instances_lose_nothing() {
                 client.route_to(running.iter().map(Service::api));
                 tokio::time::sleep(Duration::from_millis(200 + 70 * round)).await;
                 let killed = running.remove(0);
-                let owner = identity(&killed);
+                let log = identity(&killed);
                 killed.kill().await;
                 client.route_to(running.iter().map(Service::api));
-                let mine = format!("SELECT message_ref FROM outbox WHERE owner = {owner} AND state = 'unpublished'");
+                let mine = format!(
+                    "SELECT message_ref FROM outbox_messages m LEFT JOIN instances i ON i.instance_id = m.instance
+                    WHERE m.state = 'unpublished' AND (m.instance = {log} OR i.adopter = {log})"
+                );
                 let mine: Vec<Uuid> = sqlx::query_scalar(&mine).fetch_all(&world.database.pool).await.unwrap();
                 in_flight.extend(mine);
             }

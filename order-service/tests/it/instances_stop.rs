@@ -63,8 +63,7 @@ async fn what_a_stopping_instance_cannot_send_another_one_sends_at_once() {
     let me = identity(&stopped);
     let client = world.client(&stopped);
     client.load(300, 8).await;
-    let mine = format!("SELECT count(*) FROM outbox WHERE owner = {me} AND state = 'unpublished'");
-    assert_eq!(world.database.number(&mine).await, 300);
+    assert_eq!(world.unpublished_of(me).await, 300);
     stopped.terminate();
     assert_eq!(stopped.ended(seconds(5)).await.code(), Some(4), "not everything was sent");
     world.at_rest(seconds(2)).await;

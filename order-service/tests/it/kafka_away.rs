@@ -113,7 +113,8 @@ async fn a_producer_that_fails_for_good_is_replaced_and_everything_is_announced(
     let cluster = MockCluster::new(1).unwrap();
     let world = World::with_brokers(cluster.bootstrap_servers()).await;
     cluster.create_topic(&world.topic.name, 1, 1).unwrap();
-    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    // Batches, so that most requests are alone on their way.
+    let service = world.setup().set("publisher.max_failures", 1).set("publisher.linger", "20ms").start().await;
     let client = world.client(&service);
     let out_of_order = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
     let replaced = || service.log().iter().filter(|line| line["message"].as_str() == Some(REPLACED)).count();

@@ -3,10 +3,7 @@
 use serde_json::json;
 use testing::{Kafka, Proxy, order_body, wait_until};
 
-use crate::world::{World, seconds};
-
-/// Only the rows of messages hold it: what a placement and a claim answer.
-const A_MESSAGE: &str = "\"ORDER_CREATED\"";
+use crate::world::{World, identity, seconds};
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_on_the_way_gives_one_order_and_one_message() {
@@ -15,7 +12,8 @@ async fn a_commit_whose_answer_is_lost_on_the_way_gives_one_order_and_one_messag
     let service = world.setup().set("database.url", world.database.url_through(proxy.port())).start().await;
     let client = world.client(&service);
     for concurrency in [1, 1, 1, 8, 8, 32] {
-        proxy.swallow_answer_with(A_MESSAGE);
+        // Nothing but the rows of its own log has it.
+        proxy.swallow_answer_with(identity(&service).to_be_bytes());
         client.load(concurrency, usize::try_from(concurrency).unwrap()).await;
         assert!(proxy.has_swallowed());
     }
@@ -39,33 +37,44 @@ async fn a_placement_reported_as_lost_is_not_repeated_as_a_second_order() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_is_lost_on_the_way_leaves_no_message_behind_and_sends_none_twice() {
+async fn an_adoption_whose_answer_is_lost_on_the_way_leaves_no_message_behind_and_sends_none_twice() {
     let world = World::new().await;
     world.left_behind(500, 900).await;
     let proxy = Proxy::before(world.database.address()).await;
-    proxy.swallow_answer_with(A_MESSAGE);
     let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
-    let service = setup.set("claim.page_size", 100).start().await;
+    let setup = setup.set("database.session_url", world.database.url()).set("reload.page_size", 100);
+    // The adoption is the first on that way to answer with the log's name, then each of its pages does.
+    proxy.swallow_answer_with(900_i64.to_be_bytes());
+    let service = setup.start().await;
     let client = world.client(&service);
-    // Nothing else answers with messages yet.
-    wait_until("the answer to the first claim is lost", seconds(10), async || proxy.has_swallowed()).await;
+    wait_until("the answer to the adoption is lost", seconds(10), async || proxy.has_swallowed()).await;
+    let adopted = "SELECT count(*) FROM instances WHERE adopter IS NOT NULL";
+    assert_eq!(world.database.number(adopted).await, 1);
+    proxy.swallow_answer_with(900_i64.to_be_bytes());
     client.load(200, 4).await;
     world.at_rest(seconds(10)).await;
-    assert!(service.has_logged("the outcome of a claim is unknown"));
+    assert!(proxy.has_swallowed() && !service.has_logged("took a new identity"), "a fact said twice is no doubt");
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 
 #[tokio::test]
-async fn an_instance_goes_on_after_claims_reported_as_lost_in_the_middle_of_load() {
+async fn an_instance_goes_on_after_retries_reported_as_lost_in_the_middle_of_load() {
     let world = World::new().await;
-    // Overflows all the time: it claims all the time.
+    // Overflows all the time: its log is read all the time.
     let setup = world.setup().set("publisher.queue_capacity", 50);
-    let service = setup.failpoint("claim::answer_lost", "30%10*return").start().await;
+    let service = setup.failpoint("retry::answer_lost", "5*return").start().await;
     let client = world.client(&service);
-    client.load(3000, 32).await;
+    client
+        .load_during(32, async {
+            // Each new identity takes it on, and loses the answer again.
+            world.left_to_be_retried().await;
+            let ended = "SELECT count(*) FROM instances WHERE ended_at IS NOT NULL AND started_at < ended_at";
+            wait_until("it takes several identities", seconds(20), async || world.database.number(ended).await > 2)
+                .await;
+        })
+        .await;
     world.at_rest(seconds(20)).await;
-    assert!(service.has_logged("the outcome of a claim is unknown"));
     assert_eq!(world.history.others(), [].into());
     world.judge().await;
 }
@@ -73,12 +82,11 @@ async fn an_instance_goes_on_after_claims_reported_as_lost_in_the_middle_of_load
 #[tokio::test]
 async fn messages_in_memory_when_the_identity_is_replaced_are_sent_once_all_the_same() {
     let world = World::new().await;
-    // They wait in a batch that fills, while their rows are claimed again under the new identity.
-    let setup = world.setup().set("publisher.linger", "2s").failpoint("claim::answer_lost", "1*return");
-    let service = setup.start().await;
+    // They wait in a batch that fills, while the new identity reads them in the log of the old one.
+    let service = world.setup().set("publisher.linger", "2s").start().await;
     let client = world.client(&service);
     client.load(50, 8).await;
-    world.left_behind(1, 0).await;
+    world.end(identity(&service)).await;
     wait_until("the identity is replaced", seconds(2), async || service.has_logged("took a new identity")).await;
     world.at_rest(seconds(15)).await;
     assert_eq!(service.stop().await, Some(0));

@@ -47,12 +47,12 @@ async fn meet(point: FailPoint, action: String) {
     let world = World::new().await;
     world.topic.create(2, &[("max.message.bytes", "12000")]).await;
     let setup = world.setup().set("publisher.queue_capacity", 300).set("publisher.max_failures", 1);
-    let setup = setup.set("retention.every", "100ms");
+    let setup = setup.set("retention.every", "100ms").set("partitions.every", "100ms");
     let other = setup.start().await;
     // Its identity is replaced now and then.
     let doubtful =
-        setup.clone().failpoint("claim::answer_lost", "2*off->1*return->6*off->1*return->6*off->1*return->off");
-    let setup = if point.name == "claim::answer_lost" { setup } else { doubtful };
+        setup.clone().failpoint("retry::answer_lost", "2*off->1*return->6*off->1*return->6*off->1*return->off");
+    let setup = if point.name == "retry::answer_lost" { setup } else { doubtful };
     let met = setup.failpoint(&point.name, &action).start().await;
     let clients = (world.client(&met), world.client(&other));
     let going_on = async {
@@ -72,27 +72,25 @@ async fn meet(point: FailPoint, action: String) {
     clients.0.load_during(3, clients.1.load_during(3, going_on)).await;
     wait_until("everything is sent", seconds(60), async || world.count("unpublished").await == 0).await;
     assert_eq!((met.stop().await, other.stop().await), (Some(0), Some(0)));
-    let spoilt = "SELECT message_ref FROM outbox WHERE failures > 0";
+    let spoilt = "SELECT message_ref FROM rejected_messages";
     let failed: Vec<Uuid> = sqlx::query_scalar(spoilt).fetch_all(&world.database.pool).await.unwrap();
     world.judge_with(|checker| checker.failed(failed)).await;
 }
 
-/// Rows to claim, messages the broker refuses, orders that change, and now and then an identity that is
+/// Logs to adopt, messages to retry, messages the broker refuses, orders that change, and now and then an identity that is
 /// gone.
 async fn provoke(world: &World, client: &Client, round: u32) {
-    world.left_behind(20, 0).await;
-    let large = "UPDATE outbox SET value = value || (SELECT string_agg(md5(n::text || message_ref), '')
-            FROM generate_series(1, 600) n)
-        WHERE message_ref IN (SELECT message_ref FROM outbox WHERE owner = 0 AND state = 'unpublished'
-            AND failures = 0 AND length(value) < 1000 LIMIT 1 FOR UPDATE SKIP LOCKED)";
-    world.database.execute(large).await;
+    world.left_by_ended(20, 1).await;
+    world.left_to_be_retried().await;
+    // A day that is to be dropped.
+    world.database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
     let (placed, changed) = (world.history.acknowledged(), world.history.changed());
     for order_ref in placed.keys().filter(|order_ref| !changed.contains_key(*order_ref)).take(3) {
         // What becomes of it is judged at the end.
         drop(client.change(order_ref, if round.is_multiple_of(2) { "complete" } else { "cancel" }).await);
     }
     if round.is_multiple_of(10) {
-        let gone = world.database.number("SELECT nextval('instance_id')").await;
-        world.left_behind(3, gone).await;
+        let gone = "SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint";
+        world.left_behind(3, world.database.number(gone).await).await;
     }
 }

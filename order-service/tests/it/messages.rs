@@ -14,7 +14,7 @@ pub async fn failed_and_published(failed: u64, published: u64) -> (World, Servic
     let world = World::new().await;
     world.topic.create(2, &[("max.message.bytes", "12000")]).await;
     world.left_behind(failed, 900).await;
-    let spoil = "UPDATE outbox SET value = value || (SELECT string_agg(md5(n::text || message_ref), '')
+    let spoil = "UPDATE outbox SET tracestate = (SELECT string_agg(md5(n::text || message_ref), '')
         FROM generate_series(1, 600) n)";
     world.database.execute(spoil).await;
     let service = world.setup().set("publisher.max_failures", 1).start().await;
@@ -107,7 +107,7 @@ async fn a_failed_message_that_is_retried_is_sent_within_2_s_by_any_instance() {
     assert_eq!(world.count("failed").await, 2, "the others stay as they are");
     assert_eq!(retry(&client, &format!("{}/retry", failed[1])).await.status, 409);
 
-    // Whoever lives claims it.
+    // Whoever lives takes it on.
     let other = world.setup().start().await;
     service.kill().await;
     let client = world.client(&other);
@@ -127,7 +127,8 @@ async fn a_retried_message_that_is_refused_again_fails_again() {
     let failed = refs(&client.list("/admin/messages").await);
     let accepted = retry(&client, "retry").await;
     assert_eq!(accepted.body, json!({"retried": 1}));
-    let again = "SELECT count(*) FROM outbox WHERE state = 'failed' AND failures = 1 AND last_error IS NOT NULL";
+    let again =
+        "SELECT count(*) FROM rejected_messages WHERE state = 'failed' AND failures = 1 AND last_error IS NOT NULL";
     wait_until("it has failed again", seconds(5), async || world.database.number(again).await == 1).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge_with(|checker| checker.failed(failed)).await;

@@ -65,7 +65,8 @@ async fn failed_messages_are_retried_one_or_all_and_a_dry_run_changes_nothing() 
     assert_eq!(json!(client.list("/admin/messages").await), json!(failed));
 
     assert_eq!(json(&world, &["retry", one]).await, json!({"retried": 1, "dryRun": false}));
-    let it_is_published = format!("SELECT count(*) FROM outbox WHERE state = 'published' AND message_ref = '{one}'");
+    let it_is_published =
+        format!("SELECT count(*) FROM outbox_messages WHERE state = 'published' AND message_ref = '{one}'");
     wait_until("it is published", seconds(20), async || world.database.number(&it_is_published).await == 1).await;
     assert_eq!((world.count("published").await, world.count("failed").await), (2, 2), "it, and no other");
     assert_eq!(run(&world, &["retry", one]).await.0, 1, "it is not failed any more");
@@ -101,7 +102,9 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
     assert_eq!(json(&world, &dry_run).await, json!({"rebroadcast": 1500, "dryRun": true}));
     assert_eq!((world.count("published").await, world.topic.dump().await.len()), (1580, 1580));
     assert_eq!(run(&world, &span).await, (0, "rebroadcast 1500 messages\n".to_owned()));
-    world.at_rest(seconds(10)).await;
+    let open = "SELECT count(*) FROM rebroadcasts WHERE done_at IS NULL";
+    wait_until("it is done", seconds(10), async || world.database.number(open).await == 0).await;
+    assert_eq!(world.count("published").await, 1580, "what is published stays so");
     let after = world.topic.dump().await;
     let again: Vec<_> = after.iter().filter(|one| !before.contains(one)).map(bytes).collect();
     let first: Vec<_> = before.iter().map(bytes).collect();

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row, raw_sql};
 use crate::world::{World, insertion};
 
 /// They grow for as long as the service runs.
-const LARGE: [&str; 4] = ["outbox", "orders", "order_items", "idempotency_keys"];
+const LARGE: [&str; 4] = ["outbox", "published", "orders", "idempotency_keys"];
 
 #[tokio::test]
 async fn no_statement_reads_a_large_table_from_its_beginning() {
@@ -17,13 +17,18 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
     let mut connection = world.database.pool.acquire().await.unwrap();
     raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
     let statements = statements();
-    world.database.execute(&insertion(50_000, 0)).await;
+    world.database.execute(&insertion(50_000, 900)).await;
+    world.database.execute("INSERT INTO instances (instance_id) VALUES (900), (901)").await;
     let keys = "INSERT INTO idempotency_keys SELECT sha256(order_id::text::bytea), sha256('body'), order_id, placed_at FROM orders";
     world.database.execute(keys).await;
-    for published in ["order_id % 10 = 0", "order_id % 1000 <> 0"] {
-        let publish =
-            "UPDATE outbox SET state = 'published', published_at = now(), partition = 0, \"offset\" = 0, owner = 1";
-        world.database.execute(&format!("{publish} WHERE {published}")).await;
+    // Little is published, then nearly everything.
+    for published in ["seq % 10 = 0", "seq % 10 <> 0 AND seq % 1000 <> 1"] {
+        let publish = format!(
+            "INSERT INTO published (instance, block, seqs, partitions, offsets, settled_to)
+            SELECT instance, seq / 4096, array_agg((seq % 4096)::smallint), array_agg(0), array_agg(seq), 0
+            FROM outbox WHERE {published} GROUP BY instance, seq / 4096, seq / 64"
+        );
+        world.database.execute(&publish).await;
         world.database.execute("VACUUM (ANALYZE)").await;
         for statement in &statements {
             let plan = plan(&mut connection, statement).await;
@@ -31,13 +36,9 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
             // An operator asks how many there are, and waits for it.
             assert!(!reads_whole || statement.contains("SELECT count(*)"), "{statement}\n{plan:#}");
         }
-        let claim = statements.iter().find(|text| text.contains("FOR UPDATE SKIP LOCKED") && text.contains("retry_at"));
-        let plan = plan(&mut connection, claim.unwrap()).await;
-        let leads_to_page = scans(&plan).into_iter().any(|scan| scan["Index Name"] == "outbox_unpublished");
-        assert!(leads_to_page, "past everything published: {plan:#}");
     }
     drop(connection);
-    world.database.execute("TRUNCATE orders, order_items, outbox, idempotency_keys").await;
+    world.database.execute("TRUNCATE orders, outbox, published, idempotency_keys").await;
     world.judge_nothing_placed().await;
 }
 
@@ -63,12 +64,19 @@ async fn plan(connection: &mut PgConnection, statement: &str) -> Value {
 fn is_of_a_whole_table(scan: &Value) -> bool {
     let (table, index) = (scan["Relation Name"].as_str(), scan["Index Name"].as_str());
     match scan["Node Type"].as_str() {
-        Some("Seq Scan") => table.is_some_and(|table| LARGE.contains(&table)),
+        Some("Seq Scan") => table.is_some_and(|table| LARGE.contains(&table) || is_todays(table)),
         _ => {
             index.is_some_and(|index| LARGE.iter().any(|table| index.starts_with(table)))
                 && scan["Index Cond"].is_null()
         }
     }
+}
+
+/// Of the partitions this one has rows; another one may be read as it pleases.
+fn is_todays(table: &str) -> bool {
+    let now = time::OffsetDateTime::now_utc().date();
+    let day = format!("_{:04}{:02}{:02}", now.year(), u8::from(now.month()), now.day());
+    table.ends_with(&day)
 }
 
 /// Everything in a plan that reads a table or an index.

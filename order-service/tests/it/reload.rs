@@ -11,7 +11,7 @@ async fn what_a_dead_process_left_unpublished_is_published_once_at_the_next_star
     world.left_behind(700, 900).await;
     world.left_behind(1300, 901).await;
     world.left_behind(500, 0).await;
-    let service = world.setup().set("claim.page_size", 300).start().await;
+    let service = world.setup().set("reload.page_size", 300).start().await;
     world.at_rest(seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;

@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
+
 use order_service::app::SCHEMA;
-use testing::{Database, describe, only_the_owner_changes_the_schema, up_down_up};
+use sqlx::{Connection, PgConnection, migrate::Migrator};
+use testing::{Database, Topic, describe, only_the_owner_changes_the_schema, up_down_up, wait_until};
+use uuid::Uuid;
 
 use crate::world::{binary, seconds};
 
@@ -47,4 +51,97 @@ async fn a_newer_schema_is_accepted() {
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&SCHEMA).await).await;
+}
+
+/// The schema as it was before the outbox became a log.
+const BEFORE_THE_LOG: i64 = 20_261_125_000_002;
+
+/// Orders of one to three lines with their messages, as the versions before left them: most published, some not,
+/// some refused, some failed, with and without a trace, over several days.
+const OLD_ROWS: &str = r#"
+    INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at, status, version)
+    SELECT nextval('order_number'), 'C-' || n % 50, 1 + n % 3, now() - make_interval(hours => (3000 - n) / 30),
+        CASE WHEN n % 10 = 0 THEN 'Fulfilled' ELSE 'New' END, CASE WHEN n % 10 = 0 THEN 2 ELSE 1 END
+    FROM generate_series(1, 3000) AS n;
+    INSERT INTO order_items (order_id, line_number, product_id, quantity)
+    SELECT order_id, line, gen_random_uuid(), line * 7 FROM orders, generate_series(1, number_of_items) AS line;
+    INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers, state, published_at,
+        partition, "offset", failures, last_error)
+    SELECT message_ref, order_id, code, placed_at, 0, a.key, a.value, a.headers, state,
+        CASE state WHEN 'published' THEN placed_at + interval '40 milliseconds' END,
+        CASE state WHEN 'published' THEN order_id % 6 END, CASE state WHEN 'published' THEN order_id END,
+        CASE state WHEN 'failed' THEN 10 ELSE (order_id % 400 = 0)::integer END,
+        CASE WHEN state = 'failed' OR order_id % 400 = 0 THEN 'message size too large' END
+    FROM (
+        SELECT *, (lpad(to_hex((extract(epoch FROM placed_at) * 1000)::bigint), 12, '0')
+                || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid AS message_ref,
+            CASE v WHEN 1 THEN 'ORDER_CREATED' ELSE 'ORDER_COMPLETED' END AS code,
+            CASE WHEN order_id % 400 = 0 OR order_id % 101 = 0 THEN 'unpublished' WHEN order_id % 103 = 0 THEN 'failed'
+                ELSE 'published' END AS state
+        FROM orders, generate_series(1, version) AS v
+    ) AS message, announcement(message_ref, code, placed_at, order_id, v, CASE WHEN order_id % 2 = 0 THEN '00-parent' END,
+        CASE WHEN order_id % 4 = 0 THEN 'a=b' END) AS a;
+"#;
+
+async fn told(database: &Database, question: &str) -> Vec<String> {
+    sqlx::query_scalar(question).fetch_all(&database.pool).await.unwrap()
+}
+
+async fn messages(database: &Database, table: &str) -> Vec<String> {
+    let columns = r#"message_ref, order_id, activity_type_code, state, failures, last_error, key, value, headers, published_at,
+        partition, "offset""#;
+    told(database, &format!("SELECT row({columns})::text FROM {table} ORDER BY message_ref")).await
+}
+
+#[tokio::test]
+async fn the_migration_to_the_log_carries_everything_over_and_back() {
+    let before: Vec<_> = SCHEMA.iter().filter(|one| one.version <= BEFORE_THE_LOG).cloned().collect();
+    let before = Migrator { migrations: before.into(), ..Migrator::DEFAULT };
+    let database = Database::new(&before).await;
+    database.execute(OLD_ROWS).await;
+    let lines = "SELECT row(order_id, array_agg(product_id ORDER BY line_number), array_agg(quantity ORDER BY line_number))::text
+        FROM order_items GROUP BY order_id ORDER BY order_id";
+    let (old_messages, old_lines) = (messages(&database, "outbox").await, told(&database, lines).await);
+    assert_eq!((old_messages.len(), old_lines.len()), (3300, 3000));
+    let unpublished = "SELECT message_ref FROM outbox WHERE state = 'unpublished'";
+    let unpublished: BTreeSet<Uuid> =
+        sqlx::query_scalar(unpublished).fetch_all(&database.pool).await.unwrap().into_iter().collect();
+
+    // Not while an old version runs.
+    let mut owner = PgConnection::connect(&database.owner_url()).await.unwrap();
+    let mut old = PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::query("SELECT pg_advisory_lock(1768846196, 1)").execute(&mut old).await.unwrap();
+    let refused = SCHEMA.run(&mut owner).await.unwrap_err().to_string();
+    assert!(refused.contains("stop all of them"), "{refused}");
+    assert_eq!(messages(&database, "outbox").await, old_messages, "nothing was changed");
+    sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut old).await.unwrap();
+
+    for _ in 0..2 {
+        SCHEMA.run(&mut owner).await.unwrap();
+        assert_eq!(messages(&database, "outbox_messages").await, old_messages);
+        let now = "SELECT row(order_id, product_ids, quantities)::text FROM orders ORDER BY order_id";
+        assert_eq!(told(&database, now).await, old_lines);
+        // An old version that was paused wakes up.
+        for statement in [
+            "INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
+                VALUES (gen_random_uuid(), 1, 'ORDER_CREATED', now(), 0, '', '', '{}')",
+            "UPDATE outbox SET owner = 1",
+            "INSERT INTO order_items VALUES (1, 4, gen_random_uuid(), 1)",
+        ] {
+            assert!(sqlx::query(statement).execute(&mut old).await.is_err(), "{statement}");
+        }
+        SCHEMA.undo(&mut owner, BEFORE_THE_LOG).await.unwrap();
+        assert_eq!(messages(&database, "outbox").await, old_messages);
+        assert_eq!(told(&database, lines).await, old_lines);
+    }
+
+    SCHEMA.run(&mut owner).await.unwrap();
+    let topic = Topic::new(6, &[]).await;
+    let setup = binary().set("database.url", database.url()).set("kafka.brokers", &topic.brokers);
+    let service = setup.set("kafka.topic", &topic.name).start().await;
+    let left = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished'";
+    wait_until("what was unpublished is published", seconds(20), async || database.number(left).await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    let sent: Vec<_> = topic.dump().await.iter().filter_map(testing::Received::message_ref).collect();
+    assert_eq!((sent.len(), sent.into_iter().collect()), (unpublished.len(), unpublished), "each once, and no other");
 }

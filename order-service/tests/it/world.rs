@@ -60,13 +60,60 @@ impl World {
         Client::new(service.api(), &self.history)
     }
 
-    /// Puts orders and their messages into the table, as a process left them that is gone. Its
-    /// identity, still listed, is `owner`.
-    pub async fn left_behind(&self, count: u64, owner: i64) {
-        let known = format!("INSERT INTO instances (instance_id) VALUES ({owner}) ON CONFLICT DO NOTHING");
+    /// Puts orders and their messages into the tables, as a process left them that is gone. Its
+    /// identity, still listed, is `log`.
+    pub async fn left_behind(&self, count: u64, log: i64) {
+        let known = format!("INSERT INTO instances (instance_id) VALUES ({log}) ON CONFLICT DO NOTHING");
         self.database.execute(&known).await;
-        self.database.execute(&insertion(count, owner)).await;
+        self.database.execute(&insertion(count, log)).await;
         self.remember_left().await;
+    }
+
+    /// Puts orders and their messages into the log of an identity that has ended: whoever looks next adopts it.
+    /// The broker refuses `large` of them, where it takes no more than 12,000 bytes.
+    pub async fn left_by_ended(&self, count: u64, large: u64) {
+        let mut transaction = self.database.pool.begin().await.unwrap();
+        let log = "INSERT INTO instances (instance_id, ended_at)
+            SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint, now() RETURNING instance_id";
+        let log: i64 = sqlx::query_scalar(log).fetch_one(&mut *transaction).await.unwrap();
+        let spoil = format!(
+            "UPDATE outbox SET tracestate = (SELECT string_agg(md5(n::text || message_ref), '') FROM generate_series(1, 600) n)
+            WHERE instance = {log} AND seq < {large}"
+        );
+        sqlx::raw_sql(&insertion(count, log)).execute(&mut *transaction).await.unwrap();
+        sqlx::raw_sql(&spoil).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        self.remember_left().await;
+    }
+
+    /// Puts an order and its message into the tables, and has an operator want the message sent again.
+    pub async fn left_to_be_retried(&self) {
+        let mut transaction = self.database.pool.begin().await.unwrap();
+        let log = "INSERT INTO instances (instance_id, ended_at, closed_at, done_at)
+            SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint, now(), now(), now()
+            RETURNING instance_id";
+        let log: i64 = sqlx::query_scalar(log).fetch_one(&mut *transaction).await.unwrap();
+        let wanted = format!(
+            "INSERT INTO rejected_messages (message_ref, instance, seq, order_id, order_version, activity_type_code,
+                activity_at, format, failures, state)
+            SELECT message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format, 0, 'retrying'
+            FROM outbox WHERE instance = {log}"
+        );
+        sqlx::raw_sql(&insertion(1, log)).execute(&mut *transaction).await.unwrap();
+        sqlx::raw_sql(&wanted).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        self.remember_left().await;
+    }
+
+    /// Ends an identity, as another instance does that takes it for gone.
+    pub async fn end(&self, log: i64) {
+        self.database.execute(&format!("UPDATE instances SET ended_at = now() WHERE instance_id = {log}")).await;
+    }
+
+    /// The messages of a log that are not on the topic yet, as far as the tables tell.
+    pub async fn unpublished_of(&self, log: i64) -> i64 {
+        let mine = format!("SELECT count(*) FROM outbox_messages WHERE instance = {log} AND state = 'unpublished'");
+        self.database.number(&mine).await
     }
 
     /// Takes the orders of [`insertion`] for asked for and answered.
@@ -98,7 +145,7 @@ impl World {
     }
 
     pub async fn count(&self, state: &str) -> i64 {
-        self.database.number(&format!("SELECT count(*) FROM outbox WHERE state = '{state}'")).await
+        self.database.number(&format!("SELECT count(*) FROM outbox_messages WHERE state = '{state}'")).await
     }
 
     /// Waits until no message is unpublished.
@@ -136,29 +183,22 @@ impl Drop for World {
     }
 }
 
-/// Inserts orders, their lines and their messages, as a placement of `owner` does.
-pub fn insertion(count: u64, owner: i64) -> String {
+/// Inserts orders and their messages, as a placement under the identity `log` does.
+pub fn insertion(count: u64, log: i64) -> String {
     format!(
         r#"
         WITH incoming AS (
-            SELECT nextval('order_number') AS order_id,
+            SELECT nextval('order_number') AS order_id, n,
                 (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
-                    || '7' || substr(gen_random_uuid()::text, 16))::uuid AS message_ref,
-                to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
-            FROM generate_series(1, {count})
+                    || '7' || substr(gen_random_uuid()::text, 16))::uuid AS message_ref
+            FROM generate_series(1, {count}) AS n
         ), ordered AS (
-            INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at)
-            SELECT order_id, 'left-' || order_id, 1, now() FROM incoming
-        ), itemised AS (
-            INSERT INTO order_items (order_id, line_number, product_id, quantity)
-            SELECT order_id, 1, gen_random_uuid(), 1 FROM incoming
+            INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at, product_ids, quantities)
+            SELECT order_id, 'left-' || order_id, 1, now(), ARRAY[gen_random_uuid()], ARRAY[1] FROM incoming
         )
-        INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers)
-        SELECT message_ref, order_id, 'ORDER_CREATED', now(), {owner}, order_ref(order_id),
-            format('{{"messageRef":"%s","activityTypeCode":"ORDER_CREATED","activityAt":"%s","orderRef":"%s","orderVersion":1}}',
-                message_ref, at, order_ref(order_id)),
-            ARRAY['ce_specversion', '1.0', 'ce_id', message_ref::text, 'ce_type', 'summarisation.ORDER_CREATED.v1',
-                'ce_source', '/order-service', 'ce_time', at, 'content-type', 'application/json']
+        INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format)
+        SELECT message_ref, {log}, (SELECT coalesce(max(seq), -1) FROM outbox WHERE instance = {log}) + n,
+            order_id, 1, 'ORDER_CREATED', now(), 1
         FROM incoming
         "#
     )

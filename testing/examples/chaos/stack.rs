@@ -155,10 +155,10 @@ impl Stack {
         let mut unpublished = None;
         wait_until("what was unpublished is published", PATIENCE, async || {
             if unpublished.is_none() {
-                let rows = "SELECT message_ref FROM outbox WHERE state = 'unpublished'";
+                let rows = "SELECT message_ref FROM outbox_messages WHERE state = 'unpublished'";
                 unpublished = sqlx::query_scalar::<_, uuid::Uuid>(rows).fetch_all(&self.orders.pool).await.ok();
             }
-            let left = "SELECT count(*) FROM outbox WHERE state = 'unpublished' AND message_ref = ANY($1)";
+            let left = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished' AND message_ref = ANY($1)";
             let left = sqlx::query_scalar::<_, i64>(left).bind(&unpublished).fetch_one(&self.orders.pool).await;
             unpublished.is_some() && left.is_ok_and(|left| left == 0)
         })
@@ -179,7 +179,7 @@ impl Stack {
 
     /// Waits until nothing is on its way any more, then stops the services in order.
     pub async fn come_to_rest(&mut self, report: &mut Report) {
-        let unpublished = "SELECT count(*) FROM outbox WHERE state = 'unpublished'";
+        let unpublished = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished'";
         wait_until("everything is published", PATIENCE, async || self.orders.number(unpublished).await == 0).await;
         self.recount.at_rest(PATIENCE).await;
         for one in self.placing.iter_mut().chain(&mut self.counting) {
