@@ -3,25 +3,32 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testing::{Database, Topic, wait_until};
+use testing::{Database, Topic};
 
-use crate::topic::{self, Place};
+use crate::{
+    backlog,
+    topic::{self, Place},
+};
 
-const UNPUBLISHED: &str = "SELECT count(*) FROM outbox WHERE state <> 'published'";
-
-/// Waits until every message is marked as published.
+/// Waits until every message is published.
+///
+/// # Panics
+/// That takes longer than a minute.
 pub async fn settled(database: &Database) {
-    wait_until("every message is marked", Duration::from_secs(60), async || database.number(UNPUBLISHED).await == 0)
-        .await;
+    backlog::settled(database, Duration::from_secs(60)).await.expect("every message is published");
 }
 
-/// Every row is marked, with the place of its message; every message is on the topic once, and
-/// nothing else is.
+/// Every message is published, with its place; every message is on the topic once, and nothing else is.
 pub async fn check(database: &Database, topic: &Topic) -> Result<()> {
-    let left = database.number(UNPUBLISHED).await;
-    ensure!(left == 0, "{left} messages are not marked as published");
-    let mut rows: Vec<Place> =
-        sqlx::query_as(r#"SELECT message_ref, partition, "offset" FROM outbox"#).fetch_all(&database.pool).await?;
+    check_table(database, topic, "outbox_messages").await
+}
+
+/// As [`check`], of the table that the polling loop has.
+pub async fn check_table(database: &Database, topic: &Topic, table: &str) -> Result<()> {
+    let left = database.number(&format!("SELECT count(*) FROM {table} WHERE state <> 'published'")).await;
+    ensure!(left == 0, "{left} messages are not published");
+    let places = format!(r#"SELECT message_ref, partition, "offset" FROM {table}"#);
+    let mut rows: Vec<Place> = sqlx::query_as(&places).fetch_all(&database.pool).await?;
     rows.sort_unstable();
     let messages = topic::places(topic).await?;
     ensure!(rows.len() == messages.len(), "{} rows, but {} messages on the topic", rows.len(), messages.len());

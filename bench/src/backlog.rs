@@ -1,95 +1,90 @@
-//! Messages in the outbox: nobody's, as an overflow leaves them behind, or published long ago.
+//! Messages in the outbox: left by an instance that has ended, or published long ago.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testing::Database;
 use tokio::time::sleep;
-use uuid::Uuid;
 
-/// A new database with `count` unpublished messages. Vacuumed and written out, so that neither side
+/// A new database with `count` messages that nobody living sends. Vacuumed and written out, so that neither side
 /// pays for what was done here.
 pub async fn filled(count: i64) -> Result<Database> {
-    with(count, false).await
-}
-
-/// As [`filled`], but published ten days ago.
-pub async fn published(count: i64) -> Result<Database> {
-    with(count, true).await
-}
-
-async fn with(count: i64, published: bool) -> Result<Database> {
     let database = Database::new(&order_service::app::SCHEMA).await;
-    sqlx::query(FILL).bind(count).bind(published).execute(&database.pool).await.context("the messages")?;
-    database.execute("VACUUM (ANALYZE) outbox").await;
+    database.execute("INSERT INTO instances (instance_id, ended_at, closed_at) VALUES (1, now(), now())").await;
+    fill(&database, count, 0).await?;
+    written_out(&database).await;
+    Ok(database)
+}
+
+/// As [`filled`], but published ten days ago, in acknowledgements of 64.
+pub async fn published(count: i64) -> Result<Database> {
+    let database = Database::new(&order_service::app::SCHEMA).await;
+    database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
+    database
+        .execute("INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (1, now(), now(), now())")
+        .await;
+    fill(&database, count, 240).await?;
+    database
+        .execute(
+            "INSERT INTO published (instance, block, seqs, partitions, offsets, settled_to, published_at)
+            SELECT instance, seq / 4096, array_agg((seq % 4096)::smallint), array_agg(0), array_agg(seq), max(seq),
+                now() - interval '240 hours'
+            FROM outbox GROUP BY instance, seq / 4096, seq / 64",
+        )
+        .await;
+    written_out(&database).await;
+    Ok(database)
+}
+
+/// As [`filled`], in a table as a plain polling loop has it.
+pub async fn polled(count: i64) -> Result<Database> {
+    let database = filled(count).await?;
+    database.execute(POLLED).await;
+    database.execute("TRUNCATE outbox").await;
+    database.execute("VACUUM (ANALYZE) polled").await;
     database.execute("CHECKPOINT").await;
     Ok(database)
 }
 
-/// The references are UUIDv7, four a millisecond, in the order in which they are inserted; key, value
-/// and headers are those that placing an order makes.
-const FILL: &str = r#"
-    INSERT INTO outbox (message_ref, order_id, activity_type_code, placed_at, owner, key, value, headers,
-        state, published_at, partition, "offset")
-    SELECT message_ref, order_id, 'ORDER_CREATED', placed_at, 0, order_ref(order_id),
-        format('{"messageRef":"%s","activityTypeCode":"ORDER_CREATED","activityAt":"%s","orderRef":"%s","orderVersion":1}',
-            message_ref, moment, order_ref(order_id)),
-        ARRAY['ce_specversion', '1.0', 'ce_id', message_ref::text, 'ce_type', 'summarisation.ORDER_CREATED.v1',
-            'ce_source', '/order-service', 'ce_time', moment, 'content-type', 'application/json'],
-        CASE WHEN $2 THEN 'published' ELSE 'unpublished' END, CASE WHEN $2 THEN placed_at END,
-        CASE WHEN $2 THEN 0 END, CASE WHEN $2 THEN order_id END
-    FROM (
-        SELECT order_id, at.at AS placed_at, to_char(at.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS moment,
-            (lpad(to_hex((extract(epoch FROM at.at) * 1000)::bigint + order_id / 4), 12, '0')
-                || '7' || lpad(to_hex(order_id % 4), 3, '0') || '8' || substr(md5(order_id::text), 1, 15))::uuid AS message_ref
-        FROM generate_series(1, $1::bigint) AS order_id,
-            (SELECT now() - CASE WHEN $2 THEN interval '10 days' ELSE interval '0' END AS at) AS at
-    ) AS waiting
-"#;
-
-/// More messages than can be in memory at the same time: when all but these are marked, only they
-/// are still to be looked at.
-const TAIL: i64 = 12_000;
-
-/// Sees when the last message is marked, without asking for unpublished rows while there are many
-/// that were until a moment ago: that question reads all their index entries.
-#[derive(Debug)]
-pub struct Watch<'a> {
-    database: &'a Database,
-    last: Uuid,
-    tail_begin: Uuid,
+async fn fill(database: &Database, count: i64, hours_ago: i32) -> Result<()> {
+    sqlx::query(FILL).bind(count).bind(hours_ago).execute(&database.pool).await.context("the messages")?;
+    Ok(())
 }
 
-impl<'a> Watch<'a> {
-    pub async fn new(database: &'a Database, count: i64) -> Result<Self> {
-        let (last, tail_begin) = sqlx::query_as(
-            "SELECT max(message_ref::text)::uuid,
-                (SELECT message_ref FROM outbox ORDER BY message_ref OFFSET greatest($1 - $2, 0) LIMIT 1) FROM outbox",
-        )
-        .bind(count)
-        .bind(TAIL)
-        .fetch_one(&database.pool)
-        .await
-        .context("the end of the backlog")?;
-        Ok(Self { database, last, tail_begin })
-    }
+async fn written_out(database: &Database) {
+    database.execute("VACUUM (ANALYZE) outbox").await;
+    database.execute("CHECKPOINT").await;
+}
 
-    /// Returns within some 10 ms of the last mark.
-    pub async fn marked(&self, limit: Duration) -> Result<()> {
-        let end = Instant::now() + limit;
-        let mut question = "SELECT count(*) FROM outbox WHERE message_ref = $1 AND state <> 'published'";
-        let mut about = self.last;
-        loop {
-            let left: i64 = sqlx::query_scalar(question).bind(about).fetch_one(&self.database.pool).await?;
-            if left == 0 && about == self.tail_begin {
-                return Ok(());
-            } else if left == 0 {
-                question = "SELECT count(*) FROM outbox WHERE message_ref >= $1 AND state <> 'published'";
-                about = self.tail_begin;
-                continue;
-            }
-            ensure!(Instant::now() < end, "the backlog was not drained within {limit:?}");
-            sleep(Duration::from_millis(10)).await;
-        }
+/// The references are UUIDv7, four a millisecond, in the order in which they are inserted.
+const FILL: &str = "
+    INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format)
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint + n / 4000000), 12, '0')
+            || '7' || lpad(to_hex(n % 4), 3, '0') || '8' || substr(md5(n::text), 1, 15))::uuid,
+        1, n - 1, n, 1, 'ORDER_CREATED', at, 1
+    FROM generate_series(1, $1::bigint) AS n, (SELECT now() - make_interval(hours => $2) AS at) AS moment";
+
+/// One row a message, with its bytes and its state, and an index of what is still to be sent.
+const POLLED: &str = "
+    CREATE TABLE polled (message_ref uuid PRIMARY KEY, key text NOT NULL, value text NOT NULL, headers text[] NOT NULL,
+        state text NOT NULL DEFAULT 'unpublished', published_at timestamptz, partition integer, \"offset\" bigint)
+        WITH (fillfactor = 85);
+    CREATE INDEX polled_unpublished ON polled (message_ref) WHERE state = 'unpublished';
+    INSERT INTO polled (message_ref, key, value, headers) SELECT message_ref, key, value, headers FROM outbox_messages";
+
+/// Logs of which something is still to be sent, by how far they are settled: what is asked again and again costs the
+/// same however many messages there are.
+const UNSETTLED: &str = "
+    SELECT count(*) FROM instances i
+    WHERE done_at IS NULL AND settled_to(instance_id) < (
+        SELECT seq FROM outbox m WHERE m.instance = i.instance_id ORDER BY m.instance DESC, m.seq DESC LIMIT 1)";
+
+/// Returns within some 10 ms of the last acknowledgement that is stated.
+pub async fn settled(database: &Database, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
+    while database.number(UNSETTLED).await > 0 {
+        ensure!(Instant::now() < end, "not everything was published within {limit:?}");
+        sleep(Duration::from_millis(10)).await;
     }
+    Ok(())
 }

@@ -7,8 +7,7 @@ use testing::{Database, Topic};
 use time::OffsetDateTime;
 
 use crate::{
-    announced,
-    backlog::{self, Watch},
+    announced, backlog,
     figures::{Aim, Figure, Report},
     pairs::interleaved,
     polling_loop,
@@ -20,7 +19,7 @@ use crate::{
 const WITHIN: Duration = Duration::from_secs(120);
 
 struct Drained {
-    /// From when the service has its identity and begins to claim.
+    /// From when the service has its identity and begins to reload.
     per_second: f64,
     since_start_per_second: f64,
 }
@@ -32,7 +31,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let whole = pairs.runs.iter().map(|pair| pair.0.since_start_per_second);
     Ok(Report {
         name: "drain",
-        about: "rows of a backlog published and marked, from the moment claiming begins to the last mark",
+        about: "rows of a backlog published and marked, from the moment the service has its identity to the last mark",
         figures: vec![
             Figure::new("order-service", "rows/s", pairs.runs.iter().map(service)),
             Figure::new("order-service, from the start of its process", "rows/s", whole),
@@ -45,15 +44,14 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 
 async fn by_service(scale: &Scale) -> Result<Drained> {
     let (database, topic) = start(scale).await?;
-    let watch = Watch::new(&database, scale.backlog).await?;
     let setup = services::order_service(&database, &topic)?;
     let started = OffsetDateTime::now_utc();
     let service = setup.spawn();
-    watch.marked(WITHIN).await?;
+    backlog::settled(&database, WITHIN).await?;
     let ended = OffsetDateTime::now_utc();
     services::stop(service).await?;
     // The database's clock is this machine's.
-    let begin: OffsetDateTime = sqlx::query_scalar("SELECT min(started_at) FROM instances WHERE instance_id <> 0")
+    let begin: OffsetDateTime = sqlx::query_scalar("SELECT min(started_at) FROM instances WHERE instance_id <> 1")
         .fetch_one(&database.pool)
         .await
         .context("when the service began")?;
@@ -68,9 +66,10 @@ async fn by_service(scale: &Scale) -> Result<Drained> {
 }
 
 async fn by_loop(scale: &Scale) -> Result<f64> {
-    let (database, topic) = start(scale).await?;
+    let (database, topic) = (backlog::polled(scale.backlog).await?, Topic::new(PARTITIONS, &[]).await);
     let took = polling_loop::drain(&database, &topic).await?;
-    finish(&database, &topic, scale).await?;
+    announced::check_table(&database, &topic, "polled").await?;
+    topic.delete().await;
     let per_second = scale.backlog as f64 / took.as_secs_f64();
     eprintln!("  polling loop: {per_second:.0} rows/s");
     Ok(per_second)

@@ -7,9 +7,7 @@ use testing::{Database, Service, Topic, wait_until};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    announced,
-    backlog::{self, Watch},
-    client,
+    announced, backlog, client,
     figures::{Aim, Figure, Report},
     pairs::interleaved,
     scale::Scale,
@@ -103,9 +101,8 @@ async fn under_load(scale: &Scale) -> Result<UnderLoad> {
 async fn with_backlog(count: i64) -> Result<f64> {
     let database = backlog::filled(count).await?;
     let topic = Topic::new(PARTITIONS, &[]).await;
-    let watch = Watch::new(&database, count).await?;
     let service = services::order_service(&database, &topic)?.spawn();
-    watch.marked(WITHIN).await?;
+    backlog::settled(&database, WITHIN).await?;
     let most = megabytes(service.memory().1);
     services::stop(service).await?;
     announced::check(&database, &topic).await?;

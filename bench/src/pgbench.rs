@@ -10,15 +10,16 @@ use crate::{client::CUSTOMERS, scale::Scale};
 const SOURCE: &str = include_str!("../../order-service/src/placement/statement.rs");
 
 /// What the service sends as arrays, here of one order of two items. pgbench knows numbers only: a
-/// reference is made of two with 16 digits, the first of which grows, as the time in a UUIDv7 does.
-const PARAMETERS: [&str; 14] = [
-    "ARRAY[(:moment::text || :random::text)::uuid]",
+/// reference is made of one that grows, as the time in a UUIDv7 does, and one with 16 digits.
+const PARAMETERS: [&str; 16] = [
+    "1",
+    "ARRAY[(lpad(to_hex(:moment / 1000), 12, '0') || '7000' || :random::text)::uuid]",
     "ARRAY['C-' || :customer::text]",
-    "ARRAY[1::bigint]",
+    "ARRAY[:moment]::bigint[]",
     "ARRAY[NULL::text]",
     "ARRAY[NULL::text]",
-    "ARRAY[1, 1]",
-    "ARRAY[1, 2]",
+    "ARRAY[1]",
+    "ARRAY[2]",
     "ARRAY[(:random::text || :random::text)::uuid, (:random::text || :moment::text)::uuid]",
     "ARRAY[1, 2]",
     // Without a key.
@@ -27,6 +28,7 @@ const PARAMETERS: [&str; 14] = [
     "ARRAY[]::bytea[]",
     "ARRAY[]::bigint[]",
     "604800",
+    "1::smallint",
 ];
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub async fn run(database: &Database, scale: &Scale) -> Result<Done> {
         .context("where Postgres's programs are")?;
     let script = std::env::temp_dir().join(format!("bench-{}.sql", std::process::id()));
     std::fs::write(&script, self::script()?).context("the script of pgbench")?;
+    // The identity under which it places.
+    database.execute("INSERT INTO instances (instance_id) VALUES (1)").await;
     let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
     let output = Command::new(format!("{folder}/pgbench"))
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
@@ -72,7 +76,7 @@ fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {
 }
 
 fn script() -> Result<String> {
-    let statement = SOURCE.find("WITH incoming AS").and_then(|from| SOURCE[from..].split("\"#").next());
+    let statement = SOURCE.find("WITH fence AS").and_then(|from| SOURCE[from..].split("\"#").next());
     let statement = statement.context("the placement statement is not where it was")?;
     // An apostrophe in a comment is the beginning of a literal to pgbench.
     let code: Vec<_> = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
@@ -100,7 +104,7 @@ mod tests {
     #[test]
     fn the_script_is_the_placement_statement_without_its_parameters() {
         let script = script().unwrap();
-        assert!(script.contains("INSERT INTO outbox") && script.contains("INSERT INTO order_items"), "{script}");
+        assert!(script.contains("INSERT INTO outbox") && script.contains("INSERT INTO orders"), "{script}");
         assert!(!script.contains("--"), "{script}");
     }
 }

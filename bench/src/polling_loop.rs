@@ -1,4 +1,4 @@
-//! The plain polling loop that order-service is measured against: claim, produce, flush, update,
+//! The plain polling loop that order-service is measured against: select, produce, flush, update,
 //! commit, one after the other.
 
 use std::{
@@ -37,7 +37,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Publishes and marks everything that is nobody's; returns how long it took from the first claim.
+/// Publishes and marks everything; returns how long it took from the first batch.
 pub async fn drain(database: &Database, topic: &Topic) -> Result<Duration> {
     let (sender, deliveries) = mpsc::channel();
     let producer: ThreadedProducer<_> = ClientConfig::new()
@@ -62,7 +62,7 @@ async fn publish_batch(
 ) -> Result<usize> {
     let mut transaction = database.pool.begin().await?;
     let rows: Vec<(Uuid, String, String, Vec<String>)> = sqlx::query_as(
-        "SELECT message_ref, key, value, headers FROM outbox WHERE owner = 0 AND state = 'unpublished'
+        "SELECT message_ref, key, value, headers FROM polled WHERE state = 'unpublished'
          ORDER BY message_ref LIMIT 1000 FOR UPDATE SKIP LOCKED",
     )
     .fetch_all(&mut *transaction)
@@ -84,7 +84,7 @@ async fn publish_batch(
         offsets.push(offset);
     }
     sqlx::query(
-        r#"UPDATE outbox o SET state = 'published', published_at = now(), partition = d.partition, "offset" = d."offset"
+        r#"UPDATE polled o SET state = 'published', published_at = now(), partition = d.partition, "offset" = d."offset"
            FROM UNNEST($1::uuid[], $2::integer[], $3::bigint[]) AS d (message_ref, partition, "offset")
            WHERE o.message_ref = d.message_ref"#,
     )

@@ -51,11 +51,12 @@ async fn run(scale: &Scale, purge: bool) -> Result<Answered> {
     let topic = Topic::new(PARTITIONS, &[]).await;
     let setup = services::order_service(&database, &topic)?;
     // What is to be purged is ten days old.
+    let setup = setup.set("partitions.every", "500ms");
     let service = setup.set("retention.published_messages", if purge { "7d" } else { "365d" }).start().await;
 
     let warm_up = scale.orders_per_second * u32::try_from(WARM_UP.as_secs())?;
     let count = scale.orders_per_second * u32::try_from((WARM_UP + scale.latency_for).as_secs())?;
-    let old = "SELECT count(*) FROM outbox WHERE placed_at < now() - interval '9 days'";
+    let old = "SELECT count(*) FROM outbox WHERE activity_at < now() - interval '9 days'";
     let before = database.number(old).await;
     let begin = Instant::now() + Duration::from_millis(200);
     let sent = send(client::address(&service)?, begin, Duration::from_secs(1) / scale.orders_per_second, count).await?;
@@ -64,7 +65,7 @@ async fn run(scale: &Scale, purge: bool) -> Result<Answered> {
     announced::settled(&database).await;
     services::stop(service).await?;
     // Those were never sent.
-    database.execute("DELETE FROM outbox WHERE placed_at < now() - interval '9 days'").await;
+    database.execute("DELETE FROM outbox WHERE activity_at < now() - interval '9 days'").await;
     announced::check(&database, &topic).await?;
     topic.delete().await;
 
