@@ -4,7 +4,9 @@
 --
 --     psql -d orders -v owner=orders_owner -v service=order_service -f deploy/database/privileges.sql
 --
--- The services need nothing else: pg_locks and advisory locks are everybody's.
+-- The services need nothing else: pg_locks and advisory locks are everybody's, and so are functions. Those that
+-- make and drop the days of the outbox run with the rights of their owner: order-service changes the schema by
+-- nothing else. docs/operations.md says how to keep them from other roles that may use the schema.
 
 ALTER DATABASE :"DBNAME" OWNER TO :"owner";
 ALTER SCHEMA public OWNER TO :"owner";
