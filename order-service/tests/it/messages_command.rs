@@ -120,3 +120,24 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
 fn bytes(message: &Received) -> Received {
     Received { partition: 0, offset: 0, ..message.clone() }
 }
+
+#[tokio::test]
+async fn what_is_published_behind_a_message_that_waits_is_published_again_as_well() {
+    let world = World::new().await;
+    world.topic.create(2, &[("max.message.bytes", "12000")]).await;
+    let setup = world.setup().set("publisher.max_failures", 1000).set("publisher.backoff_initial", "15s");
+    let service = setup.start().await;
+    // The first of its log is refused, and waits.
+    world.left_by_ended(200, 1).await;
+    wait_until("the others are published", seconds(20), async || world.count("published").await == 199).await;
+    let span = ["rebroadcast", "--from", "2020-01-01T00:00:00Z", "--to", "2099-01-01T00:00:00Z"];
+    assert_eq!(run(&world, &span).await, (0, "rebroadcast 199 messages\n".to_owned()));
+    let open = "SELECT count(*) FROM rebroadcasts WHERE done_at IS NULL";
+    wait_until("it is done", seconds(10), async || world.database.number(open).await == 0).await;
+    assert_eq!(world.topic.dump().await.len(), 2 * 199);
+    // Taken at last, it is not left for ever.
+    world.topic.set("max.message.bytes", "100000").await;
+    world.at_rest(seconds(60)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_with(|checker| checker.duplicates_allowed().failures_allowed()).await;
+}
