@@ -4,23 +4,25 @@
 //! Two things can change meanwhile. A type can be registered: that and the transactions exclude each
 //! other by an advisory lock, so that no message is left behind as of an unknown type when those that
 //! waited for it have been counted. Keys can be purged: nobody waits for that, but what was decided
-//! is looked at again at the end, and decided anew where it may be wrong.
+//! is looked at again at the end, and decided anew where it may be wrong. Only the partition that is left
+//! behind empty is dropped under the same advisory lock: it was looked for at the beginning.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashSet},
 };
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::{
     activity::Activity,
+    key,
     quarantine::{Reason, Rejected},
 };
 
-/// The key of the lock between registrations and the rest: "types" in ASCII.
+/// The key of the lock between those who count, all together, and whoever needs them out: "types" in ASCII.
 const LOCK: i64 = 0x74_7970_6573;
 
 /// Time zones and clocks apart, nothing has happened later.
@@ -72,13 +74,15 @@ impl Horizon {
     }
 }
 
-/// Shuts everybody else's transactions out until this one ends. For the registration of a type.
+/// Shuts everybody else's transactions out until this one ends. For the registration of a type, and for
+/// the end of a partition.
 ///
 /// # Errors
-/// Those that are in do not come to their end in time, or as Postgres answers.
-pub async fn close(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Those that are in do not come to their end `within` that time, or as Postgres answers.
+pub async fn close(transaction: &mut PgConnection, within: &str) -> Result<(), sqlx::Error> {
     // Whoever comes later stands in line behind this one: a batch that hangs must not make them wait.
-    sqlx::query!("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
+    let limit = sqlx::query!("SELECT set_config('lock_timeout', $1, true) AS limit", within);
+    limit.fetch_one(&mut *transaction).await?;
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK).execute(transaction).await?;
     Ok(())
 }
@@ -133,16 +137,20 @@ impl Admission {
         Self { forced, ..self }
     }
 
-    /// Finds those whose key is new although they are so old that it may have been purged. Called
-    /// once, before anything is judged.
+    /// Sees to it that there is a partition for each key, and finds those whose key is new although they
+    /// are so old that it may have been purged. Called once, before anything is judged.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn look_at<'a>(
         &mut self,
         transaction: &mut PgConnection,
-        activities: impl Iterator<Item = &'a Activity>,
+        activities: impl Iterator<Item = &'a Activity> + Clone,
     ) -> Result<(), sqlx::Error> {
+        let days = key::days(activities.clone().map(|one| one.message_ref));
+        if !days.is_empty() {
+            key::make_partitions(&mut *transaction, &days).await?;
+        }
         if self.forced {
             return Ok(());
         }
@@ -155,24 +163,23 @@ impl Admission {
         let codes: Vec<&str> = hidden.values().map(|one| one.code.as_str()).collect();
         let times: Vec<OffsetDateTime> = hidden.values().map(|one| one.at).collect();
         // Only an insert knows: it waits for whoever is inserting the same key right now.
+        let mut trial = transaction.begin().await?;
         let strangers = sqlx::query_scalar!(
             r#"
             INSERT INTO processed_messages
-                (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
-            SELECT message_ref, activity_type_code, activity_at::date, activity_at, '', 0, 0
+                (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT message_ref, key_is_undated(message_ref), activity_type_code, activity_at::date, activity_at, '', 0, 0
             FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[]) AS one (message_ref, activity_type_code, activity_at)
             ORDER BY message_ref
-            ON CONFLICT (message_ref) DO NOTHING
+            ON CONFLICT (message_ref, undated) DO NOTHING
             RETURNING message_ref
             "#,
             &refs,
             &codes as _,
             &times,
         );
-        let strangers = strangers.fetch_all(&mut *transaction).await?;
-        let taken_back = sqlx::query!("DELETE FROM processed_messages WHERE message_ref = ANY ($1)", &strangers);
-        let taken_back = taken_back.execute(transaction).await?.rows_affected();
-        expect_rows("keys taken back", strangers.len(), taken_back)?;
+        let strangers = strangers.fetch_all(&mut *trial).await?;
+        trial.rollback().await?;
         self.strangers.extend(strangers);
         Ok(())
     }

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod consumer;
 pub mod http;
+pub mod key;
 pub mod metrics;
 pub mod quarantine;
 pub mod registration;

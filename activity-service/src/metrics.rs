@@ -9,7 +9,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 
-use crate::quarantine::Reason;
+use crate::{quarantine::Reason, retention::days};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -87,6 +87,11 @@ pub const CREATED_ANEW: Counter =
 pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows removed after their retention, by kind")
     .by("kind", &["keys", "quarantine"]);
 
+pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
+    "activity_key_partitions_ahead_days",
+    "For how many days after today there are partitions for keys, of all instances, up to 7",
+);
+
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
     &LAG_MESSAGES,
@@ -105,6 +110,7 @@ pub const ALL: &[&dyn Metric] = &[
     &LOST,
     &CREATED_ANEW,
     &PURGED,
+    &PARTITIONS_AHEAD,
 ];
 
 /// The numbers that live in the table, of all instances.
@@ -131,13 +137,13 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
             WHERE state = 'waiting' ORDER BY quarantine_id LIMIT 1
             "#
         );
-        let oldest = oldest.fetch_optional(connection).await?.flatten();
+        let oldest = oldest.fetch_optional(&mut *connection).await?.flatten();
         for row in found {
             if let Some(reason) = Reason::parse(&row.reason) {
                 QUARANTINED.set_count_of(reason.as_str(), row.waiting.unsigned_abs());
             }
         }
         OLDEST_QUARANTINED.set(oldest.unwrap_or(0.0).max(0.0));
-        Ok(())
+        days::tell_ahead(connection).await
     })
 }

@@ -46,7 +46,7 @@ pub async fn register(pool: &PgPool, code: &ActivityTypeCode, name: &TypeName) -
         return Ok(false);
     }
     let mut transaction = pool.begin().await?;
-    admission::close(&mut transaction).await?;
+    admission::close(&mut transaction, "2s").await?;
     // Somebody else may have registered it since.
     let is_new = sqlx::query_scalar!(
         r#"

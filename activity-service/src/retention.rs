@@ -1,5 +1,6 @@
 //! Keys that nobody needs any more are removed: older than the retention, and of messages that the
-//! broker does not have any more, nor a copy of them. What can still be read can still be recognised.
+//! broker does not have any more, nor a copy of them. What can still be read can still be recognised. Dated
+//! ones go with the partition of their day, undated ones row by row.
 //! Messages whose quarantine has ended go after a while too: counted ones, because they have a key, and
 //! discarded ones that cannot be read again; waiting ones never.
 //!
@@ -14,6 +15,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{consumer::watermarks::Broker, metrics::PURGED};
+
+pub mod days;
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
@@ -63,6 +66,13 @@ struct Lows {
     offsets: Vec<i64>,
 }
 
+impl Lows {
+    fn of(&self, (topic, partition): &(String, i32)) -> Option<i64> {
+        let mut all = self.topics.iter().zip(&self.partitions).zip(&self.offsets);
+        all.find(|((name, number), _)| (*name, *number) == (topic, partition)).map(|(_, low)| *low)
+    }
+}
+
 /// The last key that was looked at.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -102,9 +112,13 @@ impl Retention {
     /// The database's; or the broker does not tell which messages can still be read.
     pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
         let mut purged = Purged::default();
+        days::make_ahead(&self.pool).await?;
         let settled = self.ago(self.settings.quarantine).await?;
         let processed = self.ago(self.settings.processed_keys).await?;
-        let Some(Some(lows)) = shutdown.unless_draining(self.lows(settled, processed)).await.transpose()? else {
+        let past_days = self.past_days(processed).await?;
+        let nothing_past = past_days.is_empty();
+        let lows = shutdown.unless_draining(self.lows(settled, processed, nothing_past)).await.transpose()?;
+        let Some(Some(lows)) = lows else {
             return Ok(purged);
         };
         while !shutdown.is_draining() {
@@ -126,6 +140,7 @@ impl Retention {
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
+        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, page).await?;
         Ok(purged)
     }
 
@@ -141,16 +156,21 @@ impl Retention {
 
     /// The low watermarks of every partition of which something was read. None where nothing is old
     /// enough, so that nobody is asked.
-    async fn lows(&self, settled: OffsetDateTime, processed: OffsetDateTime) -> anyhow::Result<Option<Lows>> {
+    async fn lows(
+        &self,
+        settled: OffsetDateTime,
+        processed: OffsetDateTime,
+        no_past_days: bool,
+    ) -> anyhow::Result<Option<Lows>> {
         let any = sqlx::query_scalar!(
             r#"
             SELECT EXISTS (SELECT FROM quarantine WHERE state <> 'waiting' AND resolved_at < $1)
-                OR EXISTS (SELECT FROM processed_messages WHERE processed_at < $2) AS "any!"
+                OR EXISTS (SELECT FROM processed_messages_undated WHERE processed_at < $2) AS "any!"
             "#,
             settled,
             processed
         );
-        if !any.fetch_one(&self.pool).await? {
+        if !any.fetch_one(&self.pool).await? && no_past_days {
             return Ok(None);
         }
         let mut lows = Lows::default();
@@ -165,7 +185,7 @@ impl Retention {
         Ok(Some(lows))
     }
 
-    /// Looks at a page of old keys and removes those that may go. None where there are no more, or
+    /// Looks at a page of old undated keys and removes those that may go. None where there are no more, or
     /// another instance is at it.
     async fn purge_keys(
         &self,
@@ -180,13 +200,13 @@ impl Retention {
         let page = sqlx::query!(
             r#"
             WITH page AS (
-                SELECT message_ref, processed_at, topic, partition, "offset" FROM processed_messages
+                SELECT message_ref, processed_at, topic, partition, "offset" FROM processed_messages_undated
                 WHERE processed_at < $1 AND (processed_at, message_ref) > ($2, $3)
                 ORDER BY processed_at, message_ref LIMIT $4
             ), low AS (
                 SELECT * FROM UNNEST($5::text[], $6::int[], $7::bigint[]) AS low (topic, partition, "offset")
             ), purged AS (
-                DELETE FROM processed_messages WHERE message_ref IN (
+                DELETE FROM processed_messages_undated WHERE message_ref IN (
                     SELECT message_ref FROM page JOIN low USING (topic, partition)
                     WHERE page."offset" < low."offset" AND NOT EXISTS (
                         -- of what the broker does not tell, nobody knows whether it can be read

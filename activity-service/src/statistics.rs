@@ -1,7 +1,10 @@
 //! The figures: how many activities of each type on each day.
 //!
 //! A figure changes only together with the keys of the messages it counts, in one statement; so
-//! figures and keys agree in every snapshot, and a message that comes again changes nothing.
+//! figures and keys agree in every snapshot, and a message that comes again changes nothing. A figure is the
+//! sum of its shards: transactions that count at the same time add to different rows.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::message::ActivityTypeCode;
@@ -10,9 +13,12 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::activity::Activity;
+use crate::{activity::Activity, key};
 
 time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
+
+/// The first half of the keys of the locks on shards: "shar" in ASCII.
+const SHARDS: i32 = 0x7368_6172;
 
 /// An activity and where its message stands.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ pub struct Position<'a> {
 }
 
 /// Counts each activity whose key is new, and moves the positions; answers with how many were new.
-/// Their types are registered.
+/// Their types are registered, and their keys have partitions.
 ///
 /// # Errors
 /// As Postgres answers. The transaction is lost then.
@@ -61,22 +67,26 @@ pub async fn count(
             ORDER BY message_ref, topic, partition, "offset"
         ), counted AS (
             INSERT INTO processed_messages
-                (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
-            SELECT message_ref, activity_type_code, (activity_at AT TIME ZONE $1)::date, activity_at,
-                topic, partition, "offset"
+                (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT message_ref, key_is_undated(message_ref), activity_type_code, (activity_at AT TIME ZONE $1)::date,
+                activity_at, topic, partition, "offset"
             FROM received
             -- Sorted, here and below: two batches that meet the same rows wait for each other at the
             -- first one instead of in a circle.
             ORDER BY message_ref
-            ON CONFLICT (message_ref) DO NOTHING
+            ON CONFLICT (message_ref, undated) DO NOTHING
             RETURNING activity_date, activity_type_code
+        ), free AS (
+            -- The first that nobody else adds to until the transaction ends. Its lock is given back after the
+            -- locks of its rows, so that whoever has it waits for none of them. Beyond 16 at once one waits.
+            SELECT shard FROM generate_series(0, 15) AS shard WHERE pg_try_advisory_xact_lock($11, shard) LIMIT 1
         ), figures AS (
-            INSERT INTO daily_activities AS figure (activity_date, activity_type_code, quantity)
-            SELECT activity_date, activity_type_code, count(*)
+            INSERT INTO daily_activity_shards AS figure (activity_date, activity_type_code, shard, quantity)
+            SELECT activity_date, activity_type_code, coalesce((SELECT shard FROM free), 0), count(*)
             FROM counted
             GROUP BY activity_date, activity_type_code
             ORDER BY activity_date, activity_type_code
-            ON CONFLICT (activity_date, activity_type_code)
+            ON CONFLICT (activity_date, activity_type_code, shard)
                 DO UPDATE SET quantity = figure.quantity + excluded.quantity
         ), positions AS (
             INSERT INTO consumer_positions AS known (topic, partition, next_offset)
@@ -101,44 +111,55 @@ pub async fn count(
         &read_topics as _,
         &read_partitions,
         &next_offsets,
+        SHARDS,
     )
     .fetch_one(&mut *transaction)
     .await?;
     let counted = u64::try_from(counted).expect("a count is not negative");
     if counted < activities.len() as u64 {
-        note_copies(transaction, &refs, &topics, &partitions, &offsets).await?;
+        note_copies(transaction, activities).await?;
     }
     Ok(counted)
 }
 
 /// Notes where else counted messages stand, for as long as that is their keys are needed. What is
 /// only delivered again is no copy, so nothing is written for it.
-async fn note_copies(
-    transaction: &mut PgConnection,
-    refs: &[Uuid],
-    topics: &[&str],
-    partitions: &[i32],
-    offsets: &[i64],
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        r#"
-        INSERT INTO message_copies AS known (message_ref, topic, partition, "offset")
-        SELECT message_ref, copy.topic, copy.partition, max(copy."offset")
-        FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[]) AS copy (message_ref, topic, partition, "offset")
-        JOIN processed_messages AS key USING (message_ref)
-        WHERE (copy.topic, copy.partition) <> (key.topic, key.partition) OR copy."offset" > key."offset"
-        GROUP BY message_ref, copy.topic, copy.partition
-        ORDER BY message_ref, copy.topic, copy.partition
-        ON CONFLICT (message_ref, topic, partition)
-            DO UPDATE SET "offset" = excluded."offset" WHERE known."offset" < excluded."offset"
-        "#,
-        refs,
-        topics as _,
-        partitions,
-        offsets,
-    )
-    .execute(transaction)
-    .await?;
+async fn note_copies(transaction: &mut PgConnection, activities: &[Received<'_>]) -> Result<(), sqlx::Error> {
+    key::plan_with_values(&mut *transaction).await?;
+    let mut places: BTreeMap<_, Vec<&Received<'_>>> = BTreeMap::new();
+    for one in activities {
+        places.entry(key::day(one.activity.message_ref)).or_default().push(one);
+    }
+    for (day, copies) in places {
+        let refs: Vec<Uuid> = copies.iter().map(|one| one.activity.message_ref).collect();
+        let topics: Vec<&str> = copies.iter().map(|one| one.topic).collect();
+        let partitions: Vec<i32> = copies.iter().map(|one| one.partition).collect();
+        let offsets: Vec<i64> = copies.iter().map(|one| one.offset).collect();
+        sqlx::query!(
+            r#"
+            INSERT INTO message_copies AS known (message_ref, topic, partition, "offset")
+            SELECT message_ref, copy.topic, copy.partition, max(copy."offset")
+            FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[]) AS copy (message_ref, topic, partition, "offset")
+            JOIN processed_messages AS key USING (message_ref)
+            -- one partition of the keys
+            WHERE key.undated = $5 AND key.message_ref BETWEEN $6 AND $7
+                AND ((copy.topic, copy.partition) <> (key.topic, key.partition) OR copy."offset" > key."offset")
+            GROUP BY message_ref, copy.topic, copy.partition
+            ORDER BY message_ref, copy.topic, copy.partition
+            ON CONFLICT (message_ref, topic, partition)
+                DO UPDATE SET "offset" = excluded."offset" WHERE known."offset" < excluded."offset"
+            "#,
+            &refs,
+            &topics as _,
+            &partitions,
+            &offsets,
+            day.is_none(),
+            refs.iter().min(),
+            refs.iter().max(),
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
     Ok(())
 }
 
@@ -178,7 +199,8 @@ pub async fn between(
     sqlx::query_as!(
         ActivitySummary,
         r#"
-        SELECT activity_date, activity_type_code, activity_type_name, quantity
+        SELECT activity_date AS "activity_date!", activity_type_code AS "activity_type_code!", activity_type_name,
+            quantity AS "quantity!"
         FROM daily_activities JOIN activity_types USING (activity_type_code)
         WHERE activity_date BETWEEN $1 AND $2 AND ($3::text IS NULL OR activity_type_code = $3)
         -- Codes are ASCII: in the same order on every server.

@@ -34,7 +34,7 @@ async fn changes(database: &Database) -> Vec<String> {
             'ALTER TABLE %1$s ADD COLUMN more text', 'ALTER TABLE %1$s SET (fillfactor = 50)', 'TRUNCATE %1$s CASCADE',
             'CREATE INDEX ON %1$s ((1))', 'DROP TABLE %1$s CASCADE', 'ALTER TABLE %1$s OWNER TO CURRENT_USER',
             'CREATE TRIGGER t AFTER INSERT ON %1$s EXECUTE FUNCTION suppress_redundant_updates_trigger()']) change
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
     "#;
     let mut all: Vec<String> = sqlx::query_scalar(of_each_table).fetch_all(&database.pool).await.unwrap();
     assert!(!all.is_empty(), "there are tables");

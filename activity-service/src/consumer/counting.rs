@@ -5,6 +5,7 @@
 //! message; an outage never sends a message into quarantine.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,17 +14,19 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{database::Failure, health::Component, lifecycle::Shutdown};
 use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
+use time::Date;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Settings,
     batch::{Batch, Message},
-    group::Group,
+    group::{Group, Partition},
     lag::{InHand, seconds_since},
     positions,
 };
 use crate::{
     admission::Admission,
+    key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
     quarantine::{
         self, Kept, Reason, Rejected, Why,
@@ -100,6 +103,10 @@ impl Counting {
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
             let _work = self.page.work();
+            if part.len() > 1 && days(batch, &part).len() > key::DAYS_AT_ONCE {
+                parts.extend(halves(&part));
+                continue;
+            }
             let error = match self.count_part(batch, &part).await {
                 Ok(done) => {
                     fail::fail_point!("consumer::after_commit", |_| std::process::abort());
@@ -196,7 +203,10 @@ impl Counting {
                 }),
             }
         }
-        let jumps = positions::jumps(&mut transaction, batch, part).await?;
+        let all = received.len() as u64;
+        let expected = positions::expected(&mut transaction, batch, part).await?;
+        let jumps = positions::jumps(&expected, batch, part);
+        leave_out_redelivered(&mut transaction, &mut received, &expected).await?;
         let ends = batch.ends(part);
         let positions: Vec<_> = ends
             .iter()
@@ -213,7 +223,7 @@ impl Counting {
         fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
         self.group.jumped(jumps);
-        let duplicates = received.len() as u64 - counted;
+        let duplicates = all - counted;
         COUNTED.add(counted);
         DUPLICATES.add(duplicates);
         kept.iter().for_each(|reason| KEPT.add_of(reason.as_str(), 1));
@@ -272,6 +282,32 @@ fn reject(batch: &mut Batch, index: usize, error: &sqlx::Error) -> bool {
     tracing::warn!(offset = message.offset, detail = %rejected.detail, "the database refuses a message");
     message.parsed = Err(rejected);
     true
+}
+
+/// The days that the keys of a part belong to.
+fn days(batch: &Batch, part: &Range<usize>) -> BTreeSet<Date> {
+    let activities = batch.messages[part.clone()].iter().flat_map(|message| message.parsed.as_ref());
+    key::days(activities.map(|activity| activity.message_ref))
+}
+
+/// Leaves out those that are found counted from where they stand. Only those are looked for of which the
+/// position says that they come again: what is new costs nothing.
+async fn leave_out_redelivered(
+    transaction: &mut PgConnection,
+    received: &mut Vec<Received<'_>>,
+    expected: &BTreeMap<Partition, i64>,
+) -> Result<(), sqlx::Error> {
+    let expected_of = |one: &Received<'_>| {
+        let mut all =
+            expected.iter().filter(|((topic, partition), _)| *partition == one.partition && topic == one.topic);
+        all.next().map(|(_, next)| *next)
+    };
+    let is_again = |index: &usize| expected_of(&received[*index]).is_some_and(|next| received[*index].offset < next);
+    let again: Vec<usize> = (0..received.len()).filter(is_again).collect();
+    let found = redelivered::counted_before(transaction, received, again.into_iter()).await?;
+    let mut index = 0..;
+    received.retain(|_| index.next().is_some_and(|index| !found.contains(&index)));
+    Ok(())
 }
 
 /// What to look for in quarantine.

@@ -1,7 +1,7 @@
 //! How far each partition is counted, in the database. Kafka's own group offsets decide where reading
 //! resumes; what they cannot tell is that a topic is not the one any more, or has lost what was next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{PgConnection, PgPool};
 
@@ -15,26 +15,37 @@ pub struct Jump {
     pub came: i64,
 }
 
-/// Where `part` of a batch does not begin where the counted messages end.
+/// What is expected next of the partitions in `part` of a batch; not of those that are new.
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn jumps(
+pub async fn expected(
     transaction: &mut PgConnection,
     batch: &Batch,
     part: &std::ops::Range<usize>,
-) -> Result<Vec<(Partition, Jump)>, sqlx::Error> {
+) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
+    let partitions: BTreeSet<Partition> =
+        batch.starts(part).into_iter().map(|(place, _)| (place.topic.clone(), place.partition)).collect();
+    let partitions: Vec<Partition> = partitions.into_iter().collect();
+    next_offsets(transaction, &partitions).await
+}
+
+/// Where `part` of a batch does not begin where the counted messages end.
+#[must_use]
+pub fn jumps(
+    expected: &BTreeMap<Partition, i64>,
+    batch: &Batch,
+    part: &std::ops::Range<usize>,
+) -> Vec<(Partition, Jump)> {
     let mut starts = BTreeMap::new();
     for (place, first) in batch.starts(part) {
         starts.entry((place.topic.clone(), place.partition)).or_insert(first);
     }
-    let partitions: Vec<Partition> = starts.keys().cloned().collect();
-    let expected = next_offsets(transaction, &partitions).await?;
     let jump = |(partition, came)| {
         let expected = *expected.get(&partition)?;
         (expected < came).then_some((partition, Jump { expected, came }))
     };
-    Ok(starts.into_iter().filter_map(jump).collect())
+    starts.into_iter().filter_map(jump).collect()
 }
 
 /// What is to be read next, of those partitions of which something was read.

@@ -16,6 +16,7 @@ use super::{Reason, Rejected};
 use crate::{
     activity,
     admission::{Admission, expect_rows},
+    key,
     metrics::REPLAYED,
     statistics::{self, Received},
 };
@@ -86,6 +87,21 @@ struct Row {
     ce_type: Option<Vec<u8>>,
 }
 
+/// What became of a part.
+enum Tried {
+    Done(Replayed),
+    /// Keys were purged meanwhile: it has to be decided anew.
+    Again,
+    /// The keys are of more days than one transaction may touch.
+    TooMuch,
+}
+
+/// The one to be tried first stands last.
+fn halves(part: &[Uuid]) -> [Vec<Uuid>; 2] {
+    let (first, second) = part.split_at(part.len() / 2);
+    [second.to_vec(), first.to_vec()]
+}
+
 impl<'a> Replay<'a> {
     #[must_use]
     pub fn new(pool: &'a PgPool, scope: Scope, how: How<'a>) -> Self {
@@ -101,20 +117,20 @@ impl<'a> Replay<'a> {
             return Ok(None);
         };
         let error = match self.try_part(&part).await {
-            Ok(Some(done)) => return Ok(Some(done)),
-            // Keys were purged meanwhile: the same again.
-            Ok(None) => {
+            Ok(Tried::Done(done)) => return Ok(Some(done)),
+            Ok(Tried::Again) => {
                 self.parts.push(part);
+                return Ok(Some(Replayed::default()));
+            }
+            Ok(Tried::TooMuch) => {
+                self.parts.extend(halves(&part));
                 return Ok(Some(Replayed::default()));
             }
             Err(error) => error,
         };
         match Failure::of(&error) {
             Failure::Conflict => self.parts.push(part),
-            Failure::Refused if part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                self.parts.extend([second.to_vec(), first.to_vec()]);
-            }
+            Failure::Refused if part.len() > 1 => self.parts.extend(halves(&part)),
             Failure::Refused => return self.not_storable(&part, &error).await.map(Some),
             Failure::Outage | Failure::Defect => return Err(error),
         }
@@ -182,8 +198,7 @@ impl<'a> Replay<'a> {
         Ok(self.after.map(|_| part))
     }
 
-    /// None where keys were purged meanwhile and it has to be decided anew.
-    async fn try_part(&self, part: &[Uuid]) -> Result<Option<Replayed>, sqlx::Error> {
+    async fn try_part(&self, part: &[Uuid]) -> Result<Tried, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         let mut admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
         let rows = sqlx::query_as!(
@@ -199,6 +214,11 @@ impl<'a> Replay<'a> {
         let rows = rows.fetch_all(&mut *transaction).await?;
         let parsed: Vec<_> =
             rows.iter().map(|row| activity::parse(row.value.as_deref(), row.ce_type.as_deref())).collect();
+        let days = key::days(parsed.iter().flatten().map(|activity| activity.message_ref));
+        if part.len() > 1 && days.len() > key::DAYS_AT_ONCE {
+            transaction.rollback().await?;
+            return Ok(Tried::TooMuch);
+        }
         admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
         let (mut received, mut ids, mut still) = (Vec::new(), Vec::new(), Vec::new());
         for (row, parsed) in rows.iter().zip(&parsed) {
@@ -230,7 +250,7 @@ impl<'a> Replay<'a> {
         still_waiting(&mut transaction, &still).await?;
         if !admission.still_holds(&mut transaction).await? {
             transaction.rollback().await?;
-            return Ok(None);
+            return Ok(Tried::Again);
         }
         if self.how.dry_run {
             transaction.rollback().await?;
@@ -241,7 +261,8 @@ impl<'a> Replay<'a> {
             REPLAYED.add_of("duplicate", ids.len() as u64 - counted);
             REPLAYED.add_of("still waiting", still.len() as u64);
         }
-        Ok(Some(Replayed { counted, duplicates: ids.len() as u64 - counted, still_waiting: still.len() as u64 }))
+        let duplicates = ids.len() as u64 - counted;
+        Ok(Tried::Done(Replayed { counted, duplicates, still_waiting: still.len() as u64 }))
     }
 
     /// A message that Postgres refuses although it is alone.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::Value;
 use testing::{Postgres, Service, Setup, wait_until};
 
-use crate::world::{World, many, seconds};
+use crate::world::{World, many, seconds, undated};
 
 /// As soon as the setting allows.
 fn noticed_soon(world: &World) -> Setup {
@@ -25,6 +25,7 @@ async fn state(service: &Service, component: &str) -> Value {
 async fn hang_at(point: &str, component: &str) {
     let world = World::new(1).await;
     world.produce(&many(10)).await;
+    world.produce(&[undated()]).await;
     let service = noticed_soon(&world).failpoint(point, "pause").start().await;
     wait_until(component, seconds(40), async || state(&service, component).await == "hung").await;
     assert_eq!(service.probe("live").await, Some(503));

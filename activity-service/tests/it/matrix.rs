@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 
 use crate::{
     operator::{EATEN, eaten},
-    world::{World, client, created, seconds},
+    world::{World, client, created, dated, seconds, undated},
 };
 
 /// So many at once: most of a cell is waiting for the group.
@@ -92,7 +92,7 @@ fn busy(world: &World) -> Setup {
     setup.set("retention.every", "100ms").set("retention.processed_keys", "0s")
 }
 
-/// Good messages, some of a type that is not known at first, and some that nobody can read.
+/// Good messages, some of them undated or of days long ago, some of a type that is not known at first, and some that nobody can read.
 fn any_kind() -> impl Fn() -> Received {
     let number = Cell::new(0_u32);
     move || {
@@ -100,6 +100,8 @@ fn any_kind() -> impl Fn() -> Received {
         match number.get() % 20 {
             0 => created().with_value("not json"),
             1 => eaten(),
+            2 => undated(),
+            3 => dated(&format!("2026-09-{:02}", 1 + number.get() / 20 % 28), number.get().into()),
             _ => created(),
         }
     }

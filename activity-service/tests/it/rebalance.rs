@@ -10,7 +10,7 @@ use crate::world::{World, created, has_partitions, many, seconds};
 /// As long as it is held no batch comes to its end.
 async fn no_figure_changes(world: &World) -> Transaction<'static, Postgres> {
     let mut lock = world.database.pool.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE daily_activities IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daily_activity_shards IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     lock
 }
 

@@ -5,7 +5,7 @@ use testing::{Kafka, Received, Service, Setup, announcement, wait_until};
 
 use crate::{
     operator::{EATEN, Operator, eaten, replayed},
-    world::{CREATED, World, created, many, seconds},
+    world::{CREATED, World, created, dated, seconds, undated},
 };
 
 /// Looks all the time whether something is due.
@@ -27,6 +27,8 @@ async fn has_aged(world: &World, except: &str) {
     let older = "processed_at = processed_at - interval '31 days'";
     world.database.execute(&format!("UPDATE processed_messages SET {older} WHERE NOT ({except})")).await;
     world.database.execute("UPDATE quarantine SET resolved_at = resolved_at - interval '31 days'").await;
+    // What was seen of them before.
+    world.database.execute("DELETE FROM key_day_ends").await;
 }
 
 async fn keys(world: &World) -> Vec<i64> {
@@ -35,9 +37,9 @@ async fn keys(world: &World) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_key_goes_when_it_is_old_and_neither_its_message_nor_a_copy_can_be_read() {
+async fn an_undated_key_goes_when_it_is_old_and_neither_its_message_nor_a_copy_can_be_read() {
     let world = World::new(2).await;
-    let messages = many(5);
+    let messages: Vec<_> = std::iter::repeat_with(undated).take(5).collect();
     let [sent_elsewhere, sent_again, young, readable, in_another] = &messages[..] else { unreachable!() };
     let places: [&[_]; 2] = [
         &[(sent_elsewhere, 0), (sent_again, 0), (young, 0), (readable, 0), (in_another, 1)],
@@ -74,8 +76,13 @@ async fn a_key_goes_when_it_is_old_and_neither_its_message_nor_a_copy_can_be_rea
 
 #[tokio::test]
 async fn what_may_have_been_counted_before_its_key_went_waits_as_too_old_until_it_is_forced() {
+    for purged in [undated(), dated("2026-09-01", 0)] {
+        what_was_purged_waits_as_too_old(purged).await;
+    }
+}
+
+async fn what_was_purged_waits_as_too_old(purged: Received) {
     let world = World::new(1).await;
-    let purged = created();
     world.produce(std::slice::from_ref(&purged)).await;
     world.run_to_rest().await;
     has_aged(&world, "false").await;
@@ -110,7 +117,8 @@ async fn without_a_broker_that_tells_what_can_be_read_nothing_is_purged() {
     let mut kafka = Kafka::start().await;
     let world = World::with_kafka(&kafka).await;
     world.topic().create(1, &[]).await;
-    world.produce(&many(10)).await;
+    let some = (0..10).map(|number| if number < 5 { undated() } else { dated("2026-09-01", number) });
+    world.produce(&some.collect::<Vec<_>>()).await;
     let service = purging(&world).start().await;
     world.at_rest().await;
     world.topic().delete_before(0, 10).await;
@@ -163,7 +171,8 @@ async fn of_the_quarantine_goes_what_was_counted_or_discarded_long_ago_and_what_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_instance_at_a_time_purges_page_by_page_and_counting_goes_on() {
     let world = World::new(2).await;
-    let old: Vec<Received> = many(3000).into_iter().zip((0..2).cycle()).map(|(one, at)| one.in_partition(at)).collect();
+    let old = std::iter::repeat_with(undated).take(3000).zip((0..2).cycle());
+    let old: Vec<Received> = old.map(|(one, at)| one.in_partition(at)).collect();
     world.produce(&old).await;
     world.run_to_rest().await;
     has_aged(&world, "false").await;

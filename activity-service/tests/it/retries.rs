@@ -45,7 +45,7 @@ async fn the_victim_of_a_real_deadlock_is_tried_again_at_once() {
     // Whoever looks first is the victim: not the rival.
     let figure = format!(
         "SET LOCAL deadlock_timeout = '60s';
-        INSERT INTO daily_activities VALUES ('2026-11-20', '{CREATED}', 1)"
+        INSERT INTO daily_activity_shards VALUES ('2026-11-20', '{CREATED}', 0, 1)"
     );
     sqlx::raw_sql(&figure).execute(&mut *rival).await.unwrap();
     let patient = world.setup().set("consumer.backoff_initial", "60s").set("consumer.backoff_max", "60s");
@@ -54,8 +54,9 @@ async fn the_victim_of_a_real_deadlock_is_tried_again_at_once() {
     world.has_waiting(1).await;
     // Now the service holds the key and waits for the figure; the rival asks for the key.
     let key = format!(
-        r#"INSERT INTO processed_messages (message_ref, activity_type_code, activity_date, activity_at, topic, partition, "offset")
-        VALUES ('{}', '{CREATED}', '2026-11-20', now(), '', 0, 0)"#,
+        r#"INSERT INTO processed_messages
+            (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+        VALUES ('{}', false, '{CREATED}', '2026-11-20', now(), '', 0, 0)"#,
         message.message_ref().unwrap()
     );
     sqlx::raw_sql(&key).execute(&mut *rival).await.unwrap();

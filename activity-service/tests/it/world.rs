@@ -1,13 +1,18 @@
 //! What one test needs: a database, a topic, a group, the service on them, and the judgement at
 //! the end.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use activity_service::app::MIGRATIONS;
+use activity_service::{app::MIGRATIONS, key};
 use serde_json::Value;
 use testing::{
     Client, Database, History, Kafka, Postgres, Received, Recount, Service, Setup, Topic, announcement, wait_until,
 };
+use time::{Date, format_description::well_known::Iso8601};
+use uuid::Uuid;
 
 pub const CREATED: &str = "ORDER_CREATED";
 
@@ -22,6 +27,24 @@ pub const fn seconds(seconds: u64) -> Duration {
 /// An activity of a day of its own time, 2026-11-20.
 pub fn created() -> Received {
     announcement(CREATED, "2026-11-20T12:00:00.123456Z")
+}
+
+/// A message whose reference is not of version 7 and carries no time.
+pub fn undated() -> Received {
+    let message = created();
+    let of_version_4 = Uuid::from_u128(message.message_ref().unwrap().as_u128() ^ (0b0011 << 76));
+    message.with_field("messageRef", of_version_4.to_string())
+}
+
+/// The reference of a day: the `number`th of its first ones.
+pub fn reference(day: &str, number: u128) -> Uuid {
+    let day = Date::parse(day, &Iso8601::DATE).unwrap();
+    Uuid::from_u128(key::begin(day).as_u128() | 0x7 << 76 | 0x8 << 60 | number)
+}
+
+/// A message with the reference of a day.
+pub fn dated(day: &str, number: u128) -> Received {
+    created().with_field("messageRef", reference(day, number).to_string())
 }
 
 pub fn many(count: usize) -> Vec<Received> {
@@ -82,6 +105,20 @@ impl World {
 
     pub fn recount(&self) -> Recount {
         Recount { pool: self.database.pool.clone(), topics: self.topics.clone(), group: self.group.clone() }
+    }
+
+    /// The partition of each key, by reference.
+    pub async fn partitions_of_keys(&self) -> BTreeMap<Uuid, String> {
+        let keys = "SELECT message_ref, tableoid::regclass::text FROM processed_messages";
+        let keys: Vec<(Uuid, String)> = sqlx::query_as(keys).fetch_all(&self.database.pool).await.unwrap();
+        keys.into_iter().collect()
+    }
+
+    /// The days that have a partition.
+    pub async fn key_days(&self) -> BTreeSet<Date> {
+        let days: Vec<Date> =
+            sqlx::query_scalar("SELECT day FROM key_days").fetch_all(&self.database.pool).await.unwrap();
+        days.into_iter().collect()
     }
 
     /// How many activities the figures tell of.

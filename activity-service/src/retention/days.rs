@@ -1,0 +1,315 @@
+//! The partitions of days: made ahead, and dropped whole when they are past.
+//!
+//! A partition goes when each of its keys is older than the retention and neither its message nor a copy
+//! can be read. Both are known from one reading of it, which is remembered: it is not read again before what
+//! kept it has passed. First it is emptied, which locks nobody else's partition and gives the room back; the
+//! empty one is dropped when the whole table is to be had for a moment. Nobody waits behind either for
+//! longer than 20 ms, and what did not come off is tried again at the next purge.
+
+use std::collections::BTreeMap;
+
+use shared::{health::Component, lifecycle::Shutdown};
+use sqlx::{PgConnection, PgPool};
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Lows, Retention, is_mine};
+use crate::{
+    admission, key,
+    metrics::{PARTITIONS_AHEAD, PURGED},
+};
+
+/// Partitions are made for so many days after today: long enough to notice that no more come.
+pub const AHEAD: i32 = 7;
+
+/// As often a purge tries to drop an empty partition. Under load the moment that it needs is rare.
+const TRIES: usize = 10;
+
+/// A partition is read in so many steps, of which none takes long.
+const STEPS: u128 = 24;
+
+/// What was found in a partition.
+#[derive(Debug, Default)]
+struct Found {
+    keys: u64,
+    newest_activity: Option<OffsetDateTime>,
+    /// Of each partition of a topic the last offset, copies included, and when its last key was written.
+    ends: BTreeMap<(String, i32), (i64, OffsetDateTime)>,
+}
+
+/// Makes the partitions that are missing from today on.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let days = sqlx::query_scalar!(
+        r#"SELECT (now() AT TIME ZONE 'UTC')::date + ahead AS "day!" FROM generate_series(0, $1::int) AS ahead"#,
+        AHEAD
+    );
+    for day in days.fetch_all(pool).await? {
+        // One at a time: counting may need one of them right now.
+        let mut transaction = pool.begin().await?;
+        key::make_partitions(&mut transaction, &[day].into()).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+/// For how many days after today there are partitions, up to [`AHEAD`].
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn tell_ahead(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let ahead = sqlx::query_scalar!(
+        r#"
+        SELECT coalesce(min(ahead) - 1, $1) AS "ahead!" FROM generate_series(1, $1::int) AS ahead
+        WHERE NOT EXISTS (SELECT FROM key_days WHERE day = (now() AT TIME ZONE 'UTC')::date + ahead)
+        "#,
+        AHEAD
+    );
+    PARTITIONS_AHEAD.set(f64::from(ahead.fetch_one(connection).await?));
+    Ok(())
+}
+
+impl Retention {
+    /// Days that may be due: past, and not known to have a key that is too young. Today's partition and
+    /// those made ahead are needed; beyond them may be what a wrong clock has left.
+    pub(super) async fn past_days(&self, before: OffsetDateTime) -> Result<Vec<Date>, sqlx::Error> {
+        let days = sqlx::query_scalar!(
+            r#"
+            SELECT day AS "day!" FROM key_days
+            WHERE (day < ($1::timestamptz AT TIME ZONE 'UTC')::date AND day < (now() AT TIME ZONE 'UTC')::date
+                    OR day > (now() AT TIME ZONE 'UTC')::date + $2::int)
+                AND NOT EXISTS (
+                    SELECT FROM key_day_ends WHERE key_day_ends.day = key_days.day AND last_processed_at >= $1
+                )
+            ORDER BY day
+            "#,
+            before,
+            AHEAD + 1
+        );
+        days.fetch_all(&self.pool).await
+    }
+
+    /// Drops the partitions of the days among `days` that are due; how many keys went.
+    pub(super) async fn purge_days(
+        &self,
+        days: Vec<Date>,
+        before: OffsetDateTime,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        page: &Component,
+    ) -> Result<u64, sqlx::Error> {
+        let mut purged = 0;
+        for day in days {
+            if shutdown.is_draining() || !self.may_be_past(day, lows).await? {
+                continue;
+            }
+            self.purge_copies(day, lows, shutdown, page).await?;
+            let Some(keys) = self.empty(day, before, lows, page).await? else { continue };
+            PURGED.add_of("keys", keys);
+            purged += keys;
+            for _ in 0..TRIES {
+                let _work = page.work();
+                if shutdown.is_draining() || self.drop_empty(day).await? {
+                    break;
+                }
+                self.leave_the_disk_to_others(shutdown).await;
+            }
+        }
+        Ok(purged)
+    }
+
+    /// False where it is remembered that something in it can still be read.
+    async fn may_be_past(&self, day: Date, lows: &Lows) -> Result<bool, sqlx::Error> {
+        let may_be = sqlx::query_scalar!(
+            r#"
+            SELECT NOT EXISTS (
+                SELECT FROM key_day_ends AS known
+                LEFT JOIN UNNEST($2::text[], $3::int[], $4::bigint[]) AS low (topic, partition, "offset")
+                    USING (topic, partition)
+                -- of what the broker does not tell, nobody knows whether it can be read
+                WHERE day = $1 AND (known.last_offset < low."offset") IS NOT TRUE
+            ) AS "may_be!"
+            "#,
+            day,
+            &lows.topics,
+            &lows.partitions,
+            &lows.offsets,
+        );
+        may_be.fetch_one(&self.pool).await
+    }
+
+    /// Removes, page by page, the copies of a day's messages that cannot be read any more. Without them the
+    /// keys are not kept for less.
+    async fn purge_copies(
+        &self,
+        day: Date,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        page: &Component,
+    ) -> Result<(), sqlx::Error> {
+        let (mut after, end) = ((key::begin(day), String::new(), -1), end(day));
+        while !shutdown.is_draining() {
+            let _work = page.work();
+            let mut transaction = self.pool.begin().await?;
+            if !is_mine(&mut transaction).await? {
+                return Ok(());
+            }
+            let last = sqlx::query!(
+                r#"
+                WITH page AS (
+                    SELECT message_ref, topic, partition, "offset" FROM message_copies
+                    WHERE (message_ref, topic, partition) > ($1, $2, $3) AND message_ref < $4
+                    ORDER BY message_ref, topic, partition LIMIT $5
+                ), gone AS (
+                    DELETE FROM message_copies AS copy
+                    USING page JOIN UNNEST($6::text[], $7::int[], $8::bigint[]) AS low (topic, partition, "offset")
+                        USING (topic, partition)
+                    WHERE (copy.message_ref, copy.topic, copy.partition) = (page.message_ref, page.topic, page.partition)
+                        AND NOT key_is_undated(copy.message_ref) AND copy."offset" < low."offset"
+                )
+                SELECT message_ref, topic, partition FROM page
+                ORDER BY message_ref DESC, topic DESC, partition DESC LIMIT 1
+                "#,
+                after.0,
+                after.1,
+                after.2,
+                end,
+                i64::from(self.settings.batch_size),
+                &lows.topics,
+                &lows.partitions,
+                &lows.offsets,
+            );
+            let last = last.fetch_optional(&mut *transaction).await?;
+            transaction.commit().await?;
+            let Some(last) = last else { break };
+            after = (last.message_ref, last.topic, last.partition);
+            self.leave_the_disk_to_others(shutdown).await;
+        }
+        Ok(())
+    }
+
+    /// Empties a partition that may go, and answers with how many keys it had. Of one that may not it is
+    /// remembered why. None there, and where somebody is in it or another instance is at it.
+    async fn empty(
+        &self,
+        day: Date,
+        before: OffsetDateTime,
+        lows: &Lows,
+        page: &Component,
+    ) -> Result<Option<u64>, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok(None);
+        }
+        // Locked before it is read, so that no key comes after it was seen that none is left to be read.
+        // Who counts a message of a day so long ago waits for this; nobody else does.
+        let locked = sqlx::query_scalar!(r#"SELECT lock_key_partition($1) AS "locked!""#, day);
+        if !locked.fetch_one(&mut *transaction).await? {
+            return Ok(None);
+        }
+        let found = Found::read(&mut transaction, day, page).await?;
+        sqlx::query!("DELETE FROM key_day_ends WHERE day = $1", day).execute(&mut *transaction).await?;
+        let is_due =
+            found.ends.iter().all(|(of, (last, at))| *at < before && lows.of(of).is_some_and(|low| *last < low));
+        if !is_due {
+            found.remember(&mut transaction, day).await?;
+        } else if let Some(newest) = found.newest_activity {
+            let horizon = sqlx::query!(
+                "UPDATE key_horizon SET purges = purges + 1, newest_purged = GREATEST(newest_purged, $1)",
+                newest
+            );
+            let rows = horizon.execute(&mut *transaction).await?.rows_affected();
+            admission::expect_rows("horizons", 1, rows)?;
+            sqlx::query!("SELECT empty_key_partition($1) AS emptied", day).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(is_due.then_some(found.keys))
+    }
+
+    /// False where it is not to be had for now, or a key has come meanwhile. Nothing is left to do where
+    /// another instance is at it.
+    async fn drop_empty(&self, day: Date) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok(true);
+        }
+        // Nobody is left who has seen that it is there and will count on it.
+        let closed = admission::close(&mut transaction, "20ms").await;
+        if closed.as_ref().is_err_and(is_lock_timeout) {
+            return Ok(false);
+        }
+        closed?;
+        let dropped = sqlx::query_scalar!(r#"SELECT drop_key_partition($1) AS "dropped!""#, day);
+        let dropped = dropped.fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(dropped)
+    }
+}
+
+impl Found {
+    async fn read(transaction: &mut PgConnection, day: Date, page: &Component) -> Result<Self, sqlx::Error> {
+        sqlx::query!("SET LOCAL enable_seqscan = off").execute(&mut *transaction).await?;
+        key::plan_with_values(&mut *transaction).await?;
+        let mut found = Self::default();
+        let (begin, end) = (key::begin(day).as_u128(), end(day).as_u128());
+        let step = (end - begin) / STEPS;
+        for number in 0..STEPS {
+            let _work = page.work();
+            let from = begin + number * step;
+            let rows = sqlx::query!(
+                r#"
+                SELECT topic AS "topic!", partition AS "partition!", max("offset") AS "offset!", max(at) AS "at!",
+                    max(activity_at) AS activity_at, count(activity_at) AS "keys!"
+                FROM (
+                    SELECT topic, partition, "offset", processed_at AS at, activity_at FROM processed_messages
+                    WHERE NOT undated AND message_ref >= $1 AND message_ref < $2
+                    UNION ALL
+                    SELECT topic, partition, "offset", timestamptz 'epoch', NULL FROM message_copies
+                    WHERE message_ref >= $1 AND message_ref < $2 AND NOT key_is_undated(message_ref)
+                ) AS place
+                GROUP BY topic, partition
+                "#,
+                Uuid::from_u128(from),
+                Uuid::from_u128(from + step)
+            );
+            for row in rows.fetch_all(&mut *transaction).await? {
+                found.keys += row.keys.unsigned_abs();
+                found.newest_activity = found.newest_activity.into_iter().chain(row.activity_at).max();
+                let end = found.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));
+                *end = (end.0.max(row.offset), end.1.max(row.at));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn remember(&self, transaction: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
+        let topics: Vec<&str> = self.ends.keys().map(|(topic, _)| topic.as_str()).collect();
+        let partitions: Vec<i32> = self.ends.keys().map(|(_, partition)| *partition).collect();
+        let offsets: Vec<i64> = self.ends.values().map(|(offset, _)| *offset).collect();
+        let times: Vec<OffsetDateTime> = self.ends.values().map(|(_, at)| *at).collect();
+        let remembered = sqlx::query!(
+            r#"
+            INSERT INTO key_day_ends (day, topic, partition, last_offset, last_processed_at)
+            SELECT $1, * FROM UNNEST($2::text[], $3::int[], $4::bigint[], $5::timestamptz[])
+            "#,
+            day,
+            &topics as _,
+            &partitions,
+            &offsets,
+            &times
+        );
+        let rows = remembered.execute(transaction).await?.rows_affected();
+        admission::expect_rows("ends remembered", self.ends.len(), rows)
+    }
+}
+
+/// The least reference after a day.
+fn end(day: Date) -> Uuid {
+    day.next_day().map_or_else(Uuid::max, key::begin)
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|answer| answer.code()).is_some_and(|code| code == "55P03")
+}
