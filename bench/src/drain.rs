@@ -36,7 +36,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
             Figure::new("order-service", "rows/s", pairs.runs.iter().map(service)),
             Figure::new("order-service, from the start of its process", "rows/s", whole),
             Figure::new("polling loop", "rows/s", pairs.runs.iter().map(polling)),
-            Figure::ratio("order-service to polling loop", &pairs.runs, service, polling).aim(Aim::AtLeast(1.0)),
+            Figure::ratio("order-service to polling loop", &pairs.runs, service, polling).aim(Aim::AtLeast(5.0)),
         ],
         load: pairs.load,
     })

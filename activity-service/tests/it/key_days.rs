@@ -251,7 +251,7 @@ fn up_to(version: i64) -> Migrator {
 }
 
 /// Before keys lay in partitions.
-const BEFORE: i64 = 2026_11_25_000_010;
+const BEFORE: i64 = 20_261_125_000_010;
 
 /// Everything of keys and figures, sorted.
 async fn content(database: &Database) -> Vec<String> {
