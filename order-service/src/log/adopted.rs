@@ -29,6 +29,8 @@ pub struct Adopted {
     since: Instant,
     closing: Closing,
     reading: Reading,
+    /// A transaction has ended since the early reading began, and may have committed behind it.
+    is_out_of_date: bool,
     /// The next place to be read.
     cursor: i64,
     /// The places whose messages were taken into memory, or are settled.
@@ -107,6 +109,7 @@ pub async fn adopted_by(pool: &PgPool, adopter: InstanceId) -> Result<Vec<Adopte
             since: Instant::now(),
             closing,
             reading: if row.is_closed { Reading::Last } else { Reading::Early },
+            is_out_of_date: false,
             cursor: row.settled_to + 1,
             seen: Places::default(),
             last_seen: row.settled_to,
@@ -129,10 +132,10 @@ impl Adopted {
                 // One that was prepared meanwhile, or outlived a restart of the server so, has another name by now.
                 let may_be = |writer: &&String| before.contains(*writer) || writer.starts_with("-1/");
                 let left: Vec<_> = now.iter().filter(may_be).cloned().collect();
-                if left.len() < before.len() && self.reading == Reading::WaitsToBeClosed {
-                    // What one of them has committed does not wait for the others.
-                    self.reading = Reading::Early;
-                    self.cursor = self.log.settled_to() + 1;
+                // What one of them has committed does not wait for the others.
+                self.is_out_of_date |= left.len() < before.len();
+                if self.reading == Reading::WaitsToBeClosed {
+                    self.end_reading();
                 }
                 left
             }
@@ -217,6 +220,10 @@ impl Adopted {
         match (&self.closing, self.reading) {
             (_, Reading::Last | Reading::Over) => self.reading = Reading::Over,
             (Closing::Closed, Reading::Early | Reading::WaitsToBeClosed) => self.begin_last(),
+            (Closing::Unknown | Closing::WaitsFor(_), _) if std::mem::take(&mut self.is_out_of_date) => {
+                self.reading = Reading::Early;
+                self.cursor = self.log.settled_to() + 1;
+            }
             (Closing::Unknown | Closing::WaitsFor(_), _) => self.reading = Reading::WaitsToBeClosed,
         }
     }
