@@ -66,7 +66,8 @@ async fn the_victim_of_a_real_deadlock_is_tried_again_at_once() {
     assert!(begun.elapsed() < seconds(5), "{:?}", begun.elapsed());
     // Told by the statistics with some delay.
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    let met = async || world.database.number(deadlocks).await == 1;
+    // More than one where the service is quicker than the rival to ask for the key again.
+    let met = async || world.database.number(deadlocks).await > 0;
     testing::wait_until("the deadlock was real", seconds(5), met).await;
     world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));
