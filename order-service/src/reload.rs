@@ -250,10 +250,16 @@ impl Reloader {
     /// A page of each adopted log.
     async fn adopted_pages(&mut self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
         let mut is_more = false;
+        let writers = if self.work.adopted.iter().all(Adopted::is_closed) {
+            Vec::new()
+        } else {
+            let _work = page.work();
+            within(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
+        };
         let mut adopted = std::mem::take(&mut self.work.adopted);
         let mut result = Ok(());
         for one in &mut adopted {
-            match self.adopted_page(one, shutdown, page).await {
+            match self.adopted_page(one, &writers, shutdown, page).await {
                 Ok(more) => is_more |= more,
                 Err(error) => {
                     result = Err(error);
@@ -283,13 +289,14 @@ impl Reloader {
     async fn adopted_page(
         &self,
         adopted: &mut Adopted,
+        writers: &[String],
         shutdown: &Shutdown,
         page: &Component,
     ) -> Result<bool, sqlx::Error> {
         let is_apart = self.apart(&adopted.log, shutdown, page).await?;
         {
             let _work = page.work();
-            within(ANSWER_WITHIN, adopted.close(&self.pool)).await?;
+            within(ANSWER_WITHIN, adopted.close(&self.pool, writers)).await?;
         }
         if !adopted.is_to_be_read() {
             return Ok(is_apart);

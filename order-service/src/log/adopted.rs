@@ -119,16 +119,20 @@ pub async fn adopted_by(pool: &PgPool, adopter: InstanceId) -> Result<Vec<Adopte
 }
 
 impl Adopted {
-    /// Looks whether the log is closed now.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.closing, Closing::Closed)
+    }
+
+    /// Looks whether the log is closed, by the [`writers`] of now.
     ///
     /// # Errors
     /// The database's.
-    pub async fn close(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    pub async fn close(&mut self, pool: &PgPool, now: &[String]) -> Result<(), sqlx::Error> {
         let waits_for = match &self.closing {
             Closing::Closed => return Ok(()),
-            Closing::Unknown => writers(pool).await?,
+            Closing::Unknown => now.to_vec(),
             Closing::WaitsFor(before) => {
-                let now = writers(pool).await?;
                 // One that was prepared meanwhile, or outlived a restart of the server so, has another name by now.
                 let may_be = |writer: &&String| before.contains(*writer) || writer.starts_with("-1/");
                 let left: Vec<_> = now.iter().filter(may_be).cloned().collect();
@@ -176,7 +180,7 @@ impl Adopted {
     /// Whether it is to be looked at again very soon.
     #[must_use]
     pub fn is_about_to_close(&self) -> bool {
-        !matches!(self.closing, Closing::Closed) && self.since.elapsed() < CLOSE_WITHIN
+        !self.is_closed() && self.since.elapsed() < CLOSE_WITHIN
     }
 
     /// Reads a page, and gives those of its messages that are to be sent.
@@ -186,6 +190,7 @@ impl Adopted {
     pub async fn read_page(&mut self, pool: &PgPool, max: usize) -> Result<Vec<Message>, sqlx::Error> {
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let page = outbox::read_range(pool, self.log.id, self.cursor, i64::MAX, limit).await?;
+        let is_last = page.len() < max;
         let (Some(first), Some(last)) = (page.first().map(|one| one.seq), page.last().map(|one| one.seq)) else {
             self.end_reading();
             return Ok(Vec::new());
@@ -212,6 +217,9 @@ impl Adopted {
                 }
                 None => messages.push(message),
             }
+        }
+        if is_last {
+            self.end_reading();
         }
         Ok(messages)
     }
@@ -251,8 +259,12 @@ impl Adopted {
     }
 }
 
-/// The transactions that may still commit a message whose fence they have passed.
-async fn writers(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+/// The transactions that may still commit a message whose fence they have passed. Asked when the ends of the logs
+/// are visible that are to be closed by it.
+///
+/// # Errors
+/// The database's.
+pub async fn writers(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
     let writers = sqlx::query_scalar!(
         r#"
         SELECT DISTINCT virtualtransaction AS "writer!" FROM pg_locks
