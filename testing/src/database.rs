@@ -135,7 +135,7 @@ impl Drop for Database {
         // A thread: the test's runtime cannot be waited for from inside it.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), drop_database).await })
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), drop_database).await })
         });
         if !matches!(dropped.join(), Ok(Ok(Ok(_)))) && !std::thread::panicking() {
             panic!("the test's database could not be dropped");
