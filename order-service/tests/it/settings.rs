@@ -20,6 +20,9 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
         .set("database.max_connections", 0)
         .set("http.bind", "8080")
         .set("kafka.partitions", "many")
+        .set("kafka.properties.acks", 1)
+        .set("kafka.properties.isolation.level", "read_uncommitted")
+        .set("kafka.properties.message.timeout.ms", 300_000)
         .set("publisher.linger", "5")
         .set("publisher.backoff_initial", "1m")
         .set("publisher.max_failures", 0)
@@ -39,6 +42,9 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
             "database.url",
             "http.bind",
             "kafka.partitions",
+            "kafka.properties.acks",
+            "kafka.properties.isolation.level",
+            "kafka.properties.message.timeout.ms",
             "log.level",
             "publisher.backoff_initial",
             "publisher.colour",
