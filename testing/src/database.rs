@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use sqlx::{Connection, Executor, PgConnection, PgPool, migrate::Migrator, postgres::PgPoolOptions};
+use sqlx::{
+    Connection, Executor, PgConnection, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use uuid::Uuid;
 
 use crate::{Postgres, stack};
@@ -58,7 +62,9 @@ impl Database {
         }
         admin.execute(format!("CREATE DATABASE {name}").as_str()).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
-        let pool = pool.connect_lazy(&format!("{server}/{name}")).unwrap();
+        // What a test asks is small: compiling it would cost more than running it, and take the time of what is tested.
+        let options: PgConnectOptions = format!("{server}/{name}").parse().unwrap();
+        let pool = pool.connect_lazy_with(options.options([("jit", "off")]));
         let database = Self { server, name, pool, drop_it };
         database.grant().await;
         database

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Method;
-use testing::{Checker, Client, Collector, Database, History, Received, Service, Setup, Span, order_body, wait_until};
+use testing::{
+    Checker, Client, Collector, Database, History, Received, Service, Setup, Span, UNPUBLISHED, order_body, wait_until,
+};
 use time::OffsetDateTime;
 
 use crate::world::{World, figures, seconds};
@@ -52,8 +54,8 @@ impl Shop {
 
     /// Waits until the figures over HTTP are those of the orders.
     async fn is_counted(&self, counting: &Service, limit: Duration) {
-        let unpublished = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished'";
-        wait_until("every order is announced", limit, async || self.orders.number(unpublished).await == 0).await;
+        let unpublished = format!("SELECT count(*) FROM {UNPUBLISHED} AS m");
+        wait_until("every order is announced", limit, async || self.orders.number(&unpublished).await == 0).await;
         let expected = self.by_day().await;
         let (first, last) = (expected.keys().next().unwrap(), expected.keys().next_back().unwrap());
         let path = format!("/activities?from={first}&to={last}&activityTypeCode=ORDER_CREATED");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use testing::wait_until;
+use testing::{UNPUBLISHED, wait_until};
 
 use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
 
@@ -34,8 +34,7 @@ async fn an_instance_stopped_for_10_s_in_the_middle_of_sending_keeps_its_message
     world.left_by_ended(20_000, 0).await;
     let me = identity(&stopped);
     let adopted = format!(
-        "SELECT count(*) FROM outbox_messages m JOIN instances i ON i.instance_id = m.instance
-        WHERE i.adopter = {me} AND m.state = 'unpublished'"
+        "SELECT count(*) FROM {UNPUBLISHED} AS m JOIN instances i ON i.instance_id = m.instance WHERE i.adopter = {me}"
     );
     wait_until("it is in the middle of sending", seconds(10), async || world.count("published").await > 100).await;
     // It is stopped with a page under way, whose answer it finds when it wakes up.

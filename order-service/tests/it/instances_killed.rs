@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testing::{Service, Setup, wait_until};
+use testing::{Service, Setup, UNPUBLISHED, wait_until};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -52,10 +52,12 @@ async fn dies_at(point: &str, action: &str, world: World, setup: Setup, provoke:
 /// Of every identity it has had.
 pub async fn unpublished_of(world: &World, service: &Service) -> Vec<Uuid> {
     let logs: Vec<i64> = service.log().iter().filter_map(|line| line["instance"].as_i64()).collect();
-    let mine = "SELECT message_ref FROM outbox_messages m LEFT JOIN instances i ON i.instance_id = m.instance
-        WHERE m.state = 'unpublished' AND (m.instance = ANY($1) OR i.adopter = ANY($1)
-            OR EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref AND r.holder = ANY($1)))";
-    sqlx::query_scalar(mine).bind(logs).fetch_all(&world.database.pool).await.unwrap()
+    let mine = format!(
+        "SELECT message_ref FROM {UNPUBLISHED} AS m JOIN instances i ON i.instance_id = m.instance
+        WHERE m.instance = ANY($1) OR i.adopter = ANY($1)
+            OR EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref AND r.holder = ANY($1))"
+    );
+    sqlx::query_scalar(&mine).bind(logs).fetch_all(&world.database.pool).await.unwrap()
 }
 
 /// Each point in a world of its own.
@@ -172,8 +174,8 @@ async fn killed_one_after_the_other_under_load_instances_lose_nothing() {
                 killed.kill().await;
                 client.route_to(running.iter().map(Service::api));
                 let mine = format!(
-                    "SELECT message_ref FROM outbox_messages m LEFT JOIN instances i ON i.instance_id = m.instance
-                    WHERE m.state = 'unpublished' AND (m.instance = {log} OR i.adopter = {log})"
+                    "SELECT message_ref FROM {UNPUBLISHED} AS m JOIN instances i ON i.instance_id = m.instance
+                    WHERE m.instance = {log} OR i.adopter = {log}"
                 );
                 let mine: Vec<Uuid> = sqlx::query_scalar(&mine).fetch_all(&world.database.pool).await.unwrap();
                 in_flight.extend(mine);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use order_service::app::SCHEMA;
 use serde_json::Value;
 use sqlx::Transaction;
-use testing::{Checker, Client, Database, History, Kafka, Postgres, Service, Setup, Topic, wait_until};
+use testing::{Checker, Client, Database, History, Kafka, Postgres, Service, Setup, Topic, UNPUBLISHED, wait_until};
 
 pub fn binary() -> Setup {
     Setup::new(env!("CARGO_BIN_EXE_order-service"))
@@ -112,7 +112,7 @@ impl World {
 
     /// The messages of a log that are not on the topic yet, as far as the tables tell.
     pub async fn unpublished_of(&self, log: i64) -> i64 {
-        let mine = format!("SELECT count(*) FROM outbox_messages WHERE instance = {log} AND state = 'unpublished'");
+        let mine = format!("SELECT count(*) FROM {UNPUBLISHED} AS m WHERE instance = {log}");
         self.database.number(&mine).await
     }
 
@@ -150,7 +150,8 @@ impl World {
 
     /// Waits until no message is unpublished.
     pub async fn at_rest(&self, limit: Duration) {
-        wait_until("no message is unpublished", limit, async || self.count("unpublished").await == 0).await;
+        let unpublished = format!("SELECT count(*) FROM {UNPUBLISHED} AS m");
+        wait_until("no message is unpublished", limit, async || self.database.number(&unpublished).await == 0).await;
     }
 
     /// Waits until the server has noticed that the service is gone.

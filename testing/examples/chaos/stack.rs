@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use testing::{
-    Checker, Client, Database, History, Kafka, Postgres, Proxy, Recount, Service, Setup, Topic, binary, wait_until,
+    Checker, Client, Database, History, Kafka, Postgres, Proxy, Recount, Service, Setup, Topic, UNPUBLISHED, binary,
+    wait_until,
 };
 
 use crate::{
@@ -155,11 +156,11 @@ impl Stack {
         let mut unpublished = None;
         wait_until("what was unpublished is published", PATIENCE, async || {
             if unpublished.is_none() {
-                let rows = "SELECT message_ref FROM outbox_messages WHERE state = 'unpublished'";
-                unpublished = sqlx::query_scalar::<_, uuid::Uuid>(rows).fetch_all(&self.orders.pool).await.ok();
+                let rows = format!("SELECT message_ref FROM {UNPUBLISHED} AS m");
+                unpublished = sqlx::query_scalar::<_, uuid::Uuid>(&rows).fetch_all(&self.orders.pool).await.ok();
             }
-            let left = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished' AND message_ref = ANY($1)";
-            let left = sqlx::query_scalar::<_, i64>(left).bind(&unpublished).fetch_one(&self.orders.pool).await;
+            let left = format!("SELECT count(*) FROM {UNPUBLISHED} AS m WHERE message_ref = ANY($1)");
+            let left = sqlx::query_scalar::<_, i64>(&left).bind(&unpublished).fetch_one(&self.orders.pool).await;
             unpublished.is_some() && left.is_ok_and(|left| left == 0)
         })
         .await;
@@ -179,8 +180,8 @@ impl Stack {
 
     /// Waits until nothing is on its way any more, then stops the services in order.
     pub async fn come_to_rest(&mut self, report: &mut Report) {
-        let unpublished = "SELECT count(*) FROM outbox_messages WHERE state = 'unpublished'";
-        wait_until("everything is published", PATIENCE, async || self.orders.number(unpublished).await == 0).await;
+        let unpublished = format!("SELECT count(*) FROM {UNPUBLISHED} AS m");
+        wait_until("everything is published", PATIENCE, async || self.orders.number(&unpublished).await == 0).await;
         self.recount.at_rest(PATIENCE).await;
         for one in self.placing.iter_mut().chain(&mut self.counting) {
             let service = one.service.take().unwrap();
