@@ -11,7 +11,7 @@ use tokio::time::sleep;
 pub async fn filled(count: i64) -> Result<Database> {
     let database = Database::new(&order_service::app::SCHEMA).await;
     database.execute("INSERT INTO instances (instance_id, ended_at, closed_at) VALUES (1, now(), now())").await;
-    fill(&database, count, 0).await?;
+    fill(&database, 1, count, 0).await?;
     written_out(&database).await;
     Ok(database)
 }
@@ -19,11 +19,27 @@ pub async fn filled(count: i64) -> Result<Database> {
 /// As [`filled`], but published ten days ago, in acknowledgements of 64.
 pub async fn published(count: i64) -> Result<Database> {
     let database = Database::new(&order_service::app::SCHEMA).await;
+    fill_published(&database, count).await?;
+    written_out(&database).await;
+    Ok(database)
+}
+
+/// `published` messages of ten days ago, and `unpublished` ones of an instance that is gone and not known to be.
+pub async fn beside_published(published: i64, unpublished: i64) -> Result<Database> {
+    let database = Database::new(&order_service::app::SCHEMA).await;
+    fill_published(&database, published).await?;
+    database.execute("INSERT INTO instances (instance_id) VALUES (2)").await;
+    fill(&database, 2, unpublished, 0).await?;
+    written_out(&database).await;
+    Ok(database)
+}
+
+async fn fill_published(database: &Database, count: i64) -> Result<()> {
     database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
     database
         .execute("INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (1, now(), now(), now())")
         .await;
-    fill(&database, count, 240).await?;
+    fill(database, 1, count, 240).await?;
     database
         .execute(
             "INSERT INTO published (instance, block, seqs, partitions, offsets, settled_to, published_at)
@@ -32,8 +48,7 @@ pub async fn published(count: i64) -> Result<Database> {
             FROM outbox GROUP BY instance, seq / 4096, seq / 64",
         )
         .await;
-    written_out(&database).await;
-    Ok(database)
+    Ok(())
 }
 
 /// As [`filled`], in a table as a plain polling loop has it.
@@ -46,8 +61,8 @@ pub async fn polled(count: i64) -> Result<Database> {
     Ok(database)
 }
 
-async fn fill(database: &Database, count: i64, hours_ago: i32) -> Result<()> {
-    sqlx::query(FILL).bind(count).bind(hours_ago).execute(&database.pool).await.context("the messages")?;
+async fn fill(database: &Database, log: i64, count: i64, hours_ago: i32) -> Result<()> {
+    sqlx::query(FILL).bind(count).bind(hours_ago).bind(log).execute(&database.pool).await.context("the messages")?;
     Ok(())
 }
 
@@ -61,7 +76,7 @@ const FILL: &str = "
     INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format)
     SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint + n / 4000000), 12, '0')
             || '7' || lpad(to_hex(n % 4), 3, '0') || '8' || substr(md5(n::text), 1, 15))::uuid,
-        1, n - 1, n, 1, 'ORDER_CREATED', at, 1
+        $3, n - 1, n, 1, 'ORDER_CREATED', at, 1
     FROM generate_series(1, $1::bigint) AS n, (SELECT now() - make_interval(hours => $2) AS at) AS moment";
 
 /// One row a message, with its bytes and its state, and an index of what is still to be sent.

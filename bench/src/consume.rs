@@ -33,15 +33,15 @@ const ZONE: &str = "UTC";
 const FETCHED_AS_BY_THE_SERVICE: [(&str, &str); 3] =
     [("fetch.max.bytes", "2097152"), ("queued.max.messages.kbytes", "4096"), ("queued.min.messages", "10000")];
 
-struct Counted {
+pub struct Counted {
     /// From the start of the first counting transaction.
-    per_second: f64,
+    pub per_second: f64,
     since_start_per_second: f64,
     memory_mb: f64,
 }
 
 /// The topic's messages in the order in which a consumer gets them.
-struct Messages {
+pub struct Messages {
     topic: Topic,
     all: Vec<Arrived>,
 }
@@ -53,10 +53,10 @@ struct Arrived {
 }
 
 pub async fn measure(scale: &Scale) -> Result<Report> {
-    let messages = prepare(scale.messages).await?;
-    let service = async || by_service(&messages).await;
+    let messages = Messages::prepare("consume", scale.messages).await?;
+    let service = async || by_services(&messages, 1).await;
     let pairs = interleaved("consume", scale.pairs, service, async || by_loop(&messages).await).await?;
-    messages.topic.delete().await;
+    messages.delete().await;
     let (service, sql) = (|pair: &(Counted, f64)| pair.0.per_second, |pair: &(Counted, f64)| pair.1);
     let whole = pairs.runs.iter().map(|pair| pair.0.since_start_per_second);
     let memory = pairs.runs.iter().map(|pair| pair.0.memory_mb);
@@ -74,27 +74,34 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     })
 }
 
-async fn prepare(count: usize) -> Result<Messages> {
-    eprintln!("consume: writing {count} messages");
-    let topic = Topic::new(topic::PARTITIONS, &[]).await;
-    announcements::produce(&topic, count).await?;
-    let all = topic::each(&topic, &FETCHED_AS_BY_THE_SERVICE, |message| {
-        let parsed = activity::parse(message.payload(), None);
-        let activity = parsed.map_err(|rejected| anyhow!("{rejected:?}"))?;
-        Ok(Arrived { activity, partition: message.partition(), offset: message.offset() })
-    })
-    .await?;
-    let refs: HashSet<Uuid> = all.iter().map(|one| one.activity.message_ref).collect();
-    ensure!((refs.len(), all.len()) == (count, count), "{} of {count} messages are on the topic", all.len());
-    Ok(Messages { topic, all })
+impl Messages {
+    pub async fn prepare(name: &str, count: usize) -> Result<Self> {
+        eprintln!("{name}: writing {count} messages");
+        let topic = Topic::new(topic::PARTITIONS, &[]).await;
+        announcements::produce(&topic, count).await?;
+        let all = topic::each(&topic, &FETCHED_AS_BY_THE_SERVICE, |message| {
+            let parsed = activity::parse(message.payload(), None);
+            let activity = parsed.map_err(|rejected| anyhow!("{rejected:?}"))?;
+            Ok(Arrived { activity, partition: message.partition(), offset: message.offset() })
+        })
+        .await?;
+        let refs: HashSet<Uuid> = all.iter().map(|one| one.activity.message_ref).collect();
+        ensure!((refs.len(), all.len()) == (count, count), "{} of {count} messages are on the topic", all.len());
+        Ok(Self { topic, all })
+    }
+
+    pub async fn delete(self) {
+        self.topic.delete().await;
+    }
 }
 
-async fn by_service(messages: &Messages) -> Result<Counted> {
+/// Counts them with that many services in one group.
+pub async fn by_services(messages: &Messages, instances: usize) -> Result<Counted> {
     let database = start().await;
     let setup = services::activity_service(&database, &messages.topic)?;
     let count = messages.all.len();
     let started = OffsetDateTime::now_utc();
-    let service = setup.spawn();
+    let services: Vec<_> = (0..instances).map(|_| setup.spawn()).collect();
     wait_until("everything is counted", WITHIN, async || {
         // A handful of rows.
         let counted = database.number("SELECT coalesce(sum(quantity), 0)::bigint FROM daily_activities").await;
@@ -102,8 +109,10 @@ async fn by_service(messages: &Messages) -> Result<Counted> {
     })
     .await;
     let ended = OffsetDateTime::now_utc();
-    let (_, most) = service.memory();
-    services::stop(service).await?;
+    let most = services.iter().map(|service| service.memory().1).max().unwrap_or_default();
+    for service in services {
+        services::stop(service).await?;
+    }
     let begin: OffsetDateTime = sqlx::query_scalar("SELECT min(processed_at) FROM processed_messages")
         .fetch_one(&database.pool)
         .await
@@ -114,7 +123,7 @@ async fn by_service(messages: &Messages) -> Result<Counted> {
         since_start_per_second: count as f64 / (ended - started).as_seconds_f64(),
         memory_mb: services::megabytes(most),
     };
-    eprintln!("  activity-service: {:.0} messages/s", counted.per_second);
+    eprintln!("  {instances} activity-service: {:.0} messages/s", counted.per_second);
     Ok(counted)
 }
 

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use order_service::order::OrderRef;
 use rdkafka::Message;
-use testing::{Database, Topic};
+use testing::{Database, Service, Topic};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
 };
 
 use crate::{
@@ -40,20 +40,20 @@ pub struct Sent {
 }
 
 /// In milliseconds.
-struct Latency {
-    to_topic: [f64; 2],
+pub struct Latency {
+    pub to_topic: [f64; 2],
     to_answer: [f64; 2],
 }
 
 pub async fn measure(scale: &Scale) -> Result<Report> {
-    let (as_shipped, at_once) = (async || run(scale, None).await, async || run(scale, Some("0ms")).await);
-    let pairs = interleaved("latency", scale.pairs, as_shipped, at_once).await?;
+    let (as_shipped, lingering) = (async || run(scale, None).await, async || run(scale, Some("5ms")).await);
+    let pairs = interleaved("latency", scale.pairs, as_shipped, lingering).await?;
     let mut figures = Vec::new();
     for (index, which) in [(0, "p50"), (1, "p99")] {
         let of = |read: fn(&(Latency, Latency)) -> &[f64; 2]| pairs.runs.iter().map(move |pair| read(pair)[index]);
-        figures.push(Figure::new(format!("{which} to the topic, publisher.linger 5ms"), "ms", of(|p| &p.0.to_topic)));
-        figures.push(Figure::new(format!("{which} to the topic, publisher.linger 0ms"), "ms", of(|p| &p.1.to_topic)));
-        figures.push(Figure::new(format!("{which} to the answer, publisher.linger 5ms"), "ms", of(|p| &p.0.to_answer)));
+        figures.push(Figure::new(format!("{which} to the topic"), "ms", of(|p| &p.0.to_topic)));
+        figures.push(Figure::new(format!("{which} to the topic, publisher.linger 5ms"), "ms", of(|p| &p.1.to_topic)));
+        figures.push(Figure::new(format!("{which} to the answer"), "ms", of(|p| &p.0.to_answer)));
     }
     Ok(Report {
         name: "latency",
@@ -70,18 +70,25 @@ async fn run(scale: &Scale, linger: Option<&str>) -> Result<Latency> {
     let setup = linger.into_iter().fold(setup, |setup, linger| setup.set("publisher.linger", linger));
     let service = setup.start().await;
 
-    let warm_up = scale.orders_per_second * u32::try_from(WARM_UP.as_secs())?;
-    let count = scale.orders_per_second * u32::try_from((WARM_UP + scale.latency_for).as_secs())?;
-    let seen = watch(&topic, count);
-    let begin = Instant::now() + Duration::from_millis(200);
-    let every = Duration::from_secs(1) / scale.orders_per_second;
-    let sent = send(client::address(&service)?, begin, every, count).await?;
-    let seen = seen.await.context("the consumer has ended")??;
+    let latency = of(&service, &topic, scale).await?;
     announced::settled(&database).await;
     services::stop(service).await?;
     announced::check(&database, &topic).await?;
     topic.delete().await;
+    let [p50, p99] = latency.to_topic;
+    eprintln!("  publisher.linger {}: p50 {p50:.1} ms, p99 {p99:.1} ms", linger.unwrap_or("as shipped"));
+    Ok(latency)
+}
 
+/// Of orders placed at the fixed rate with a service that runs, and has announced everything before.
+pub async fn of(service: &Service, topic: &Topic, scale: &Scale) -> Result<Latency> {
+    let warm_up = scale.orders_per_second * u32::try_from(WARM_UP.as_secs())?;
+    let count = scale.orders_per_second * u32::try_from((WARM_UP + scale.latency_for).as_secs())?;
+    let seen = watch(topic, count).await?;
+    let begin = Instant::now() + Duration::from_millis(200);
+    let every = Duration::from_secs(1) / scale.orders_per_second;
+    let sent = send(client::address(service)?, begin, every, count).await?;
+    let seen = seen.await.context("the consumer has ended")??;
     ensure!(seen.len() == sent.len(), "{} orders were placed, {} announced", sent.len(), seen.len());
     let (mut to_topic, mut to_answer) = (Vec::new(), Vec::new());
     for Sent { order, due, answered } in sent {
@@ -91,19 +98,18 @@ async fn run(scale: &Scale, linger: Option<&str>) -> Result<Latency> {
             to_answer.push(answered.duration_since(due));
         }
     }
-    let latency = Latency { to_topic: percentiles(to_topic), to_answer: percentiles(to_answer) };
-    let [p50, p99] = latency.to_topic;
-    eprintln!("  publisher.linger {}: p50 {p50:.1} ms, p99 {p99:.1} ms", linger.unwrap_or("5ms"));
-    Ok(latency)
+    Ok(Latency { to_topic: percentiles(to_topic), to_answer: percentiles(to_answer) })
 }
 
-/// When each order's message was first seen; ends when `count` orders were.
-fn watch(topic: &Topic, count: u32) -> oneshot::Receiver<Result<HashMap<i64, Instant>>> {
+/// When the message of each order that is placed from now on was first seen; ends when `count` orders were.
+async fn watch(topic: &Topic, count: u32) -> Result<oneshot::Receiver<Result<HashMap<i64, Instant>>>> {
     let (tell, told) = oneshot::channel();
+    // The broker answers as soon as there is a message; an empty answer costs a round trip.
+    let settings = [("fetch.wait.max.ms", "10"), ("fetch.queue.backoff.ms", "1")];
     let topic = topic.clone();
+    let from_now = spawn_blocking(move || topic::consumer_from_now(&topic, &settings));
+    let consumer = from_now.await.context("the consumer has ended")??;
     let watching = move || {
-        // The broker answers as soon as there is a message; an empty answer costs a round trip.
-        let consumer = topic::consumer(&topic, &[("fetch.wait.max.ms", "10"), ("fetch.queue.backoff.ms", "1")])?;
         let mut seen = HashMap::new();
         while seen.len() < count as usize {
             let message = consumer.poll(LAST_WITHIN).context("orders are not announced")??;
@@ -116,7 +122,7 @@ fn watch(topic: &Topic, count: u32) -> oneshot::Receiver<Result<HashMap<i64, Ins
     };
     // The receiver is gone where the run has failed already.
     thread::spawn(move || drop(tell.send(watching())));
-    told
+    Ok(told)
 }
 
 /// Sends orders when they are due, answered or not.

@@ -10,6 +10,7 @@ mod consume;
 mod cpu;
 mod drain;
 mod figures;
+mod instances;
 mod latency;
 mod memory;
 mod orders;
@@ -19,7 +20,9 @@ mod polling_loop;
 mod purge;
 mod scale;
 mod services;
+mod snapshot;
 mod storage;
+mod takeover;
 mod telemetry;
 mod topic;
 
@@ -40,6 +43,15 @@ struct Arguments {
     /// Few and small runs, to see that the measurements work: the figures mean nothing
     #[arg(long)]
     quick: bool,
+    /// Pairs of runs, instead of 5
+    #[arg(long)]
+    pairs: Option<usize>,
+    /// Messages of a large backlog, instead of 1,000,000
+    #[arg(long)]
+    backlog: Option<i64>,
+    /// Published messages beside it, instead of 5,000,000
+    #[arg(long)]
+    published: Option<i64>,
     /// What to measure; everything if none is given
     names: Vec<Measurement>,
 }
@@ -64,6 +76,12 @@ enum Measurement {
     Purge,
     /// What an order costs Postgres, against the release before the outbox was a log (BASELINE_BIN_DIR)
     Storage,
+    /// Orders while somebody keeps a snapshot, against the same without
+    Snapshot,
+    /// Several instances of each service, against one
+    Instances,
+    /// How soon a dead instance's messages are sent beside many others, against few
+    Takeover,
 }
 
 impl Measurement {
@@ -78,6 +96,9 @@ impl Measurement {
             Self::Auth => auth::measure(scale).await,
             Self::Purge => purge::measure(scale).await,
             Self::Storage => storage::measure(scale).await,
+            Self::Snapshot => snapshot::measure(scale).await,
+            Self::Instances => instances::measure(scale).await,
+            Self::Takeover => takeover::measure(scale).await,
         }
     }
 }
@@ -97,7 +118,10 @@ async fn main() -> Result<ExitCode> {
 }
 
 async fn measure(arguments: Arguments) -> Result<ExitCode> {
-    let scale = if arguments.quick { Scale::quick() } else { Scale::full() };
+    let mut scale = if arguments.quick { Scale::quick() } else { Scale::full() };
+    scale.pairs = arguments.pairs.unwrap_or(scale.pairs).max(1);
+    scale.large_backlog = arguments.backlog.unwrap_or(scale.large_backlog);
+    scale.large_published = arguments.published.unwrap_or(scale.large_published);
     // Without the baseline's binaries the one that needs them is left out.
     let all: Vec<_> =
         Measurement::value_variants().iter().copied().filter(|one| *one != Measurement::Storage).collect();

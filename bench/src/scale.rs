@@ -15,6 +15,10 @@ pub struct Scale {
     pub load_for: Duration,
     pub small_backlog: i64,
     pub large_backlog: i64,
+    /// Beside a large backlog.
+    pub large_published: i64,
+    /// How long a snapshot is held at full load.
+    pub held_for: Duration,
 }
 
 impl Scale {
@@ -25,13 +29,15 @@ impl Scale {
             pairs: 5,
             connections: 32,
             orders_for: Duration::from_secs(10),
-            backlog: 200_000,
+            backlog: 1_000_000,
             messages: 500_000,
             orders_per_second: 500,
             latency_for: Duration::from_secs(10),
             load_for: Duration::from_secs(5),
             small_backlog: 10_000,
             large_backlog: 1_000_000,
+            large_published: 5_000_000,
+            held_for: Duration::from_secs(120),
         }
     }
 
@@ -45,6 +51,8 @@ impl Scale {
             latency_for: Duration::from_secs(3),
             load_for: Duration::from_secs(2),
             large_backlog: 50_000,
+            large_published: 50_000,
+            held_for: Duration::from_secs(5),
             ..Self::full()
         }
     }

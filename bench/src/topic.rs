@@ -22,18 +22,36 @@ pub type Place = (Uuid, i32, i64);
 
 /// A consumer of the whole topic, from its beginning.
 pub fn consumer(topic: &Topic, settings: &[(&str, &str)]) -> Result<BaseConsumer> {
+    let consumer = unassigned(topic, settings)?;
+    assign(&consumer, topic, |_| Ok(Offset::Beginning))?;
+    Ok(consumer)
+}
+
+/// A consumer of what comes onto the topic from now on.
+pub fn consumer_from_now(topic: &Topic, settings: &[(&str, &str)]) -> Result<BaseConsumer> {
+    let consumer = unassigned(topic, settings)?;
+    assign(&consumer, topic, |partition| {
+        let (_, high) = consumer.fetch_watermarks(&topic.name, partition, WITHIN).context("watermarks")?;
+        Ok(Offset::Offset(high))
+    })?;
+    Ok(consumer)
+}
+
+fn unassigned(topic: &Topic, settings: &[(&str, &str)]) -> Result<BaseConsumer> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &topic.brokers).set("group.id", "bench").set("enable.auto.commit", "false");
     for (name, value) in settings {
         config.set(*name, *value);
     }
-    let consumer: BaseConsumer = config.create().context("a consumer")?;
+    config.create().context("a consumer")
+}
+
+fn assign(consumer: &BaseConsumer, topic: &Topic, from: impl Fn(i32) -> Result<Offset>) -> Result<()> {
     let mut wanted = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        wanted.add_partition_offset(&topic.name, partition, Offset::Beginning).context("a partition")?;
+        wanted.add_partition_offset(&topic.name, partition, from(partition)?).context("a partition")?;
     }
-    consumer.assign(&wanted).context("the topic cannot be read")?;
-    Ok(consumer)
+    consumer.assign(&wanted).context("the topic cannot be read")
 }
 
 /// What `read` makes of each message on the topic.
