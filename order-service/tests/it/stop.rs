@@ -1,8 +1,10 @@
 use std::time::Duration;
 
-use testing::{Kafka, wait_until};
+use testing::{Kafka, Raw, wait_until};
 
 use crate::world::{World, seconds};
+
+const REQUEST: &[u8] = b"GET /orders/OS000001-ORD HTTP/1.1\r\nhost: it\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_fails_no_request_during_the_delay_and_loses_and_doubles_nothing() {
@@ -47,6 +49,34 @@ async fn restarted_again_and_again_under_load_it_ends_with_0_and_announces_each_
     world.at_rest(seconds(10)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_first_request_is_on_its_way_when_the_drain_begins_is_answered() {
+    let world = World::new().await;
+    let mut service = world.setup().start().await;
+    let api = service.api();
+    let mut on_their_way = Vec::new();
+    for sent in [0, 1, REQUEST.len() - 1] {
+        let mut connection = Raw::connect(&api).await;
+        assert!(connection.send(&REQUEST[..sent]).await);
+        on_their_way.push((connection, &REQUEST[sent..]));
+    }
+    // Connections are accepted in their order: once the last one is answered, those are.
+    let mut last = Raw::connect(&api).await;
+    assert!(last.send(REQUEST).await);
+    assert_eq!(last.answer().await.status, 404);
+    service.terminate();
+    wait_until("it drains", seconds(5), async || service.has_logged("draining")).await;
+    // A round trip later.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for (mut connection, rest) in on_their_way {
+        assert!(connection.send(rest).await);
+        let answer = connection.answer().await;
+        assert_eq!((answer.status, answer.header("connection")), (404, "close"));
+    }
+    assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    world.judge_nothing_placed().await;
 }
 
 #[tokio::test]

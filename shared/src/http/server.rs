@@ -13,7 +13,7 @@ use actix_web::{
 };
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     Settings, around,
@@ -34,6 +34,9 @@ use crate::{
 const BACKLOG: i32 = 1024;
 /// Connections that a worker turns away at the same time; more of them wait to be accepted.
 const TURNED_AWAY: usize = 128;
+/// A connection without a request when the drain begins: one may be on its way, and is answered. Longer than a round
+/// trip round the world.
+const HEAD_ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// Files that a process has open besides the connections of its callers.
 const OTHER_FILES: u64 = 200;
 
@@ -135,7 +138,10 @@ impl Server {
                     .client_request_timeout(Duration::ZERO)
                     .graceful_shutdown_signal(move || {
                         let draining = draining.clone();
-                        async move { draining.notified().await }
+                        async move {
+                            draining.notified().await;
+                            sleep(HEAD_ON_ITS_WAY).await;
+                        }
                     })
                     .on_connect_ext(|connection: &Connection, data| drop(data.insert(connection.phase())))
                     .h1(map_config(app(), |()| AppConfig::default()));
