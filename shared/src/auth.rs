@@ -25,7 +25,7 @@ pub use settings::Settings;
 use time::OffsetDateTime;
 use token::{Expected, Refusal, Token};
 
-use crate::{customer::CustomerRef, problem::Problem};
+use crate::{customer::CustomerRef, problem::Problem, telemetry::ALWAYS};
 
 /// A caller whose identity is established; handlers take it as a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Authentication {
     pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<Issuer>)> {
         let (expected, source, issuer) = match settings {
             Settings::Disabled => {
-                tracing::warn!("auth.mode is disabled: whoever reaches the API may do everything");
+                tracing::warn!(target: ALWAYS, "auth.mode is disabled: whoever reaches the API may do everything");
                 return Ok((Self::disabled(), None));
             }
             Settings::File { expected, keys } => (expected, Source::File(keys), None),

@@ -9,6 +9,7 @@ mod repeated;
 use std::io::IsTerminal;
 
 use anyhow::Context;
+pub(crate) use level::ALWAYS;
 pub use level::{Level, check_level};
 use repeated::Repeated;
 use tracing_appender::{

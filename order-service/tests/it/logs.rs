@@ -21,16 +21,40 @@ fn lines(service: &Service, level: &str) -> usize {
 async fn the_level_can_be_changed_while_it_runs() {
     let world = World::new().await;
     let service = world.setup().start().await;
-    for wrong in [json!({"level": "=loud="}), json!({"level": 5}), json!({}), json!({"level": "info", "for": "1m"})] {
+    for wrong in [json!({"level": 5}), json!({}), json!({"level": "info", "for": "1m"})] {
         assert_eq!(change_level(&service, &wrong).await, 422, "{wrong}");
+    }
+    // A regular expression of these would be compiled, for minutes.
+    let pattern = format!("[{{a=\"{}\"}}]=info", "(\\p{L}{50}){50}");
+    let many = ["order_service=info"; 33].join(",");
+    let wrong =
+        ["", "=loud=", "off", "info,order_service=off", "actix_http=trace", "actix_http::h1=trace", "always=error"];
+    for wrong in wrong.into_iter().chain(["info,,debug", "[span]=info", &pattern, &many]) {
+        assert_eq!(change_level(&service, &json!({"level": wrong})).await, 422, "{wrong}");
     }
     assert_eq!(lines(&service, "DEBUG"), 0);
     assert_eq!(change_level(&service, &json!({"level": "debug"})).await, 200);
     world.client(&service).place_one().await;
     wait_until("debug lines are written", seconds(20), async || lines(&service, "DEBUG") > 0).await;
-    assert_eq!(change_level(&service, &json!({"level": "error"})).await, 200);
+    assert_eq!(change_level(&service, &json!({"level": "error,order_service=error"})).await, 200);
+    let lowered = |line: &Value| line["message"] == "the log level was changed" && line["level"] == "WARN";
+    wait_until("that is told, whatever the level", seconds(20), async || {
+        service.log().iter().filter(|line| lowered(line)).count() == 2
+    })
+    .await;
+    let begun = service.log().into_iter().rfind(|line| line["message"] == "changing the log level").unwrap();
+    assert!(begun["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{begun}");
     world.at_rest(seconds(20)).await;
     world.judge().await;
+}
+
+#[tokio::test]
+async fn what_must_be_known_is_logged_whatever_the_variable_says() {
+    let world = World::new().await;
+    let service = world.setup().variable("RUST_LOG", "info,shared::auth=off").start().await;
+    let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("auth.mode is disabled"));
+    wait_until("it is told", seconds(20), async || service.log().iter().any(told)).await;
+    world.judge_nothing_placed().await;
 }
 
 #[tokio::test]

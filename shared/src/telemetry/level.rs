@@ -14,7 +14,15 @@ use crate::{
     problem::{Problem, Violation},
 };
 
-const RULE: &str = "must be error, warn, info, debug or trace, or directives like RUST_LOG's";
+/// The target of lines that no level removes.
+pub(crate) const ALWAYS: &str = "always";
+/// Directives in one level.
+const MOST: usize = 32;
+const RULE: &str = "must be error, warn, info, debug or trace, or up to 32 of TARGET=LEVEL with commas, \
+     like info,order_service=debug; not of actix_http or actix_server";
+/// The server's own lines about its workers repeat what is logged when it listens. Those about
+/// connections quote what callers send, and any caller could fill the log with them.
+const FORCED: [(&str, &str); 3] = [("actix_server", "warn"), ("actix_http", "off"), (ALWAYS, "trace")];
 
 #[derive(Clone, Debug)]
 pub struct Level(reload::Handle<EnvFilter, Registry>);
@@ -27,8 +35,10 @@ struct Wanted {
 
 impl Level {
     pub(super) fn new(level: &str) -> (Self, reload::Layer<EnvFilter, Registry>) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(level));
-        let (filter, handle) = reload::Layer::new(filter);
+        // It is the operator's own: any of its forms, as long as it says something.
+        let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
+        let filter = wanted.and_then(|wanted| parsed(&wanted)).or_else(|| parsed(level));
+        let (filter, handle) = reload::Layer::new(filter.expect("the setting was checked"));
         (Self(handle), filter)
     }
 
@@ -45,23 +55,37 @@ impl Level {
 
 async fn change(request: HttpRequest, body: Payload, level: Data<Level>) -> Result<HttpResponse, Problem> {
     let Object(Wanted { level: wanted }) = json::body::<Object<Wanted>>(&request, body).await?;
-    check_level(&wanted)
-        .map_err(|_| Problem::unprocessable(vec![Violation::new("/level", format!("This {RULE}."))]))?;
-    level.get_ref().0.reload(filter(&wanted)).map_err(Problem::internal)?;
-    tracing::warn!(level = wanted, "the log level was changed");
+    let refused = || Problem::unprocessable(vec![Violation::new("/level", format!("This {RULE}."))]);
+    check_level(&wanted).map_err(|_| refused())?;
+    let filter = parsed(&wanted).ok_or_else(refused)?;
+    let before = level.0.with_current(ToString::to_string).map_err(Problem::internal)?;
+    let peer = request.peer_addr().map(|peer| peer.to_string());
+    // Before and after: whoever looks for lines that are missing finds when they ended.
+    tracing::warn!(target: ALWAYS, wanted, before, peer, "changing the log level");
+    level.0.reload(filter).map_err(Problem::internal)?;
+    tracing::warn!(target: ALWAYS, wanted, "the log level was changed");
     Ok(HttpResponse::Ok().json(json!({ "level": wanted })))
 }
 
-/// The server's own lines about its workers repeat what is logged when it listens. Those about
-/// connections quote what callers send, and any caller could fill the log with them.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::new(format!("{level},actix_server=warn,actix_http=off"))
+/// What is wanted, and what is forced. No regular expressions: they are compiled, and a short one can take minutes.
+fn parsed(level: &str) -> Option<EnvFilter> {
+    let forced: String = FORCED.iter().map(|(target, level)| format!(",{target}={level}")).collect();
+    EnvFilter::builder().with_regex(false).parse(format!("{level}{forced}")).ok()
 }
 
-/// The setting `log.level`: a level, or directives as in `RUST_LOG`.
+/// The setting `log.level`, and what `PUT /log-level` takes: a level, or a list of levels and `TARGET=LEVEL`.
 ///
 /// # Errors
 /// What it must be instead.
 pub fn check_level(level: &String) -> Result<(), String> {
-    EnvFilter::builder().parse(level).map(|_| ()).map_err(|_| RULE.into())
+    let is_level = |text: &str| ["error", "warn", "info", "debug", "trace"].contains(&text);
+    let is_target = |text: &str| {
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        text.split("::").all(is_name) && FORCED.iter().all(|(forced, _)| text.split("::").next() != Some(forced))
+    };
+    let is_directive = |text: &str| match text.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(text),
+    };
+    if level.split(',').all(is_directive) && level.split(',').count() <= MOST { Ok(()) } else { Err(RULE.into()) }
 }
