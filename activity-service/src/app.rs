@@ -89,7 +89,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
     let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
     let pool = config.database.pool("activity-service")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
     let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;

@@ -48,7 +48,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     let mut signal = StopSignal::new()?;
     let (health, shutdown) = (Health::default(), Shutdown::default());
     let pool = config.database.pool("order-service")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone());
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &SCHEMA);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
     let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
     health.watch(config.task_hung_after);

@@ -122,9 +122,12 @@ pub async fn connect(url: &Secret, application: &str) -> Result<PgConnection, sq
     if takes_writes(&mut connection).await? { Ok(connection) } else { Err(standby()) }
 }
 
-/// Whether a statement is answered, soon.
-pub async fn is_reachable(pool: &PgPool) -> bool {
-    let asking = async { takes_writes(&mut *pool.acquire().await?).await };
+/// Whether statements are answered, soon, by a primary that has the schema: while a backup is restored there may be none.
+pub async fn is_usable(pool: &PgPool, needed: &Migrator) -> bool {
+    let asking = async {
+        let is_primary = takes_writes(&mut *pool.acquire().await?).await?;
+        Ok::<_, sqlx::Error>(is_primary && schema_fits(pool, needed).await?)
+    };
     matches!(tokio::time::timeout(ACQUIRE_WITHIN, asking).await, Ok(Ok(true)))
 }
 
@@ -153,22 +156,26 @@ pub async fn reached(pool: &PgPool, page: &Component) {
     }
 }
 
-/// Whether the schema has everything that the program's own migrations make. More is no harm:
-/// the next version may already be rolling out.
+/// Whether the schema has everything that the program's own migrations make: each of them, done to its end. More is
+/// no harm: the next version may already be rolling out.
 ///
 /// # Errors
 /// The database cannot be asked.
 pub async fn schema_fits(pool: &PgPool, needed: &Migrator) -> Result<bool, sqlx::Error> {
-    let newest = needed.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let versions: Vec<i64> = needed.iter().map(|migration| migration.version).collect();
     let has_table: bool =
         sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
     if !has_table {
-        return Ok(newest == 0);
+        return Ok(versions.is_empty());
     }
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version >= $1 AND success)")
-        .bind(newest)
-        .fetch_one(pool)
-        .await
+    sqlx::query_scalar(
+        "SELECT NOT EXISTS (
+            SELECT FROM unnest($1::bigint[]) AS needed
+            WHERE NOT EXISTS (SELECT FROM _sqlx_migrations WHERE version = needed AND success))",
+    )
+    .bind(versions)
+    .fetch_one(pool)
+    .await
 }
 
 /// Brings the schema up to date.
@@ -252,6 +259,8 @@ impl Failure {
             // A standby, or a primary that has become one; and what a pooler leaves behind that has given the
             // session away: another connection is needed, not another statement.
             (_, "25006" | "25001" | "26000" | "42P05") => Self::Outage,
+            // No schema, table or function: it was there at the start, so a backup is being restored.
+            (_, "3F000" | "42P01" | "42883") => Self::Outage,
             _ => Self::Defect,
         }
     }

@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use order_service::app::SCHEMA;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
-use testing::{Database, Topic, describe, only_the_owner_changes_the_schema, up_down_up, wait_until};
+use testing::{Database, Topic, describe, only_the_owner_changes_the_schema, order_body, up_down_up, wait_until};
 use uuid::Uuid;
 
-use crate::world::{binary, seconds};
+use crate::world::{World, binary, seconds};
 
 #[tokio::test]
 async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
@@ -25,8 +25,12 @@ async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice(
 #[tokio::test]
 async fn on_an_older_schema_it_ends_with_3_and_says_what_to_do() {
     let older = Database::new(&SCHEMA).await;
+    let newest = "(SELECT max(version) FROM _sqlx_migrations)";
+    let oldest = "(SELECT min(version) FROM _sqlx_migrations)";
     for schema in [
-        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+        &format!("UPDATE _sqlx_migrations SET success = false WHERE version = {oldest}"),
+        &format!("DELETE FROM _sqlx_migrations WHERE version = {oldest}"),
+        &format!("DELETE FROM _sqlx_migrations WHERE version = {newest}"),
         "DROP TABLE _sqlx_migrations",
     ] {
         older.execute(schema).await;
@@ -34,6 +38,30 @@ async fn on_an_older_schema_it_ends_with_3_and_says_what_to_do() {
         assert_eq!(service.ended(seconds(10)).await.code(), Some(3));
         assert!(service.has_logged("run order-service migrate"));
     }
+}
+
+#[tokio::test]
+async fn while_a_backup_is_restored_it_is_not_ready_and_answers_503() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    world.client(&service).place_one().await;
+    world.at_rest(seconds(20)).await;
+    // As a restore of everything begins.
+    world.database.execute("ALTER SCHEMA public RENAME TO away; CREATE SCHEMA public").await;
+    wait_until("it is not ready", seconds(10), async || service.probe("ready").await == Some(503)).await;
+    let client = reqwest::Client::new();
+    for path in ["/orders", "/orders/OS000001-ORD", "/admin/messages"] {
+        assert_eq!(client.get(format!("{}{path}", service.api())).send().await.unwrap().status(), 503, "{path}");
+    }
+    let order = client.post(format!("{}/orders", service.api())).json(&order_body("C-1"));
+    assert_eq!(order.send().await.unwrap().status(), 503);
+    assert_eq!(service.probe("live").await, Some(200));
+    world.database.execute("DROP SCHEMA public; ALTER SCHEMA away RENAME TO public").await;
+    wait_until("it is ready", seconds(10), async || service.probe("ready").await == Some(200)).await;
+    world.client(&service).place_one().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgPool, migrate::Migrator};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Health, Report, State};
@@ -22,13 +22,14 @@ pub struct Probes {
     pub health: Health,
     pub shutdown: Shutdown,
     pub pool: PgPool,
+    schema: &'static Migrator,
     started: Arc<OnceLock<()>>,
 }
 
 impl Probes {
     #[must_use]
-    pub fn new(health: Health, shutdown: Shutdown, pool: PgPool) -> Self {
-        Self { health, shutdown, pool, started: Arc::default() }
+    pub fn new(health: Health, shutdown: Shutdown, pool: PgPool, schema: &'static Migrator) -> Self {
+        Self { health, shutdown, pool, schema, started: Arc::default() }
     }
 
     /// The schema is known to fit and everything runs.
@@ -40,10 +41,10 @@ impl Probes {
         self.started.get().is_some()
     }
 
-    /// Wants traffic: started, the database in reach, not told to stop. Kafka does not matter:
+    /// Wants traffic: started, the database in reach with its schema, not told to stop. Kafka does not matter:
     /// orders are taken and figures are told without it.
     async fn is_ready(&self) -> bool {
-        self.is_started() && !self.shutdown.is_requested() && database::is_reachable(&self.pool).await
+        self.is_started() && !self.shutdown.is_requested() && database::is_usable(&self.pool, self.schema).await
     }
 
     /// The routes of the management port.
