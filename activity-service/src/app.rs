@@ -89,7 +89,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
     let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
     let pool = config.database.pool("activity-service")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
+    let requests = config.database.request_pool("activity-service requests")?;
+    // Of what requests use: it is about them.
+    let probes = Probes::new(health.clone(), shutdown.clone(), requests.clone(), &MIGRATIONS);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
     let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
@@ -100,6 +102,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
     exposition.at_scrape(telemetry.tell());
     exposition.of_pool("work", &pool);
+    exposition.of_pool("requests", &requests);
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
@@ -121,8 +124,6 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let requests = config.database.request_pool("activity-service requests")?;
-    exposition.of_pool("requests", &requests);
     let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
@@ -172,7 +173,7 @@ async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> any
 }
 
 async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
-    if !database::schema_fits(pool, &MIGRATIONS).await? {
+    if !database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await? {
         eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
         return Ok(Err(Exit::OldSchema));
     }

@@ -48,7 +48,9 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     let mut signal = StopSignal::new()?;
     let (health, shutdown) = (Health::default(), Shutdown::default());
     let pool = config.database.pool("order-service")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &SCHEMA);
+    let requests = config.database.request_pool("order-service requests")?;
+    // Of what requests use: it is about them.
+    let probes = Probes::new(health.clone(), shutdown.clone(), requests.clone(), &SCHEMA);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
     let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
     health.watch(config.task_hung_after);
@@ -58,6 +60,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     });
     exposition.at_scrape(telemetry.tell());
     exposition.of_pool("work", &pool);
+    exposition.of_pool("requests", &requests);
     exposition.of_database(&pool, metrics::of_database, &config.metrics);
     tasks.spawn("metrics", {
         let (exposition, shutdown) = (exposition.clone(), shutdown.clone());
@@ -72,7 +75,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
 
     let flight = Flight::new(config.publisher.max_in_flight);
     let begun = tokio::select! {
-        begun = begin(&config, &pool, &flight, health.component("database")) => begun,
+        begun = begin(&config, (&pool, &requests), &flight, health.component("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let Some((session, instance)) = begun else {
@@ -85,7 +88,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         let drained = drained.clone();
         |page| session.run(drained, page)
     });
-    spawn_flow(&mut tasks, &config, &pool, &instance, flight, (&shutdown, &exposition), drained)?;
+    spawn_flow(&mut tasks, &config, (&pool, requests), &instance, flight, (&shutdown, &exposition), drained)?;
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -95,12 +98,19 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
 }
 
 /// Waits for the database and takes an identity; none where the schema is too old.
-async fn begin(config: &Config, pool: &PgPool, flight: &Flight, page: Component) -> Option<(Session, Instance)> {
+async fn begin(
+    config: &Config,
+    (pool, requests): (&PgPool, &PgPool),
+    flight: &Flight,
+    page: Component,
+) -> Option<(Session, Instance)> {
     let attempt = async || {
-        if !database::schema_fits(pool, &SCHEMA).await? {
+        // The first connections are one for requests and the session's: the work takes what is left.
+        database::compare_limits(requests, config.database.max_connections + 1).await?;
+        if !database::schema_fits(&mut *requests.acquire().await?, &SCHEMA).await? {
             return Ok(None);
         }
-        Session::begin(config.session.clone(), flight.clone()).await.map(Some)
+        Session::begin(config.session.clone(), pool.clone(), flight.clone()).await.map(Some)
     };
     for pause in database::backoff() {
         match attempt().await {
@@ -124,7 +134,7 @@ async fn begin(config: &Config, pool: &PgPool, flight: &Flight, page: Component)
 fn spawn_flow(
     tasks: &mut Tasks,
     config: &Config,
-    pool: &PgPool,
+    (pool, requests): (&PgPool, PgPool),
     instance: &Instance,
     flight: Flight,
     (shutdown, exposition): (&Shutdown, &Exposition),
@@ -149,8 +159,6 @@ fn spawn_flow(
     }
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
-        let requests = config.database.request_pool("order-service requests")?;
-        exposition.of_pool("requests", &requests);
         let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
         |page| api.serve(routes, authentication, shutdown, page)
     });

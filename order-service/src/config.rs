@@ -106,9 +106,11 @@ impl Config {
         const A_MOMENT: Duration = Duration::from_millis(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
+        let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
         let mut config = Self {
             session: session::Settings {
-                url: s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone()),
+                is_as_pool: session_url.expose() == database.url.expose(),
+                url: session_url,
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,

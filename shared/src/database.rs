@@ -22,6 +22,10 @@ const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
 /// A connection idle for longer is asked whether it still lives before it is used: after an outage
 /// every pooled connection is dead, under load none is ever asked.
 const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
+/// How long a connection is kept. A pool uses its connections in turn, so that none is idle for long, however little it
+/// has to do: by this one it gives back what a burst has taken, and reads, the session or another instance may need.
+/// To connect again takes milliseconds.
+const KEPT_FOR: Duration = Duration::from_mins(1);
 /// What every pooled session is told.
 ///
 /// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
@@ -77,6 +81,8 @@ impl Settings {
         let options = PgConnectOptions::from_str(self.url.expose()).context("database.url")?;
         let pool = PgPoolOptions::new()
             .max_connections(size)
+            .min_connections(1)
+            .max_lifetime(KEPT_FOR)
             .acquire_timeout(patience)
             // Asking before each use costs a round trip per statement: a quarter of the reads.
             .test_before_acquire(false)
@@ -122,11 +128,43 @@ pub async fn connect(url: &Secret, application: &str) -> Result<PgConnection, sq
     if takes_writes(&mut connection).await? { Ok(connection) } else { Err(standby()) }
 }
 
+/// Whether the server refuses a connection because there are as many as it, the database or the role permits.
+#[must_use]
+pub fn has_too_many(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("53300"))
+}
+
+/// Warns where fewer connections are permitted than `wanted`.
+///
+/// # Errors
+/// The database's.
+pub async fn compare_limits(pool: &PgPool, wanted: u32) -> Result<(), sqlx::Error> {
+    // Of these -1 is any number; a superuser is not limited but by the server.
+    let permitted: i64 = sqlx::query_scalar(
+        "SELECT min(permitted) FROM (
+            SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
+            UNION ALL SELECT datconnlimit FROM pg_database WHERE datname = current_database()
+            UNION ALL SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user
+        ) AS limits (permitted) WHERE permitted >= 0",
+    )
+    .fetch_one(pool)
+    .await?;
+    if permitted < i64::from(wanted) {
+        tracing::warn!(
+            permitted,
+            wanted,
+            "fewer connections are permitted than this instance wants: lower database.max_connections, or raise the limit \
+             of the server, the database or the role"
+        );
+    }
+    Ok(())
+}
+
 /// Whether statements are answered, soon, by a primary that has the schema: while a backup is restored there may be none.
 pub async fn is_usable(pool: &PgPool, needed: &Migrator) -> bool {
     let asking = async {
-        let is_primary = takes_writes(&mut *pool.acquire().await?).await?;
-        Ok::<_, sqlx::Error>(is_primary && schema_fits(pool, needed).await?)
+        let mut connection = pool.acquire().await?;
+        Ok::<_, sqlx::Error>(takes_writes(&mut connection).await? && schema_fits(&mut connection, needed).await?)
     };
     matches!(tokio::time::timeout(ACQUIRE_WITHIN, asking).await, Ok(Ok(true)))
 }
@@ -161,10 +199,10 @@ pub async fn reached(pool: &PgPool, page: &Component) {
 ///
 /// # Errors
 /// The database cannot be asked.
-pub async fn schema_fits(pool: &PgPool, needed: &Migrator) -> Result<bool, sqlx::Error> {
+pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Result<bool, sqlx::Error> {
     let versions: Vec<i64> = needed.iter().map(|migration| migration.version).collect();
     let has_table: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
     if !has_table {
         return Ok(versions.is_empty());
     }
@@ -174,7 +212,7 @@ pub async fn schema_fits(pool: &PgPool, needed: &Migrator) -> Result<bool, sqlx:
             WHERE NOT EXISTS (SELECT FROM _sqlx_migrations WHERE version = needed AND success))",
     )
     .bind(versions)
-    .fetch_one(pool)
+    .fetch_one(connection)
     .await
 }
 

@@ -14,7 +14,7 @@ use shared::{
     database::{self, backoff, within},
     health::Component,
 };
-use sqlx::{Executor, postgres::PgConnection};
+use sqlx::{Executor, PgPool, postgres::PgConnection};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +24,14 @@ use crate::{
     metrics::{ENDED_BY_OTHERS, IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
 };
 
+/// As the server lists it.
+const APPLICATION: &str = "order-service session";
+
 /// The process's session with the database.
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
+    pool: PgPool,
     connection: PgConnection,
     instance: Instance,
     flight: Flight,
@@ -40,6 +44,8 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub url: Secret,
+    /// The session's connections are of the same kind as those of the pool, which goes another way where there is a pooler.
+    pub is_as_pool: bool,
     /// How long another instance must be gone before its messages are taken over.
     pub takeover_after: Duration,
 }
@@ -52,19 +58,42 @@ impl Settings {
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
-            let mut connection = database::connect(&self.url, "order-service session").await?;
-            // A vanished host cannot close its connection: the server finds out by asking, in as
-            // long as a take-over waits.
-            let seconds = self.takeover_after.as_secs().max(3) / 3;
-            let keepalive = format!(
-                "SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
-                 SET tcp_user_timeout = '{}ms'",
-                self.takeover_after.as_millis()
-            );
-            connection.execute(keepalive.as_str()).await?;
+            let mut connection = database::connect(&self.url, APPLICATION).await?;
+            self.prepare(&mut connection).await?;
             Ok(connection)
         };
         within(self.takeover_after, connecting).await
+    }
+
+    /// A connection that the pool gives up. The session comes first: without it nothing is sent.
+    async fn take_from(&self, pool: &PgPool) -> Result<Option<PgConnection>, sqlx::Error> {
+        let end = Instant::now() + self.look_every();
+        while self.is_as_pool && Instant::now() < end {
+            if let Some(connection) = pool.try_acquire() {
+                let mut connection = connection.detach();
+                let preparing = async {
+                    connection.execute(format!("RESET ALL; SET application_name = '{APPLICATION}'").as_str()).await?;
+                    self.prepare(&mut connection).await
+                };
+                within(self.takeover_after, preparing).await?;
+                return Ok(Some(connection));
+            }
+            // Whoever has one gives it back after a statement or two.
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(None)
+    }
+
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // A vanished host cannot close its connection: the server finds out by asking, in as
+        // long as a take-over waits.
+        let seconds = self.takeover_after.as_secs().max(3) / 3;
+        let keepalive = format!(
+            "SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
+                 SET tcp_user_timeout = '{}ms'",
+            self.takeover_after.as_millis()
+        );
+        connection.execute(keepalive.as_str()).await.map(drop)
     }
 }
 
@@ -73,14 +102,16 @@ impl Session {
     ///
     /// # Errors
     /// The database's.
-    pub async fn begin(settings: Settings, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
+    pub async fn begin(settings: Settings, pool: PgPool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
         let (id, now) = identity::take(&mut connection).await?;
         IDENTITIES.add(1);
         tracing::info!(instance = id.number(), "took an identity");
         let instance = Instance::new(id, asked_at, now, settings.takeover_after);
-        Ok((Self { settings, connection, instance: instance.clone(), flight, timeline: None, ending: None }, instance))
+        let session =
+            Self { settings, pool, connection, instance: instance.clone(), flight, timeline: None, ending: None };
+        Ok((session, instance))
     }
 
     /// Keeps the identity, or another one, until `stop`.
@@ -104,10 +135,10 @@ impl Session {
                     tracing::warn!(error = %error, "lost the session with the database");
                 }
                 // Its connection goes first: as long as it is open it may hold the lock.
-                let Self { settings, connection, instance, flight, timeline, ending } = self;
+                let Self { settings, pool, connection, instance, flight, timeline, ending } = self;
                 drop(connection);
-                let connection = resume(&settings, &instance).await;
-                self = Self { settings, connection, instance, flight, timeline, ending };
+                let connection = resume(&settings, &pool, &instance, page).await;
+                self = Self { settings, pool, connection, instance, flight, timeline, ending };
             }
         }
     }
@@ -225,11 +256,16 @@ impl Session {
 
 /// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
 /// ended meanwhile, and the server may be another one.
-async fn resume(settings: &Settings, instance: &Instance) -> PgConnection {
+async fn resume(settings: &Settings, pool: &PgPool, instance: &Instance, page: &Component) -> PgConnection {
     let id = instance.id();
+    let lost_at = Instant::now();
+    let mut is_told = false;
     for pause in backoff() {
         let resuming = async {
-            let mut connection = settings.connect().await?;
+            let mut connection = match settings.connect().await {
+                Err(error) if database::has_too_many(&error) => settings.take_from(pool).await?.ok_or(error)?,
+                other => other?,
+            };
             let asking = async {
                 // Held by the old session, which the server has not given up yet, or by one that is
                 // just declaring this identity ended.
@@ -239,8 +275,17 @@ async fn resume(settings: &Settings, instance: &Instance) -> PgConnection {
             let is_answered = within(settings.takeover_after, asking).await?;
             Ok::<_, sqlx::Error>(is_answered.then_some(connection))
         };
-        if let Ok(Some(connection)) = resuming.await {
-            return connection;
+        match resuming.await {
+            Ok(Some(connection)) => return connection,
+            Ok(None) => {}
+            Err(error) => {
+                // What keeps it away now may not be what broke it.
+                page.waiting(&error);
+                if !is_told && lost_at.elapsed() > settings.takeover_after {
+                    is_told = true;
+                    tracing::error!(error = %error, "without a session with the database nothing is sent");
+                }
+            }
         }
         // Others give everyone `takeover_after` to return, counted from their own return.
         sleep(pause.min(settings.look_every())).await;

@@ -7,6 +7,7 @@ mod bad_input;
 mod canaries;
 mod changes;
 mod changes_lost;
+mod connections;
 mod crash;
 mod database_away;
 mod document;
