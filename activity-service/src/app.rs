@@ -90,8 +90,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
     let pool = config.database.pool("activity-service")?;
     let requests = config.database.request_pool("activity-service requests")?;
-    // Of what requests use: it is about them.
-    let probes = Probes::new(health.clone(), shutdown.clone(), requests.clone(), &MIGRATIONS);
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
     let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;

@@ -49,8 +49,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     let (health, shutdown) = (Health::default(), Shutdown::default());
     let pool = config.database.pool("order-service")?;
     let requests = config.database.request_pool("order-service requests")?;
-    // Of what requests use: it is about them.
-    let probes = Probes::new(health.clone(), shutdown.clone(), requests.clone(), &SCHEMA);
+    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &SCHEMA);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
     let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
     health.watch(config.task_hung_after);
