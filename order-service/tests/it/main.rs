@@ -11,6 +11,7 @@ mod connections;
 mod crash;
 mod database_away;
 mod document;
+mod growth;
 mod hung;
 mod idempotency;
 mod idempotency_lost;
