@@ -62,7 +62,7 @@ CREATE INDEX processed_messages_undated_oldest ON processed_messages_undated (pr
 -- Does nothing where it is there. CREATE and ATTACH, not CREATE ... PARTITION OF: readers and writers of the
 -- table go on meanwhile, and nobody waits behind a reader who stays for hours.
 CREATE FUNCTION make_key_partition(day date) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     name text := 'processed_messages_' || to_char(day, 'YYYYMMDD');
 BEGIN
@@ -79,7 +79,7 @@ $$;
 
 -- Shuts everybody out of a partition until the transaction ends. False where somebody is in it, or it is gone.
 CREATE FUNCTION lock_key_partition(day date) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '20ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '20ms' AS $$
 DECLARE
     name text := 'processed_messages_' || to_char(day, 'YYYYMMDD');
 BEGIN
@@ -95,7 +95,7 @@ $$;
 
 -- Gives the room back. Other partitions are not touched, nor is the table.
 CREATE FUNCTION empty_key_partition(day date) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '20ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '20ms' AS $$
 BEGIN
     EXECUTE format('TRUNCATE %I', 'processed_messages_' || to_char(day, 'YYYYMMDD'));
 END
@@ -104,7 +104,7 @@ $$;
 -- Removes an empty partition. This locks the whole table for a moment: false where that is not to be had, or
 -- a key has come.
 CREATE FUNCTION drop_key_partition(day date) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '20ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '20ms' AS $$
 DECLARE
     name text := 'processed_messages_' || to_char(day, 'YYYYMMDD');
     is_empty boolean;
@@ -117,6 +117,17 @@ BEGIN
     RETURN is_empty;
 EXCEPTION WHEN lock_not_available THEN
     RETURN false;
+END
+$$;
+
+-- They run with the owner's rights: nothing but this schema may lend them a name.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['make_key_partition', 'lock_key_partition', 'empty_key_partition', 'drop_key_partition'] LOOP
+        EXECUTE format('ALTER FUNCTION %I(date) SET search_path = %I, pg_temp', name, current_schema());
+    END LOOP;
 END
 $$;
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use testing::{UNPUBLISHED, wait_until};
+use testing::{Service, Topic, UNPUBLISHED, order_body, wait_until};
 
-use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
+use crate::world::{TAKEN_OVER, World, binary, identity, insertion, seconds};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
@@ -130,4 +130,53 @@ async fn rows_of_an_ended_identity_that_are_committed_late_are_sent_within_2_s()
     assert_eq!(world.count("published").await, 40);
     assert_eq!(other.stop().await, Some(0));
     world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_installations_in_one_database_know_nothing_of_one_another() {
+    let world = World::new().await;
+    let (owner, service) = (world.database.owner_url(), world.database.url());
+    let in_schema = |url: &str, schema: &str| format!("{url}?options=-c%20search_path%3D{schema}");
+    let topics = [Topic::new(2, &[]).await, Topic::new(2, &[]).await];
+    let mut running = Vec::new();
+    for (schema, topic) in ["one", "two"].into_iter().zip(&topics) {
+        let made = format!(
+            "CREATE SCHEMA {schema} AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA {schema} TO test_service;
+            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON TABLES TO test_service;
+            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service"
+        );
+        world.database.execute(&made).await;
+        let migrated = binary().set("database.url", in_schema(&owner, schema)).run(&["migrate"]).await;
+        assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+        let setup = world.setup().set("database.url", in_schema(&service, schema)).set("kafka.topic", &topic.name);
+        running.push((setup.clone(), setup.start().await));
+    }
+    // Order numbers are given twice, by each installation to itself: no history has both.
+    let places = async |service: &Service, count: u64| {
+        let client = reqwest::Client::new();
+        for _ in 0..count {
+            let order = client.post(format!("{}/orders", service.api())).json(&order_body("C-1"));
+            assert_eq!(order.send().await.unwrap().status(), 201);
+        }
+    };
+    for (_, service) in &running {
+        places(service, 50).await;
+    }
+    let (setup, killed) = running.remove(0);
+    // What it leaves unsent is sent by the next one of its own, while the other installation runs.
+    killed.kill().await;
+    let next = setup.start().await;
+    places(&next, 50).await;
+    let left = "SELECT count(*) FROM one.instances WHERE done_at IS NULL";
+    wait_until("only the living one has a log", seconds(10), async || world.database.number(left).await == 1).await;
+    let unsent = "SELECT count(*) FROM one.outbox_messages WHERE state <> 'published'";
+    wait_until("everything is sent", seconds(10), async || world.database.number(unsent).await == 0).await;
+    for service in [next, running.remove(0).1] {
+        assert_eq!(service.stop().await, Some(0));
+    }
+    for (topic, count) in topics.into_iter().zip([100, 50]) {
+        assert_eq!(topic.dump().await.len(), count);
+        topic.delete().await;
+    }
+    world.judge_nothing_placed().await;
 }

@@ -4,7 +4,7 @@ use rdkafka::{
     mocking::MockCluster,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use testing::{Kafka, wait_until};
 
 use crate::world::{World, seconds};
@@ -156,5 +156,23 @@ async fn a_message_said_to_be_delivered_without_an_offset_is_sent_again() {
     client.load(20, 1).await;
     world.at_rest(seconds(20)).await;
     cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timestamp_that_the_broker_refuses_is_an_outage_and_no_fault_of_a_message() {
+    let world = World::new().await;
+    // As if the clock of this host were late.
+    world.topic.create(2, &[("message.timestamp.before.max.ms", "0")]).await;
+    let service = world.setup().set("publisher.max_failures", 1).start().await;
+    world.client(&service).load(20, 4).await;
+    wait_until("it is told", seconds(20), async || service.metrics().await.sum("outbox_outage") > 0.0).await;
+    assert_eq!((world.count("failed").await, world.count("unpublished").await), (0, 20));
+    let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("kafka takes nothing"));
+    let line = service.log().into_iter().find(told).expect("a line");
+    assert!(line["error"].as_str().unwrap().contains("timestamp"), "{line}");
+    world.topic.set("message.timestamp.before.max.ms", "9223372036854775807").await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
