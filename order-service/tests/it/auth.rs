@@ -135,3 +135,21 @@ async fn customers_never_see_each_others_orders() {
     world.at_rest(seconds(20)).await;
     world.judge().await;
 }
+
+/// Nor does the time an answer takes tell how many there are.
+#[tokio::test]
+async fn the_list_of_another_customer_is_empty_without_a_look_at_the_orders() {
+    let world = World::new().await;
+    let signer = Signer::es256("main");
+    let service = world.setup().trusting(&signer).start().await;
+    let client = world.client(&service).bearing(signer.token(json!({"sub": "one", "customerRef": "One"})));
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    for path in ["/orders/customer/Other", "/orders?customerRef=Other", "/orders?customerRef=Other&status=New&limit=1"]
+    {
+        assert_eq!(client.list(path).await.len(), 0, "{path}");
+    }
+    assert_eq!(client.get("/orders/customer/One").await.status, 503, "the own one is looked for");
+    lock.rollback().await.unwrap();
+    world.judge_nothing_placed().await;
+}

@@ -100,3 +100,25 @@ async fn a_database_that_is_absent_at_start_is_waited_for() {
     world.at_rest(seconds(5)).await;
     world.judge().await;
 }
+
+#[tokio::test]
+async fn what_the_server_has_answered_with_an_error_is_known_not_to_be_placed() {
+    let world = World::new().await;
+    let limits = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''100ms''', current_database()); END $$";
+    world.database.execute(limits).await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client.place_one().await;
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE orders IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let begun = Instant::now();
+    let refused = client.place().await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(begun.elapsed() < seconds(1), "nothing is unknown that would have to be found out");
+    lock.rollback().await.unwrap();
+    client.place_one().await;
+    world.at_rest(seconds(5)).await;
+    assert_eq!(world.database.number("SELECT count(*) FROM orders").await, 2);
+    world.judge().await;
+}
