@@ -21,10 +21,10 @@ use std::{fmt, rc::Rc, time::Duration};
 
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, Route,
-    body::{BoxBody, MessageBody},
+    body::{self, BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
-        ConnectionType, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -49,7 +49,7 @@ pub const DATABASE_PATIENCE: Duration = Duration::from_millis(2_500);
 /// # Errors
 /// None of its own: only another middleware's.
 pub async fn around(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::of(&request);
@@ -57,6 +57,11 @@ pub async fn around(
     let trace = request.extensions().get::<Trace>().and_then(Trace::id);
     // An error: there at whatever level lines are written, so that each of them has the ids.
     let span = tracing::error_span!("request", "request.id" = %id, "trace.id" = trace, "http.request.method" = %request.method());
+    // HEAD is answered wherever GET is, but for the body.
+    let is_head = request.method() == Method::HEAD;
+    if is_head {
+        request.head_mut().method = Method::GET;
+    }
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
     let _under_way = request.conn_data::<Rc<Phase>>().map(Phase::begin);
     request.extensions_mut().insert(id.clone());
@@ -68,6 +73,10 @@ pub async fn around(
         };
         let mut response = with_problem(response, &path, &id);
         stamp(response.headers_mut(), &path, &id);
+        if is_head {
+            // By the framework it would be sent where the next request is there already.
+            response = response.map_body(|_, _| body::None::new().boxed());
+        }
         if stopping {
             // The caller's next request finds another instance instead of a closed connection.
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);

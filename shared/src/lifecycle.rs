@@ -83,7 +83,7 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM or SIGINT.
+/// SIGTERM or SIGINT; other signals that end a process by default do nothing.
 #[derive(Debug)]
 pub struct StopSignal {
     terminate: Signal,
@@ -94,6 +94,11 @@ impl StopSignal {
     /// # Errors
     /// The operating system refuses a signal handler.
     pub fn new() -> std::io::Result<Self> {
+        // What would end the process without a drain is ignored from now on: a terminal that closes, a tool that
+        // takes it for another program.
+        for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(kind)?);
+        }
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+pub use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -222,6 +222,10 @@ impl Service {
     /// SIGCONT.
     pub fn resume(&self) {
         signal(self.child.id(), Signal::CONT);
+    }
+
+    pub fn signal(&self, which: Signal) {
+        signal(self.child.id(), which);
     }
 
     /// SIGTERM.

@@ -205,3 +205,30 @@ async fn json_is_read_to_any_depth_that_a_body_can_have() {
     world.at_rest(seconds(20)).await;
     world.judge().await;
 }
+
+#[tokio::test]
+async fn head_is_answered_wherever_get_is_with_the_same_headers_and_no_body() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = reqwest::Client::new();
+    let placed = world.client(&service).place_one().await;
+    let own =
+        [format!("/orders/{placed}"), "/orders".to_owned(), "/orders/OS999999-ORD".to_owned(), "/docs".to_owned()];
+    let own = own.into_iter().map(|path| service.api() + &path);
+    let managed = ["/health/live", "/health/ready", "/metrics"].map(|path| service.management() + path);
+    for url in own.chain(managed) {
+        let (get, head) = (client.get(&url).send().await.unwrap(), client.head(&url).send().await.unwrap());
+        assert_eq!(head.status(), get.status(), "{url}");
+        assert_eq!(head.headers().get("content-type"), get.headers().get("content-type"), "{url}");
+        assert!(head.bytes().await.unwrap().is_empty(), "{url}");
+    }
+    // On a connection that goes on: a body would be taken for the next answer.
+    let mut raw = Raw::connect(&service.api()).await;
+    assert!(raw.send(b"HEAD /orders HTTP/1.1\r\nhost: it\r\n\r\nGET /orders/none HTTP/1.1\r\nhost: it\r\n\r\n").await);
+    raw.finish().await;
+    let all = String::from_utf8(raw.rest().await).unwrap();
+    let (head, rest) = all.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && rest.starts_with("HTTP/1.1 404"), "{all}");
+    world.at_rest(seconds(10)).await;
+    world.judge().await;
+}

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use testing::{Kafka, Raw, wait_until};
+use testing::{Kafka, Raw, Signal, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -103,6 +103,19 @@ async fn stopped_without_a_broker_it_ends_with_4_and_the_next_process_sends_ever
     kafka.start_again().await;
     let service = world.setup().start().await;
     world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn signals_that_are_no_stop_do_not_end_it() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        service.signal(signal);
+        world.client(&service).place_one().await;
+    }
+    world.at_rest(seconds(10)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
