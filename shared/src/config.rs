@@ -34,7 +34,7 @@ impl Reader {
         let from_file = file.map_or(Ok(String::new()), read_toml).map_err(|line| vec![line])?;
         let given = Config::builder()
             .add_source(File::from_str(&from_file, FileFormat::Toml))
-            .add_source(Environment::with_prefix(prefix).prefix_separator("__").separator("__"))
+            .add_source(Environment::with_prefix(prefix).prefix_separator("__").separator("__").ignore_empty(true))
             .build()
             .map_err(|error| vec![error.to_string()])?;
         let mut reader = Self {
@@ -44,7 +44,7 @@ impl Reader {
             effective: toml::Table::new(),
             mistakes: Vec::new(),
         };
-        if let Ok(url) = std::env::var("DATABASE_URL") {
+        if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
             reader.given.entry("database.url".into()).or_insert(url);
         }
         Ok(reader)

@@ -1,6 +1,8 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
-use std::{pin::pin, str::FromStr, time::Duration};
+mod url;
+
+use std::{pin::pin, time::Duration};
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -78,7 +80,7 @@ impl Settings {
     }
 
     fn part(&self, application: &str, size: u32, patience: Duration, session: &'static str) -> anyhow::Result<PgPool> {
-        let options = PgConnectOptions::from_str(self.url.expose()).context("database.url")?;
+        let options = connect_options(&self.url)?;
         let pool = PgPoolOptions::new()
             .max_connections(size)
             .min_connections(1)
@@ -114,8 +116,11 @@ fn standby() -> sqlx::Error {
 /// # Errors
 /// What it must be instead.
 pub fn is_url(url: &Secret) -> Result<(), String> {
-    let parsed = PgConnectOptions::from_str(url.expose());
-    parsed.map(|_| ()).map_err(|_| "must be a URL like postgres://user@host:5432/database".into())
+    url::options(url).map(drop)
+}
+
+fn connect_options(url: &Secret) -> anyhow::Result<PgConnectOptions> {
+    url::options(url).map_err(anyhow::Error::msg).context("database.url")
 }
 
 /// A connection of its own, outside the pool.
@@ -123,7 +128,7 @@ pub fn is_url(url: &Secret) -> Result<(), String> {
 /// # Errors
 /// The database's.
 pub async fn connect(url: &Secret, application: &str) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url.expose())?;
+    let options = connect_options(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
     let mut connection = PgConnection::connect_with(&options.application_name(application)).await?;
     if takes_writes(&mut connection).await? { Ok(connection) } else { Err(standby()) }
 }
@@ -221,7 +226,7 @@ pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Re
 /// # Errors
 /// The database is out of reach or refuses a migration.
 pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
-    let options = PgConnectOptions::from_str(settings.url.expose()).context("database.url")?;
+    let options = connect_options(&settings.url)?;
     let mut connection = sqlx::PgConnection::connect_with(&options).await.context("the database cannot be reached")?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };

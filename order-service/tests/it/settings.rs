@@ -58,6 +58,40 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_the_url_of_a_database_is_said_without_its_parts() {
+    for (url, told) in [
+        ("jdbc:postgresql://canary:canary@db/orders", "must be a URL like"),
+        ("mysql://canary:canary@db/orders", "must be a URL like"),
+        ("postgres://canary:canary@one:5432,two:5432/orders", "names several hosts"),
+        ("postgres://canary:canary@db/orders?sslpassword=canary", "has a parameter that is not known"),
+        ("postgres://canary:canary@db/orders?canary", "has a parameter that is not known"),
+        ("postgres://canary:canary@db", "names no database"),
+        ("postgres://canary:canary@db/", "names no database"),
+        ("postgres://canary:canary@db:canary/orders", "must be a URL like"),
+    ] {
+        for command in ["config", "serve", "migrate"] {
+            let setup = bare().set("auth.mode", "disabled").set("database.url", url);
+            let lines = refused(&setup, command).await;
+            assert!(lines.len() == 1 && lines[0].starts_with(&format!("database.url: {told}")), "{url}: {lines:?}");
+            assert!(!lines[0].contains("canary"), "{lines:?}");
+        }
+    }
+    // As libpq takes it, too: by a socket.
+    let url = "postgresql://clerk@/orders?host=/tmp";
+    let done = bare().set("auth.mode", "disabled").set("database.url", url).run(&["config"]).await;
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn an_empty_variable_counts_as_unset() {
+    let setup = bare().set("auth.mode", "disabled").set("database.url", URL);
+    let setup = setup.variable("ORDER_SERVICE__KAFKA__TOPIC", "").variable("DATABASE_URL", "");
+    let done = setup.run(&["config"]).await;
+    let shown = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.code() == Some(0) && shown.contains("summarisation.order"), "{shown}");
+}
+
+#[tokio::test]
 async fn without_authentication_only_if_told_so_and_never_without_a_database() {
     let told = refused(&bare(), "serve").await.join("\n");
     assert!(told.contains("auth.issuer: ") && told.contains("database.url: "), "{told}");

@@ -1,0 +1,58 @@
+//! URLs of databases. What is wrong with one is said without any of its parts: each may be a secret.
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+
+use crate::config::Secret;
+
+const FORM: &str = "must be a URL like postgres://user@host:5432/database";
+/// Those that are understood. Others would be ignored, and what was meant by them would not hold.
+const PARAMETERS: [&str; 12] = [
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// What to connect with.
+///
+/// # Errors
+/// What the URL must be instead.
+pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
+    let url = url.expose();
+    let scheme = ["postgres://", "postgresql://"].into_iter().find(|scheme| url.starts_with(scheme)).ok_or(FORM)?;
+    let rest = &url[scheme.len()..];
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = before.split_once('/').unwrap_or((before, ""));
+    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    let parameters: Vec<_> = query.split('&').filter(|one| !one.is_empty()).map(|one| one.split('=').next()).collect();
+    if host.contains(',') {
+        return Err(
+            "names several hosts, of which one may be a standby: give the one address that leads to the primary".into(),
+        );
+    }
+    let is_known = |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[");
+    if parameters.iter().flatten().any(|name| !is_known(name)) {
+        return Err(format!("has a parameter that is not known; these are: {}", PARAMETERS.join(", ")));
+    }
+    if path.is_empty() && !parameters.contains(&Some("dbname")) {
+        return Err("names no database: postgres://user@host:5432/database".into());
+    }
+    // Without a host it is one of the parameters, or this machine.
+    let complete = if host.is_empty() {
+        let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+        format!("postgres://{user}localhost/{path}?{query}")
+    } else {
+        url.to_owned()
+    };
+    PgConnectOptions::from_str(&complete).map_err(|_| FORM.into())
+}
