@@ -24,13 +24,27 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"service";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"service";
 
--- The record of the migrations is only read: whether the schema is new enough. The first migration makes
--- it, hence the second run. A variable of psql does not reach into the block, a setting does.
+-- What the services never do is not permitted, either: the record of the migrations is only read; a message and its
+-- acknowledgement are never changed, nor the customer and the lines of an order. The first migration makes the
+-- tables, hence the second run. A variable of psql does not reach into the block, a setting does.
 SELECT set_config('privileges.service', :'service', false);
 DO $$
+DECLARE
+    service text := current_setting('privileges.service');
+    one record;
 BEGIN
-    IF to_regclass('public._sqlx_migrations') IS NOT NULL THEN
-        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON _sqlx_migrations FROM %I', current_setting('privileges.service'));
+    FOR one IN SELECT * FROM (VALUES
+        ('_sqlx_migrations', 'INSERT, UPDATE, DELETE'),
+        ('outbox', 'UPDATE, DELETE'),
+        ('published', 'UPDATE, DELETE'),
+        ('orders', 'UPDATE, DELETE')) AS never (name, done)
+    LOOP
+        IF to_regclass('public.' || one.name) IS NOT NULL THEN
+            EXECUTE format('REVOKE %s ON %I FROM %I', one.done, one.name, service);
+        END IF;
+    END LOOP;
+    IF to_regclass('public.orders') IS NOT NULL THEN
+        EXECUTE format('GRANT UPDATE (status, version) ON orders TO %I', service);
     END IF;
 END
 $$;

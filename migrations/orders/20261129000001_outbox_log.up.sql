@@ -157,6 +157,7 @@ DECLARE
     of_messages text := 'outbox_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD');
     of_marks text := 'published_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD');
     next timestamptz := day + interval '24 hours';
+    revoke text;
 BEGIN
     -- Attached, not created in place: that locks out nobody who reads or writes, nor waits for those who do.
     IF to_regclass(of_messages) IS NULL THEN
@@ -168,6 +169,16 @@ BEGIN
         EXECUTE format('CREATE TABLE %I (LIKE published INCLUDING ALL)', of_marks);
         EXECUTE format('ALTER TABLE published ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', of_marks, day, next);
     END IF;
+    -- Rows are reached through the table. What default privileges give on a partition itself would be a way past
+    -- those of the table.
+    FOR revoke IN
+        SELECT format('REVOKE ALL ON %I FROM %s', relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+        FROM pg_class, aclexplode(relacl)
+        WHERE pg_class.oid IN (to_regclass(of_messages), to_regclass(of_marks)) AND grantee <> relowner
+        GROUP BY relname, grantee
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
 END
 $$;
 

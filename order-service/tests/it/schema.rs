@@ -81,6 +81,33 @@ async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&SCHEMA).await).await;
 }
 
+#[tokio::test]
+async fn the_role_of_the_service_changes_no_message_and_nothing_of_an_order_but_its_status() {
+    let world = World::new().await;
+    let running = world.setup().start().await;
+    let order = world.client(&running).place_one().await;
+    world.at_rest(seconds(10)).await;
+    let parts = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent IN ('outbox'::regclass, 'published'::regclass)";
+    let mut tables: Vec<String> = sqlx::query_scalar(parts).fetch_all(&world.database.pool).await.unwrap();
+    assert!(tables.len() > 10);
+    tables.extend(["outbox".into(), "published".into()]);
+    let changes =
+        tables.iter().flat_map(|table| [format!("UPDATE {table} SET instance = 1"), format!("DELETE FROM {table}")]);
+    let of_orders =
+        ["UPDATE orders SET customer_ref = 'other'", "UPDATE orders SET quantities = '{1}'", "DELETE FROM orders"];
+    let mut service = PgConnection::connect(&world.database.url()).await.unwrap();
+    for statement in changes.chain(of_orders.map(str::to_owned)) {
+        let refused = sqlx::raw_sql(&statement).execute(&mut service).await.expect_err(&statement);
+        assert_eq!(refused.into_database_error().unwrap().code().as_deref(), Some("42501"), "{statement}");
+    }
+    let answer =
+        world.client(&running).ask(reqwest::Method::POST, &format!("/orders/{order}/complete"), &[], Vec::new()).await;
+    assert_eq!(answer.unwrap().status, 200);
+    world.at_rest(seconds(10)).await;
+    assert_eq!(running.stop().await, Some(0));
+    world.judge().await;
+}
+
 /// The schema as it was before the outbox became a log.
 const BEFORE_THE_LOG: i64 = 20_261_125_000_002;
 
