@@ -47,7 +47,7 @@ impl Settings {
         });
         let kept = settings.within("log.file.kept", 1..=10_000, "from 1 to 10000");
         Self {
-            level: settings.checked("log.level", check_level),
+            level: settings.checked("log.level", |level: &String| check_level(level)),
             file: directory.map(|directory| Files { directory, rotation, kept }),
             traces: traces::Settings::read(settings),
         }

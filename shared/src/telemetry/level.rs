@@ -77,7 +77,7 @@ fn parsed(level: &str) -> Option<EnvFilter> {
 ///
 /// # Errors
 /// What it must be instead.
-pub fn check_level(level: &String) -> Result<(), String> {
+pub fn check_level(level: &str) -> Result<(), String> {
     let is_level = |text: &str| ["error", "warn", "info", "debug", "trace"].contains(&text);
     let is_target = |text: &str| {
         let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
