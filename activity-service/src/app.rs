@@ -72,12 +72,26 @@ pub async fn migrate(config: &Config) -> Exit {
 
 /// The command `quarantine`.
 pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit {
+    on_the_database(config, "activity-service quarantine", async |pool| command.run(pool, &config.time_zone).await)
+        .await
+}
+
+/// The command `gaps`.
+pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
+    on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
+}
+
+async fn on_the_database(
+    config: &Config,
+    name: &str,
+    command: impl AsyncFnOnce(&PgPool) -> anyhow::Result<()>,
+) -> Exit {
     let work = async {
-        let pool = config.database.pool("activity-service quarantine")?;
+        let pool = config.database.pool(name)?;
         if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
             return Ok(exit);
         }
-        command.run(&pool, &config.time_zone).await.map(|()| Exit::Stopped)
+        command(&pool).await.map(|()| Exit::Stopped)
     };
     work.await.unwrap_or_else(|error: anyhow::Error| {
         eprintln!("{error:#}");

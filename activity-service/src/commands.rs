@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::{
+    gaps::{self, Gap},
     http::quarantine::Whole,
     quarantine::{self, Discard, Entry, Page, Reason, Replay, Replayed, Scope, State, listing::parse_why, replay::How},
 };
@@ -59,6 +60,33 @@ pub enum Quarantine {
     Discard {
         id: Uuid,
         /// Why; kept with the message.
+        #[arg(long, value_parser = why)]
+        reason: String,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Gaps {
+    /// Lists gaps, oldest first.
+    List {
+        #[arg(long, value_enum, default_value_t)]
+        state: gaps::State,
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+        limit: i64,
+        /// One JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Closes an open gap: its messages were sent again, or are known to be missing.
+    Close {
+        id: i64,
+        /// Why; kept with the gap.
         #[arg(long, value_parser = why)]
         reason: String,
         /// JSON instead of a table.
@@ -121,6 +149,25 @@ impl Quarantine {
     }
 }
 
+impl Gaps {
+    /// # Errors
+    /// The database's, or there is no such gap, or it is not open.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        match self {
+            Self::List { state, limit, json } => {
+                let found = gaps::list(pool, state, limit).await?;
+                show(json, &found, || gap_table(&found).to_string())
+            }
+            Self::Close { id, reason, json, who } => {
+                let closed = gaps::close(pool, id, &who.name(), &reason).await?;
+                let gap = gaps::find(pool, id).await?.context("there is no gap of this id")?;
+                anyhow::ensure!(closed, "the gap is not open; it is {}", gap.state);
+                show(json, &gap, || gap_table(std::slice::from_ref(&gap)).to_string())
+            }
+        }
+    }
+}
+
 impl Who {
     fn name(self) -> String {
         let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
@@ -170,6 +217,26 @@ fn table(entries: &[Entry]) -> Table {
             one.resolved_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
             one.resolved_by.clone().unwrap_or_default(),
             one.resolution.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn gap_table(gaps: &[Gap]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"]);
+    for one in gaps {
+        table.add_row([
+            one.id.to_string(),
+            format!("{}:{}", one.topic, one.partition),
+            one.from.to_string(),
+            one.to.to_string(),
+            one.state.clone(),
+            one.found_at.format(&Rfc3339).unwrap_or_default(),
+            one.closed_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
+            one.closed_by.clone().unwrap_or_default(),
+            one.reason.clone().unwrap_or_default(),
         ]);
     }
     table

@@ -11,6 +11,7 @@ pub mod group;
 pub mod lag;
 pub mod positions;
 pub mod reading;
+pub mod record;
 pub mod watermarks;
 
 use std::time::Duration;

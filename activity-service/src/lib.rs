@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod commands;
 pub mod config;
 pub mod consumer;
+pub mod gaps;
 pub mod http;
 pub mod key;
 pub mod metrics;

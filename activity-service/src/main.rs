@@ -26,6 +26,9 @@ enum Command {
     /// Look at messages that could not be counted, try them again or discard them
     #[command(subcommand)]
     Quarantine(commands::Quarantine),
+    /// Look at what was lost before it was counted, or close it
+    #[command(subcommand)]
+    Gaps(commands::Gaps),
 }
 
 #[tokio::main]
@@ -44,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
+        Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
         Command::Config => {
             print!("{effective}");
             Exit::Stopped.into()

@@ -9,7 +9,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 
-use crate::{quarantine::Reason, retention::days};
+use crate::{gaps, quarantine::Reason, retention::days};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -80,10 +80,18 @@ pub const ATTEMPTS_FAILED: Counter =
     Counter::new("activity_failed_attempts_total", "Transactions that were rolled back or lost, by reason")
         .by("reason", &["outage", "conflict", "refused", "defect"]);
 
-pub const LOST: Counter =
-    Counter::new("activity_lost_messages_total", "Messages deleted from the topic before this instance read them");
+pub const OPEN_GAPS: Gauge = Gauge::new(
+    "activity_open_gaps",
+    "Gaps in what was read that nobody has closed yet, of all instances; 10001 means more than 10000",
+);
+pub const OPEN_GAP_OFFSETS: Gauge =
+    Gauge::new("activity_open_gap_offsets", "Offsets in open gaps, of all instances: at most as many messages");
 pub const CREATED_ANEW: Counter =
     Counter::new("activity_topics_created_anew_total", "Partitions found to be of a topic created anew");
+pub const OFFSETS_AHEAD: Counter = Counter::new(
+    "activity_offsets_ahead_total",
+    "Partitions whose offset in Kafka was ahead of the database when this instance began to read them",
+);
 pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows removed after their retention, by kind")
     .by("kind", &["keys", "quarantine"]);
 
@@ -107,8 +115,10 @@ pub const ALL: &[&dyn Metric] = &[
     &OLDEST_QUARANTINED,
     &REPLAYED,
     &ATTEMPTS_FAILED,
-    &LOST,
+    &OPEN_GAPS,
+    &OPEN_GAP_OFFSETS,
     &CREATED_ANEW,
+    &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
 ];
@@ -144,6 +154,9 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
             }
         }
         OLDEST_QUARANTINED.set(oldest.unwrap_or(0.0).max(0.0));
+        let (open, offsets) = gaps::how_many(&mut *connection).await?;
+        OPEN_GAPS.set_count(open);
+        OPEN_GAP_OFFSETS.set_count(offsets);
         days::tell_ahead(connection).await
     })
 }

@@ -13,7 +13,7 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{activity::Activity, key};
+use crate::{activity::Activity, consumer::record::Digest, key};
 
 time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
 
@@ -34,7 +34,11 @@ pub struct Received<'a> {
 pub struct Position<'a> {
     pub topic: &'a str,
     pub partition: i32,
+    /// The partition's, as it was when reading began.
+    pub generation: i64,
     pub next_offset: i64,
+    /// Of the record before.
+    pub digest: Digest,
 }
 
 /// Counts each activity whose key is new, and moves the positions; answers with how many were new.
@@ -57,6 +61,8 @@ pub async fn count(
     let read_topics: Vec<&str> = positions.iter().map(|one| one.topic).collect();
     let read_partitions: Vec<i32> = positions.iter().map(|one| one.partition).collect();
     let next_offsets: Vec<i64> = positions.iter().map(|one| one.next_offset).collect();
+    let generations: Vec<i64> = positions.iter().map(|one| one.generation).collect();
+    let digests: Vec<&[u8]> = positions.iter().map(|one| one.digest.as_slice()).collect();
     let counted = sqlx::query_scalar!(
         r#"
         WITH received AS (
@@ -89,15 +95,20 @@ pub async fn count(
             ON CONFLICT (activity_date, activity_type_code, shard)
                 DO UPDATE SET quantity = figure.quantity + excluded.quantity
         ), positions AS (
-            INSERT INTO consumer_positions AS known (topic, partition, next_offset)
-            SELECT topic, partition, max(next_offset)
-            FROM UNNEST($8::text[], $9::int[], $10::bigint[]) AS read (topic, partition, next_offset)
-            GROUP BY topic, partition
-            ORDER BY topic, partition
+            INSERT INTO consumer_positions AS known
+                (topic, partition, generation, next_offset, last_offset, last_digest, seen_offset, seen_digest)
+            SELECT DISTINCT ON (topic, partition) topic, partition, generation, next_offset, next_offset - 1, digest,
+                next_offset - 1, digest
+            FROM UNNEST($8::text[], $9::int[], $10::bigint[], $12::bigint[], $13::bytea[])
+                AS read (topic, partition, next_offset, generation, digest)
+            ORDER BY topic, partition, generation DESC, next_offset DESC
             -- An instance that lost the partition may come late with what it had in hand. Backwards goes
-            -- a position only where the topic is seen to be another one.
-            ON CONFLICT (topic, partition)
-                DO UPDATE SET next_offset = GREATEST(known.next_offset, excluded.next_offset)
+            -- a position only where the topic is seen to be another one, and then that one's generation grows.
+            ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset,
+                last_offset = excluded.last_offset, last_digest = excluded.last_digest,
+                seen_offset = coalesce(known.seen_offset, excluded.seen_offset),
+                seen_digest = coalesce(known.seen_digest, excluded.seen_digest)
+            WHERE known.generation = excluded.generation AND known.next_offset < excluded.next_offset
         )
         SELECT count(*) AS "counted!" FROM counted
         "#,
@@ -112,6 +123,8 @@ pub async fn count(
         &read_partitions,
         &next_offsets,
         SHARDS,
+        &generations,
+        &digests as _,
     )
     .fetch_one(&mut *transaction)
     .await?;

@@ -8,6 +8,7 @@ use std::{
 use activity_service::{
     activity::{self, Activity},
     app::MIGRATIONS,
+    consumer::record::Digest,
     statistics::{self, Position, Received},
 };
 use anyhow::{Context, Result, anyhow, ensure};
@@ -140,8 +141,14 @@ async fn by_loop(messages: &Messages) -> Result<f64> {
             .collect();
         let mut ends = BTreeMap::new();
         ends.extend(batch.iter().map(|one| (one.partition, one.offset + 1)));
-        let positions: Vec<_> =
-            ends.into_iter().map(|(partition, next_offset)| Position { topic, partition, next_offset }).collect();
+        let position = |(partition, next_offset)| Position {
+            topic,
+            partition,
+            generation: 0,
+            next_offset,
+            digest: Digest::default(),
+        };
+        let positions: Vec<_> = ends.into_iter().map(position).collect();
         let mut transaction = connection.begin().await?;
         statistics::types(&mut *transaction).await?;
         statistics::count(&mut transaction, ZONE, &received, &positions).await?;

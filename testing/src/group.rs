@@ -9,7 +9,7 @@ use rdkafka::{
     Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use tokio::task::spawn_blocking;
 
@@ -86,5 +86,17 @@ impl Topic {
         let admin: AdminClient<DefaultClientContext> = client(&self.brokers).create().unwrap();
         let done = admin.delete_groups(&[group], &AdminOptions::new()).await.unwrap();
         done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// Tells Kafka that a group without members has read partition 0 up to `offset`.
+    pub async fn commit(&self, group: &str, offset: i64) {
+        let (topic, group) = (self.clone(), group.to_owned());
+        let commit = move || {
+            let consumer: BaseConsumer = client(&topic.brokers).set("group.id", group).create().unwrap();
+            let mut told = TopicPartitionList::new();
+            told.add_partition_offset(&topic.name, 0, Offset::Offset(offset)).unwrap();
+            consumer.commit(&told, CommitMode::Sync).unwrap();
+        };
+        spawn_blocking(commit).await.unwrap();
     }
 }

@@ -7,16 +7,17 @@ use std::{ops::Range, time::SystemTime};
 
 use opentelemetry::{KeyValue, trace::SpanKind};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use shared::{
-    message::CE_TYPE,
-    traces::{self, TraceContext},
-};
+use shared::traces::{self, TraceContext};
 use time::OffsetDateTime;
 
-use super::group::{Group, Tenure};
+use super::{
+    group::{Group, Tenure},
+    record::{self, Digest},
+};
 use crate::{
     activity::{self, Activity},
     quarantine::Rejected,
+    statistics::Position,
 };
 
 /// A batch is full at this many bytes, whatever the number of its messages. Three batches exist at
@@ -40,7 +41,7 @@ pub struct Batch {
 pub struct Place {
     pub topic: String,
     pub partition: i32,
-    /// None for what comes from a partition that is not assigned any more.
+    /// None for what comes from a partition that is not assigned any more, or whose beginning is not known yet.
     pub tenure: Option<Tenure>,
 }
 
@@ -63,6 +64,8 @@ pub struct Message {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     ce_type: Option<Range<usize>>,
+    /// As Kafka has it, in milliseconds since 1970.
+    timestamp: Option<i64>,
     /// When it was read, and the trace it belongs to; only where traces are exported.
     trace: Option<Box<(SystemTime, TraceContext)>>,
 }
@@ -74,22 +77,23 @@ impl Batch {
     }
 
     pub fn push(&mut self, message: &BorrowedMessage<'_>, group: &Group) {
-        let ce_type = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CE_TYPE));
         let raw = Raw {
             topic: message.topic(),
             partition: message.partition(),
             offset: message.offset(),
             key: message.key(),
             value: message.payload(),
-            ce_type: ce_type.and_then(|header| header.value),
+            ce_type: record::ce_type(message),
         };
         self.add(&raw, group);
-        if traces::are_exported()
-            && let Some(last) = self.messages.last_mut()
-        {
-            last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
+        let timestamp = message.timestamp().to_millis();
+        if let Some(last) = self.messages.last_mut() {
+            last.timestamp = timestamp;
+            if traces::are_exported() {
+                last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
+            }
         }
-        self.oldest = self.oldest.into_iter().chain(message.timestamp().to_millis()).min();
+        self.oldest = self.oldest.into_iter().chain(timestamp).min();
     }
 
     /// As [`Batch::push`], for a message from anywhere.
@@ -101,6 +105,7 @@ impl Batch {
             key: self.store(raw.key),
             value: self.store(raw.value),
             ce_type: self.store(raw.ce_type),
+            timestamp: None,
             trace: None,
         };
         self.messages.push(message);
@@ -151,11 +156,33 @@ impl Batch {
     /// stand in the order of their offsets.
     #[must_use]
     pub fn ends(&self, part: &Range<usize>) -> Vec<(&Place, i64)> {
+        self.lasts(part).map(|(place, last)| (place, last.offset + 1)).collect()
+    }
+
+    /// The positions that follow from `part`: of what comes from partitions that were this member's.
+    #[must_use]
+    pub fn positions(&self, part: &Range<usize>) -> Vec<Position<'_>> {
+        let lasts = self.lasts(part).filter_map(|(place, last)| Some((place, place.tenure?, last)));
+        let positions = lasts.map(|(place, tenure, last)| Position {
+            topic: &place.topic,
+            partition: place.partition,
+            generation: tenure.generation,
+            next_offset: last.offset + 1,
+            digest: self.digest(last),
+        });
+        positions.collect()
+    }
+
+    fn lasts(&self, part: &Range<usize>) -> impl Iterator<Item = (&Place, &Message)> {
         let mut last = vec![None; self.places.len()];
         for message in &self.messages[part.clone()] {
-            last[message.place] = Some(message.offset + 1);
+            last[message.place] = Some(message);
         }
-        self.places.iter().zip(last).filter_map(|(place, next)| next.map(|next| (place, next))).collect()
+        self.places.iter().zip(last).filter_map(|(place, last)| Some((place, last?)))
+    }
+
+    fn digest(&self, message: &Message) -> Digest {
+        record::digest(message.timestamp, self.key(message), self.value(message), self.ce_type(message))
     }
 
     /// The first message of each place in `part`.

@@ -1,24 +1,32 @@
-//! Whether the topic still follows what was read from it. Messages can be deleted before anybody read
-//! them, and a topic can be deleted and created anew under its name. Neither is cured here, reading
-//! goes on from the first message there is in both cases; but nobody shall find out by chance. And
+//! Whether the topic still follows what was read from it, and where reading begins. Messages can be deleted before
+//! anybody read them; a topic can be deleted and created anew under its name; and Kafka's offsets of the group can be
+//! ahead of a database that was restored. What is still there is read, what is not is a gap, and each is told. And
 //! whether Kafka has the offsets it was told.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use shared::{health::Component, lifecycle::Shutdown};
 use sqlx::PgPool;
 use tokio::time::sleep;
 
 use super::{
-    group::{Doubts, Group, Partition},
-    positions::{self, Jump},
+    group::{Beginning, Group, Partition},
+    positions::{self, Jump, Position},
+    record::Digest,
     watermarks::{Broker, Watermarks},
 };
-use crate::metrics::{CREATED_ANEW, LOST};
+use crate::{
+    gaps::{self, Unchecked},
+    metrics::{CREATED_ANEW, OFFSETS_AHEAD},
+};
 
-/// A topic created anew is recognised while it has fewer messages than the one before had.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Doubts are looked at at once, but not more often: holes in a topic cause many.
+/// Doubts are looked at at once, but not more often: holes in a topic cause many. So is a partition whose
+/// beginning could not be found out.
 const DOUBTS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -31,6 +39,25 @@ pub struct Continuity {
     pub behind: BTreeMap<Partition, i64>,
 }
 
+/// What a look found of the partitions of this member.
+#[derive(Debug)]
+struct Found {
+    positions: BTreeMap<Partition, Position>,
+    marks: BTreeMap<Partition, Watermarks>,
+    /// The records that were looked for, as they stand there now.
+    records: BTreeMap<Partition, Option<Digest>>,
+    gaps: Vec<Unchecked>,
+}
+
+/// What a partition is to the one that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    Same,
+    Another,
+    /// The broker has not shown the record that tells.
+    Unknown,
+}
+
 impl Continuity {
     /// Looks now and then until the drain begins.
     ///
@@ -41,18 +68,33 @@ impl Continuity {
             let work = self.page.work();
             match shutdown.unless_draining(self.look()).await {
                 Some(Err(error)) => {
-                    // Whoever reads and counts tells of the outage.
-                    self.page.waiting(format!("{error:#}"));
+                    let news = self.page.waiting(format!("{error:#}"));
+                    // Else whoever reads and counts tells of the outage.
+                    if news && !self.group.held().is_empty() {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "cannot find out where to begin reading; trying again"
+                        );
+                    }
                 }
                 Some(Ok(())) => self.page.working(),
                 None => {}
             }
             drop(work);
+            let group = Arc::clone(&self.group);
             let next = async {
-                sleep(DOUBTS_EVERY).await;
+                let doubts = async {
+                    sleep(DOUBTS_EVERY).await;
+                    if group.held().is_empty() {
+                        tokio::select! {
+                            () = sleep(LOOK_EVERY.saturating_sub(DOUBTS_EVERY)) => {}
+                            () = group.doubt.notified() => {}
+                        }
+                    }
+                };
                 tokio::select! {
-                    () = sleep(LOOK_EVERY.saturating_sub(DOUBTS_EVERY)) => {}
-                    () = self.group.doubt.notified() => {}
+                    () = doubts => {}
+                    () = group.is_held.notified() => {}
                 }
             };
             shutdown.unless_draining(next).await;
@@ -69,66 +111,136 @@ impl Continuity {
         if !owed.is_empty() {
             self.group.stored(&self.broker.committed(owed).await?);
         }
-        let doubts = self.group.take_doubts();
-        let done = self.compare(&doubts).await;
+        let gone_back = self.group.take_gone_back();
+        let done = self.compare(&gone_back).await;
         if done.is_err() {
-            self.group.doubt_again(doubts);
+            self.group.have_gone_back(gone_back);
         }
         done
     }
 
-    async fn compare(&mut self, doubts: &Doubts) -> anyhow::Result<()> {
-        let mut partitions = self.group.assigned();
-        // What is counted is in the positions, so these are read later.
-        let counted = self.group.counted_up_to();
-        // Read before the watermarks are: those of the same topic only grow.
-        let mut connection = self.pool.acquire().await?;
-        let positions = positions::next_offsets(&mut connection, &partitions).await?;
-        drop(connection);
-        partitions.retain(|partition| positions.contains_key(partition));
-        partitions.extend(doubts.jumps.keys().filter(|partition| !positions.contains_key(*partition)).cloned());
-        if partitions.is_empty() {
+    async fn compare(&mut self, gone_back: &BTreeSet<Partition>) -> anyhow::Result<()> {
+        let assigned = self.group.assigned();
+        if assigned.is_empty() {
             return Ok(());
         }
-        let marks = self.broker.watermarks(partitions).await?;
-        for (partition, jump) in &doubts.jumps {
-            if let Some(marks) = marks.get(partition) {
-                self.lost(partition, jump.lost(*marks));
-            }
-        }
+        let held = self.group.held();
+        // Kafka is told after the database, so it is asked before: then it is not ahead by what is counted now.
+        let committed = match held.as_slice() {
+            [] => BTreeMap::new(),
+            held => self.broker.committed(held.to_vec()).await?,
+        };
+        let found = self.find(assigned).await?;
         let mut behind = BTreeMap::new();
-        for (partition, position) in positions {
-            let Some(marks) = marks.get(&partition).copied() else {
+        for (partition, marks) in &found.marks {
+            let Some(position) = found.positions.get(partition) else {
+                if held.contains(partition) {
+                    self.begin(partition, None, committed.get(partition).copied(), *marks);
+                }
                 continue;
             };
-            let counted = counted.get(&partition).copied().filter(|next| *next <= marks.high);
-            let went_back = doubts.went_back.contains(&partition);
-            if marks.high < position || went_back {
-                let next = counted.unwrap_or(marks.low);
-                // It moves where counting has passed the old position already, which is as true a sign.
-                if positions::replace(&self.pool, &partition, position, next).await? || went_back {
-                    self.created_anew(&partition, position, marks);
+            match found.identity(partition, position, *marks, gone_back.contains(partition)) {
+                Identity::Unknown => continue,
+                Identity::Another => {
+                    if positions::begin_anew(&self.pool, partition, position.generation, marks.low).await? {
+                        self.created_anew(partition, position.next_offset);
+                    }
+                    // Whoever has set the position back: the next look finds where it begins.
+                    self.group.hold(partition, position.generation);
+                    self.group.is_held.notify_one();
+                    continue;
                 }
-            } else if let Some(next) = counted.filter(|next| *next > position) {
-                // Counted while the position was set back.
-                positions::replace(&self.pool, &partition, position, next).await?;
-            } else if marks.low > position {
+                Identity::Same => {}
+            }
+            if let Some(last) = position.last.as_ref().filter(|last| position.seen.as_ref() != Some(last)) {
+                positions::is_the_same(&self.pool, partition, position.generation, last).await?;
+            }
+            if marks.low > position.next_offset {
                 // At the second look, for what was read in time may not be counted at the first.
-                if self.behind.get(&partition) != Some(&position) {
-                    behind.insert(partition, position);
-                } else if positions::replace(&self.pool, &partition, position, marks.low).await? {
-                    self.lost(&partition, marks.low - position);
+                let jump = Jump { expected: position.next_offset, came: marks.low };
+                if self.behind.get(partition) != Some(&position.next_offset) {
+                    behind.insert(partition.clone(), position.next_offset);
+                } else if positions::pass(&self.pool, partition, jump).await? {
+                    self.lost(partition, jump);
                 }
+            }
+            if held.contains(partition) {
+                self.begin(partition, Some(position), committed.get(partition).copied(), *marks);
             }
         }
         self.behind = behind;
+        self.check(&found).await?;
+        self.outdated(&found);
         Ok(())
     }
 
-    /// Reading has begun at the new topic's first message, or will: an offset out of its range makes
-    /// the client begin there.
-    fn created_anew(&self, partition: &Partition, position: i64, marks: Watermarks) {
-        self.group.begins_anew(partition, marks.high);
+    async fn find(&self, assigned: Vec<Partition>) -> anyhow::Result<Found> {
+        // Read before the watermarks are: those of the same topic only grow.
+        let mut connection = self.pool.acquire().await?;
+        let positions = positions::of(&mut connection, &assigned).await?;
+        let gaps = gaps::unchecked(&mut connection, &assigned).await?;
+        drop(connection);
+        let marks = self.broker.watermarks(assigned).await?;
+        let wanted = positions.iter().filter_map(|(partition, position)| {
+            let marks = marks.get(partition)?;
+            // Where there are fewer messages than were read no record has to tell.
+            let record = position.evidence(marks.low).filter(|_| position.next_offset <= marks.high)?;
+            Some((partition.clone(), record.offset))
+        });
+        let records = self.broker.records(wanted.collect()).await?;
+        Ok(Found { positions, marks, records, gaps })
+    }
+
+    /// Says where the reading of a held partition begins: where the database is, or Kafka is if that is before.
+    fn begin(&self, partition: &Partition, position: Option<&Position>, committed: Option<i64>, marks: Watermarks) {
+        let next = position.map_or(marks.low, |position| position.next_offset);
+        let generation = position.map_or(0, |position| position.generation);
+        let offset = committed.map_or(marks.low, |committed| committed.min(next)).max(marks.low);
+        // Kafka's is still that of the topic before, until something of the new one is counted.
+        let is_new = position.is_some_and(|position| generation > 0 && position.last.is_none());
+        if let Some(committed) = committed.filter(|committed| *committed > next && !is_new) {
+            OFFSETS_AHEAD.add(1);
+            let (topic, number) = partition;
+            tracing::error!(
+                messaging.destination.name = topic,
+                messaging.destination.partition.id = number,
+                position = next,
+                committed,
+                "the group's offsets are ahead of the database"
+            );
+        }
+        self.group.begin(partition, Beginning { offset, generation });
+    }
+
+    /// Finds out of how much of the gaps the topic has lost, and forgets those that are holes.
+    async fn check(&self, found: &Found) -> anyhow::Result<()> {
+        let mut holes = Vec::new();
+        for gap in &found.gaps {
+            let Some(marks) = found.marks.get(&gap.partition) else { continue };
+            match gap.jump.lost_to(marks.low) {
+                None => holes.push(gap.id),
+                Some(to) if gaps::open(&self.pool, gap.id, to).await? => {
+                    self.lost(&gap.partition, Jump { came: to, ..gap.jump });
+                }
+                Some(_) => {}
+            }
+        }
+        gaps::forget(&self.pool, &holes).await?;
+        Ok(())
+    }
+
+    /// Holds what is read as though it were a partition that it is not any more.
+    fn outdated(&self, found: &Found) {
+        for (partition, generation) in self.group.generations() {
+            let position = found.positions.get(&partition);
+            // A smaller one was read before reading began here.
+            if position.is_some_and(|position| position.generation > generation) {
+                self.group.hold(&partition, generation);
+            }
+        }
+    }
+
+    fn created_anew(&self, partition: &Partition, position: i64) {
         CREATED_ANEW.add(1);
         let (topic, number) = partition;
         let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
@@ -141,16 +253,15 @@ impl Continuity {
         self.page.waiting(news);
     }
 
-    fn lost(&self, partition: &Partition, messages: i64) {
-        let Some(messages) = u64::try_from(messages).ok().filter(|messages| *messages > 0) else {
-            return;
-        };
-        LOST.add(messages);
+    fn lost(&self, partition: &Partition, gap: Jump) {
         let (topic, number) = partition;
+        let messages = gap.came - gap.expected;
         let news = format!("{messages} messages of partition {number} of {topic} were deleted unread");
         tracing::error!(
             messaging.destination.name = topic,
             messaging.destination.partition.id = number,
+            from = gap.expected,
+            to = gap.came,
             messages,
             "messages were deleted before they were read"
         );
@@ -158,22 +269,20 @@ impl Continuity {
     }
 }
 
-impl Jump {
-    /// How many offsets of those jumped over the topic does not have any more; none where it has
-    /// them all and they are holes.
-    fn lost(self, marks: Watermarks) -> i64 {
-        marks.low.min(self.came) - self.expected
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_below_the_low_watermark_is_lost() {
-        let lost = |low| Jump { expected: 10, came: 20 }.lost(Watermarks { low, high: 100 });
-        assert_eq!([lost(30), lost(20), lost(15)], [10, 10, 5]);
-        assert!(lost(10) <= 0 && lost(0) <= 0, "a hole");
+impl Found {
+    fn identity(&self, partition: &Partition, position: &Position, marks: Watermarks, gone_back: bool) -> Identity {
+        if marks.high < position.next_offset || gone_back {
+            return Identity::Another;
+        }
+        // Where nothing that was counted can be read any more there is nothing to tell by; if it is another topic,
+        // what it has lost is a gap.
+        let Some(record) = position.evidence(marks.low) else {
+            return Identity::Same;
+        };
+        match self.records.get(partition) {
+            None => Identity::Unknown,
+            Some(found) if record.is(found.as_ref()) => Identity::Same,
+            Some(_) => Identity::Another,
+        }
     }
 }

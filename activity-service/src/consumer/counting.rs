@@ -22,17 +22,18 @@ use super::{
     batch::{Batch, Message},
     group::{Group, Partition},
     lag::{InHand, seconds_since},
-    positions,
+    positions::{self, Position},
 };
 use crate::{
     admission::Admission,
+    gaps,
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
     quarantine::{
         self, Kept, Reason, Rejected, Why,
         known::{Known, Seen, Standing, Wanted},
     },
-    statistics::{self, Position, Received},
+    statistics::{self, Received},
 };
 
 /// Longer than any statement may take: the connection leads nowhere.
@@ -204,15 +205,12 @@ impl Counting {
             }
         }
         let all = received.len() as u64;
-        let expected = positions::expected(&mut transaction, batch, part).await?;
-        let jumps = positions::jumps(&expected, batch, part);
-        leave_out_redelivered(&mut transaction, &mut received, &expected).await?;
-        let ends = batch.ends(part);
-        let positions: Vec<_> = ends
-            .iter()
-            .map(|(place, next)| Position { topic: &place.topic, partition: place.partition, next_offset: *next })
-            .collect();
-        let counted = statistics::count(&mut transaction, &self.time_zone, &received, &positions).await?;
+        let before = positions::of_batch(&mut transaction, batch, part).await?;
+        let jumps = positions::jumps(&before, batch, part);
+        leave_out_redelivered(&mut transaction, &mut received, &before).await?;
+        let after = batch.positions(part);
+        let counted = statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
+        gaps::note(&mut transaction, &jumps, gaps::State::Unchecked).await?;
         fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let kept = quarantine::keep(&mut transaction, kept).await?;
         fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -222,7 +220,12 @@ impl Counting {
         }
         fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
-        self.group.jumped(jumps);
+        if !jumps.is_empty() {
+            self.group.doubt.notify_one();
+        }
+        for (partition, generation) in outdated(&before, &after) {
+            self.group.hold(&partition, generation);
+        }
         let duplicates = all - counted;
         COUNTED.add(counted);
         DUPLICATES.add(duplicates);
@@ -295,12 +298,12 @@ fn days(batch: &Batch, part: &Range<usize>) -> BTreeSet<Date> {
 async fn leave_out_redelivered(
     transaction: &mut PgConnection,
     received: &mut Vec<Received<'_>>,
-    expected: &BTreeMap<Partition, i64>,
+    positions: &BTreeMap<Partition, Position>,
 ) -> Result<(), sqlx::Error> {
     let expected_of = |one: &Received<'_>| {
         let mut all =
-            expected.iter().filter(|((topic, partition), _)| *partition == one.partition && topic == one.topic);
-        all.next().map(|(_, next)| *next)
+            positions.iter().filter(|((topic, partition), _)| *partition == one.partition && topic == one.topic);
+        all.next().map(|(_, position)| position.next_offset)
     };
     let is_again = |index: &usize| expected_of(&received[*index]).is_some_and(|next| received[*index].offset < next);
     let again: Vec<usize> = (0..received.len()).filter(is_again).collect();
@@ -308,6 +311,16 @@ async fn leave_out_redelivered(
     let mut index = 0..;
     received.retain(|_| index.next().is_some_and(|index| !found.contains(&index)));
     Ok(())
+}
+
+/// The partitions that turned out to be others while this was on its way: it has moved no position of theirs,
+/// and where reading goes on is to be decided anew.
+fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::Position<'_>]) -> Vec<(Partition, i64)> {
+    let read = after.iter().map(|one| ((one.topic.to_owned(), one.partition), one.generation));
+    let is_outdated = |(partition, generation): &(Partition, i64)| {
+        before.get(partition).is_some_and(|position| position.generation != *generation)
+    };
+    read.filter(is_outdated).collect()
 }
 
 /// What to look for in quarantine.

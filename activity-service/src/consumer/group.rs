@@ -4,6 +4,9 @@
 //! what this member has read and counted without a gap since a partition was assigned to it, its
 //! tenure. What was read in an earlier tenure is counted all the same, the keys make that harmless,
 //! but its offset is nobody's business any more.
+//!
+//! A partition is held until it is known where its reading begins, and again once it turns out to be another
+//! one: it has no tenure then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,11 +26,22 @@ use shared::kafka::Quiet;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{batch::Place, positions::Jump};
+use super::batch::Place;
 
-/// One assignment of one partition.
+/// One assignment of one partition, from where its reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tenure(u64);
+pub struct Tenure {
+    number: u64,
+    /// Of the partition's position, see there.
+    pub generation: i64,
+}
+
+/// Where the reading of a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    pub offset: i64,
+    pub generation: i64,
+}
 
 /// Topic and number.
 pub type Partition = (String, i32);
@@ -38,6 +52,8 @@ pub struct Group {
     pub wake: Notify,
     /// There is something to compare with what the broker has.
     pub doubt: Notify,
+    /// A partition is held.
+    pub is_held: Notify,
     book: Mutex<Book>,
     /// Grows with each change of the assignment.
     epoch: AtomicU64,
@@ -48,31 +64,20 @@ pub struct Group {
 
 #[derive(Debug, Default)]
 struct Book {
-    assigned: BTreeMap<Partition, Tenure>,
+    /// None for those that are held.
+    assigned: BTreeMap<Partition, Option<Tenure>>,
+    /// Where those that are held shall begin, as far as that is known.
+    beginnings: BTreeMap<Partition, Beginning>,
     /// Up to where each partition is counted in its tenure.
     counted: BTreeMap<Partition, (Tenure, i64)>,
-    doubts: Doubts,
+    /// Of these offsets went backwards within a tenure.
+    went_back: BTreeSet<Partition>,
     /// Counted, and not known to be committed in Kafka.
     owed: BTreeMap<Partition, i64>,
     /// Some of it Kafka has not been told.
     untold: bool,
     /// Some of it the client would not tell.
     refused: bool,
-}
-
-/// Signs that the topic does not follow what was read from it.
-#[derive(Debug, Default)]
-pub struct Doubts {
-    pub jumps: BTreeMap<Partition, Jump>,
-    /// Offsets went backwards within a tenure.
-    pub went_back: BTreeSet<Partition>,
-}
-
-impl Doubts {
-    fn add_jump(&mut self, partition: Partition, jump: Jump) {
-        let whole = self.jumps.entry(partition).or_insert(jump);
-        *whole = Jump { expected: whole.expected.min(jump.expected), came: whole.came.max(jump.came) };
-    }
 }
 
 impl Group {
@@ -98,7 +103,7 @@ impl Group {
 
     #[must_use]
     pub fn tenure(&self, topic: &str, partition: i32) -> Option<Tenure> {
-        self.book().assigned.get(&(topic.to_owned(), partition)).copied()
+        self.book().assigned.get(&(topic.to_owned(), partition)).copied().flatten()
     }
 
     /// Notes what is committed in Postgres; the reading task tells Kafka.
@@ -106,11 +111,12 @@ impl Group {
         let mut book = self.book();
         for (place, next) in ends {
             let partition = (place.topic.clone(), place.partition);
-            let Some(tenure) = place.tenure.filter(|tenure| book.assigned.get(&partition) == Some(tenure)) else {
+            let Some(tenure) = place.tenure.filter(|tenure| book.assigned.get(&partition) == Some(&Some(*tenure)))
+            else {
                 continue;
             };
             if book.counted.get(&partition).is_some_and(|(then, before)| *then == tenure && before > next) {
-                book.doubts.went_back.insert(partition.clone());
+                book.went_back.insert(partition.clone());
                 self.doubt.notify_one();
             }
             book.counted.insert(partition.clone(), (tenure, *next));
@@ -121,27 +127,15 @@ impl Group {
         self.wake.notify_one();
     }
 
-    /// Notes that messages were expected which did not come.
-    pub fn jumped(&self, jumps: Vec<(Partition, Jump)>) {
-        if jumps.is_empty() {
-            return;
-        }
-        let mut book = self.book();
-        jumps.into_iter().for_each(|(partition, jump)| book.doubts.add_jump(partition, jump));
-        drop(book);
-        self.doubt.notify_one();
-    }
-
+    /// Of these partitions offsets went backwards: the client has begun at the first message there is.
     #[must_use]
-    pub fn take_doubts(&self) -> Doubts {
-        std::mem::take(&mut self.book().doubts)
+    pub fn take_gone_back(&self) -> BTreeSet<Partition> {
+        std::mem::take(&mut self.book().went_back)
     }
 
     /// Gives back what could not be looked at.
-    pub fn doubt_again(&self, doubts: Doubts) {
-        let mut book = self.book();
-        doubts.jumps.into_iter().for_each(|(partition, jump)| book.doubts.add_jump(partition, jump));
-        book.doubts.went_back.extend(doubts.went_back);
+    pub fn have_gone_back(&self, partitions: BTreeSet<Partition>) {
+        self.book().went_back.extend(partitions);
     }
 
     #[must_use]
@@ -153,19 +147,89 @@ impl Group {
     #[must_use]
     pub fn counted_up_to(&self) -> BTreeMap<Partition, i64> {
         let book = self.book();
-        let present =
-            book.counted.iter().filter(|(partition, (tenure, _))| book.assigned.get(*partition) == Some(tenure));
+        let present = book
+            .counted
+            .iter()
+            .filter(|(partition, (tenure, _))| book.assigned.get(*partition) == Some(&Some(*tenure)));
         present.map(|(partition, (_, next))| (partition.clone(), *next)).collect()
     }
 
-    /// Forgets what was counted of the topic that a partition belonged to before, and the doubts that
-    /// the difference has caused meanwhile.
-    pub fn begins_anew(&self, partition: &Partition, high: i64) {
+    /// The generation of each partition that is read.
+    #[must_use]
+    pub fn generations(&self) -> BTreeMap<Partition, i64> {
+        let book = self.book();
+        let begun =
+            book.assigned.iter().filter_map(|(partition, tenure)| Some((partition.clone(), (*tenure)?.generation)));
+        begun.collect()
+    }
+
+    /// The partitions of which nobody has said yet where their reading begins.
+    #[must_use]
+    pub fn held(&self) -> Vec<Partition> {
+        let book = self.book();
+        let held = book
+            .assigned
+            .iter()
+            .filter(|(partition, tenure)| tenure.is_none() && !book.beginnings.contains_key(*partition));
+        held.map(|(partition, _)| partition.clone()).collect()
+    }
+
+    /// Ends the tenure of a partition that is read as though it were of this generation: it is another one by
+    /// now. What was counted of it before is not to be told to Kafka any more.
+    pub fn hold(&self, partition: &Partition, generation: i64) {
         let mut book = self.book();
-        book.doubts.went_back.remove(partition);
-        if book.counted.get(partition).is_some_and(|(_, next)| *next > high) {
-            book.counted.remove(partition);
+        let is_read =
+            book.assigned.get(partition).copied().flatten().is_some_and(|tenure| tenure.generation == generation);
+        let is_to_be_read = book.beginnings.get(partition).is_some_and(|beginning| beginning.generation == generation);
+        if is_read {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            book.assigned.insert(partition.clone(), None);
+            book.forget(partition);
+        } else if is_to_be_read {
+            book.beginnings.remove(partition);
+        } else {
+            return;
         }
+        drop(book);
+        self.is_held.notify_one();
+    }
+
+    /// Says where the reading of a held partition begins; the reading task takes it there.
+    pub fn begin(&self, partition: &Partition, beginning: Beginning) {
+        let mut book = self.book();
+        if book.assigned.get(partition) == Some(&None) {
+            book.beginnings.insert(partition.clone(), beginning);
+        }
+        drop(book);
+        self.wake.notify_one();
+    }
+
+    /// Takes each held partition to where its reading begins. Those that `go` refuses are tried again the next
+    /// time; false where there are such.
+    pub fn begin_all(&self, mut go: impl FnMut(&Partition, i64) -> bool) -> bool {
+        let beginnings = self.book().beginnings.clone();
+        let mut all = true;
+        for (partition, beginning) in beginnings {
+            // Not under the lock: it waits for a thread of the client.
+            if !go(&partition, beginning.offset) {
+                all = false;
+                continue;
+            }
+            let mut book = self.book();
+            // Unless somebody knows better meanwhile.
+            if book.beginnings.get(&partition) == Some(&beginning) {
+                book.beginnings.remove(&partition);
+                let number = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+                book.assigned.insert(partition, Some(Tenure { number, generation: beginning.generation }));
+            }
+        }
+        all
+    }
+
+    /// Whether a partition has a tenure.
+    #[must_use]
+    pub fn is_read(&self, partition: &Partition) -> bool {
+        self.book().assigned.get(partition).is_some_and(Option::is_some)
     }
 
     /// Commits to Kafka what is owed, if there is anything it has not been told.
@@ -225,6 +289,16 @@ impl Group {
     }
 }
 
+impl Book {
+    /// What was counted and is owed of a partition.
+    fn forget(&mut self, partition: &Partition) {
+        self.beginnings.remove(partition);
+        self.went_back.remove(partition);
+        self.owed.remove(partition);
+        self.counted.remove(partition);
+    }
+}
+
 fn list(offsets: &BTreeMap<Partition, i64>) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for ((topic, partition), next) in offsets {
@@ -240,17 +314,14 @@ fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
 
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         let mut book = self.book();
         match rebalance {
-            Rebalance::Assign(list) => {
-                book.assigned.extend(partitions(list).map(|partition| (partition, Tenure(epoch))))
-            }
+            Rebalance::Assign(list) => book.assigned.extend(partitions(list).map(|partition| (partition, None))),
             Rebalance::Revoke(list) => {
                 for partition in partitions(list) {
                     book.assigned.remove(&partition);
-                    book.owed.remove(&partition);
-                    book.counted.remove(&partition);
+                    book.forget(&partition);
                 }
             }
             Rebalance::Error(_) => {}
@@ -260,12 +331,12 @@ impl ConsumerContext for Group {
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
-            // One that was paused when it was taken away comes back paused, and nobody would know.
-            if let Err(error) = consumer.resume(list) {
-                tracing::warn!(error = %error, "kafka does not resume what was assigned");
+            // Kafka's own offsets may be ahead of the database: nothing is read before both are known.
+            if let Err(error) = consumer.pause(list) {
+                tracing::warn!(error = %error, "kafka does not pause what was assigned");
             }
         }
-        self.doubt.notify_one();
+        self.is_held.notify_one();
         self.serve_one();
     }
 

@@ -1,11 +1,31 @@
-//! How far each partition is counted, in the database. Kafka's own group offsets decide where reading
-//! resumes; what they cannot tell is that a topic is not the one any more, or has lost what was next.
+//! How far each partition is counted, in the database, and by which record it is seen that the partition is
+//! still the one that was read. Reading begins here; Kafka's own group offsets can only make it begin earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{batch::Batch, group::Partition};
+use super::{batch::Batch, group::Partition, record::Digest};
+use crate::gaps;
+
+/// What is to be read next of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub next_offset: i64,
+    /// Grows when the partition turns out to be another one.
+    pub generation: i64,
+    /// The record that was counted last.
+    pub last: Option<Record>,
+    /// One that was counted before the topic was last seen to be the same.
+    pub seen: Option<Record>,
+}
+
+/// A record that was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub offset: i64,
+    pub digest: Vec<u8>,
+}
 
 /// The next message of a partition is not the one that was expected. Often there never was one in
 /// between: transactions and compaction leave holes.
@@ -15,73 +35,190 @@ pub struct Jump {
     pub came: i64,
 }
 
-/// What is expected next of the partitions in `part` of a batch; not of those that are new.
+impl Position {
+    /// The record that has to stand where it stood, if one of those known can still be read.
+    #[must_use]
+    pub fn evidence(&self, low: i64) -> Option<&Record> {
+        self.seen.iter().chain(&self.last).find(|record| record.offset >= low)
+    }
+}
+
+impl Jump {
+    /// Up to where the topic does not have what was jumped over; `None` where it has it all: holes.
+    #[must_use]
+    pub fn lost_to(self, low: i64) -> Option<i64> {
+        Some(low.min(self.came)).filter(|to| *to > self.expected)
+    }
+}
+
+impl Record {
+    fn new(offset: Option<i64>, digest: Option<Vec<u8>>) -> Option<Self> {
+        Some(Self { offset: offset?, digest: digest? })
+    }
+
+    #[must_use]
+    pub fn is(&self, digest: Option<&Digest>) -> bool {
+        digest.is_some_and(|digest| self.digest == digest)
+    }
+}
+
+/// The positions of the partitions in `part` of a batch, of those that have one.
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn expected(
+pub async fn of_batch(
     transaction: &mut PgConnection,
     batch: &Batch,
     part: &std::ops::Range<usize>,
-) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
+) -> Result<BTreeMap<Partition, Position>, sqlx::Error> {
     let partitions: BTreeSet<Partition> =
         batch.starts(part).into_iter().map(|(place, _)| (place.topic.clone(), place.partition)).collect();
     let partitions: Vec<Partition> = partitions.into_iter().collect();
-    next_offsets(transaction, &partitions).await
+    of(transaction, &partitions).await
 }
 
-/// Where `part` of a batch does not begin where the counted messages end.
+/// Where `part` of a batch does not begin where the counted messages end. What was read of a partition as it was
+/// before, or is not this member's to move on with, jumps over nothing.
 #[must_use]
 pub fn jumps(
-    expected: &BTreeMap<Partition, i64>,
+    positions: &BTreeMap<Partition, Position>,
     batch: &Batch,
     part: &std::ops::Range<usize>,
 ) -> Vec<(Partition, Jump)> {
     let mut starts = BTreeMap::new();
     for (place, first) in batch.starts(part) {
-        starts.entry((place.topic.clone(), place.partition)).or_insert(first);
+        let partition = (place.topic.clone(), place.partition);
+        let generation = positions.get(&partition).map_or(0, |position| position.generation);
+        if place.tenure.is_some_and(|tenure| tenure.generation == generation) {
+            starts.entry(partition).or_insert(first);
+        }
     }
     let jump = |(partition, came)| {
-        let expected = *expected.get(&partition)?;
+        // Of a partition without a position everything is expected.
+        let expected = positions.get(&partition).map_or(0, |position| position.next_offset);
         (expected < came).then_some((partition, Jump { expected, came }))
     };
     starts.into_iter().filter_map(jump).collect()
 }
 
-/// What is to be read next, of those partitions of which something was read.
+/// The positions of `partitions`, of those that have one.
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn next_offsets(
+pub async fn of(
     connection: &mut PgConnection,
     partitions: &[Partition],
-) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
+) -> Result<BTreeMap<Partition, Position>, sqlx::Error> {
     let topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
     let numbers: Vec<i32> = partitions.iter().map(|(_, number)| *number).collect();
     let rows = sqlx::query!(
         r#"
-        SELECT topic, partition, next_offset FROM consumer_positions
+        SELECT topic, partition, next_offset, generation, last_offset, last_digest, seen_offset, seen_digest
+        FROM consumer_positions
         WHERE (topic, partition) IN (SELECT * FROM UNNEST($1::text[], $2::int[]))
         "#,
         &topics as _,
         &numbers
     );
-    let rows = rows.fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|row| ((row.topic, row.partition), row.next_offset)).collect())
+    let rows = rows.fetch_all(connection).await?.into_iter();
+    let position = rows.map(|row| {
+        let position = Position {
+            next_offset: row.next_offset,
+            generation: row.generation,
+            last: Record::new(row.last_offset, row.last_digest),
+            seen: Record::new(row.seen_offset, row.seen_digest),
+        };
+        ((row.topic, row.partition), position)
+    });
+    Ok(position.collect())
 }
 
-/// Sets a position to where the topic really is, forwards or backwards. False where it has moved
-/// since it was `seen`: then somebody counts, and knows better.
+/// Notes that the topic was the same one after `record` was counted.
 ///
 /// # Errors
-/// The database's.
-pub async fn replace(pool: &PgPool, of: &Partition, seen: i64, next: i64) -> Result<bool, sqlx::Error> {
-    let replaced = sqlx::query!(
+/// As Postgres answers.
+pub async fn is_the_same(pool: &PgPool, of: &Partition, generation: i64, record: &Record) -> Result<(), sqlx::Error> {
+    let noted = sqlx::query!(
+        r#"
+        UPDATE consumer_positions SET seen_offset = $4, seen_digest = $5
+        WHERE topic = $1 AND partition = $2 AND generation = $3 AND seen_offset IS DISTINCT FROM $4
+        "#,
+        of.0,
+        of.1,
+        generation,
+        record.offset,
+        record.digest
+    );
+    // None where another member has seen something else meanwhile.
+    noted.execute(pool).await?;
+    Ok(())
+}
+
+/// Sets a position back to the beginning of another partition than the one it was of. False where somebody else
+/// has done so. What was still unchecked can never be checked.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn begin_anew(pool: &PgPool, of: &Partition, generation: i64, low: i64) -> Result<bool, sqlx::Error> {
+    let begun = sqlx::query_scalar!(
+        r#"
+        WITH anew AS (
+            UPDATE consumer_positions SET next_offset = $4, generation = generation + 1, last_offset = NULL,
+                last_digest = NULL, seen_offset = NULL, seen_digest = NULL
+            WHERE topic = $1 AND partition = $2 AND generation = $3
+            RETURNING topic, partition
+        ), gaps AS (
+            UPDATE consumption_gaps SET state = 'open'
+            WHERE (topic, partition) IN (SELECT topic, partition FROM anew) AND state = 'unchecked'
+        )
+        SELECT count(*) AS "begun!" FROM anew
+        "#,
+        of.0,
+        of.1,
+        generation,
+        low
+    );
+    Ok(begun.fetch_one(pool).await? == 1)
+}
+
+/// Moves a position over messages that the topic does not have any more, where none comes behind them. False
+/// where it has moved meanwhile: then somebody counts, and knows better.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn pass(pool: &PgPool, of: &Partition, jump: Jump) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let passed = sqlx::query!(
         "UPDATE consumer_positions SET next_offset = $4 WHERE topic = $1 AND partition = $2 AND next_offset = $3",
         of.0,
         of.1,
-        seen,
-        next
+        jump.expected,
+        jump.came
     );
-    Ok(replaced.execute(pool).await?.rows_affected() == 1)
+    let passed = passed.execute(&mut *transaction).await?.rows_affected() == 1;
+    if passed {
+        gaps::note(&mut transaction, &[(of.clone(), jump)], gaps::State::Open).await?;
+    }
+    transaction.commit().await?;
+    Ok(passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_the_low_watermark_is_lost() {
+        let lost_to = |low| Jump { expected: 10, came: 20 }.lost_to(low);
+        assert_eq!([lost_to(30), lost_to(20), lost_to(15)], [Some(20), Some(20), Some(15)]);
+        assert_eq!([lost_to(10), lost_to(0)], [None, None], "a hole");
+    }
+
+    #[test]
+    fn the_record_that_is_looked_for_is_the_oldest_that_can_be_read() {
+        let record = |offset| Some(Record { offset, digest: vec![0; 32] });
+        let position = Position { next_offset: 21, generation: 0, last: record(20), seen: record(10) };
+        let evidence = |low| position.evidence(low).map(|record| record.offset);
+        assert_eq!([evidence(0), evidence(11), evidence(21)], [Some(10), Some(20), None]);
+    }
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
@@ -28,7 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// instance are read again then. So are all after an outage of the broker that is longer: the member
 /// has joined anew, and its former self is waited for. No shorter, for brokers refuse less unless told
 /// otherwise.
-const SESSION: Duration = Duration::from_secs(6);
+pub const SESSION: Duration = Duration::from_secs(6);
+/// How long a partition may take to go to where its reading begins. Only a thread of the client is asked.
+const SEEK_WITHIN: Duration = Duration::from_secs(1);
+/// Before it is tried again: the client has to learn of a partition first.
+const SEEK_AGAIN: Duration = Duration::from_millis(50);
 /// Events served in one go.
 const EVENTS_AT_ONCE: u32 = 10_000;
 /// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
@@ -132,6 +136,7 @@ pub async fn read(
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let work = reading.page.work();
+        let all_begun = reading.begin()?;
         reading.take()?;
         group.tell(member.consumer(), CommitMode::Async);
         let full = reading.batch.is_full(max_messages);
@@ -149,6 +154,7 @@ pub async fn read(
             }
             () = sleep_until(due), if waits && !is_due => {}
             () = group.wake.notified(), if !full || reading.paused => {}
+            () = sleep(SEEK_AGAIN), if !all_begun => {}
             () = sleep(LOOK_EVERY) => {
                 group.retry_refused();
                 if full {
@@ -178,6 +184,24 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Begins with the held partitions of which it is known by now where. False where the client is not ready to.
+    fn begin(&self) -> anyhow::Result<bool> {
+        let consumer = self.member.consumer();
+        let mut begun = TopicPartitionList::new();
+        let all = consumer.context().begin_all(|(topic, partition), offset| {
+            let went = consumer.seek(topic, *partition, Offset::Offset(offset), SEEK_WITHIN);
+            match &went {
+                Ok(()) => drop(begun.add_partition(topic, *partition)),
+                Err(error) => tracing::debug!(error = %error, "reading does not begin yet"),
+            }
+            went.is_ok()
+        });
+        if !self.paused && begun.count() > 0 {
+            consumer.resume(&begun).context("kafka does not resume")?;
+        }
+        Ok(all)
+    }
+
     /// Takes what is there. While paused that is only what was on its way, or comes from partitions
     /// assigned since; it is kept, for Kafka takes it as read.
     fn take(&mut self) -> anyhow::Result<()> {
@@ -228,6 +252,13 @@ impl Reading<'_> {
             return Ok(());
         }
         let consumer = self.member.consumer();
-        consumer.resume(&consumer.assignment()?).context("kafka does not resume")
+        let mut begun = TopicPartitionList::new();
+        for element in consumer.assignment()?.elements() {
+            let partition = (element.topic().to_owned(), element.partition());
+            if consumer.context().is_read(&partition) {
+                begun.add_partition(&partition.0, partition.1);
+            }
+        }
+        consumer.resume(&begun).context("kafka does not resume")
     }
 }

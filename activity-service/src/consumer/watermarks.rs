@@ -1,7 +1,7 @@
 //! What the broker knows of a partition: which messages it has, from the low watermark on up to the
-//! high one, and up to where the group has told that it is done.
+//! high one, up to where the group has told that it is done, and which record stands at an offset.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::Context;
 use rdkafka::{
@@ -9,11 +9,16 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
+    message::Message,
 };
 use shared::kafka::{self, Quiet};
 use tokio::sync::oneshot;
 
-use super::group::Partition;
+use super::{
+    group::Partition,
+    reading::SESSION,
+    record::{self, Digest},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
@@ -36,8 +41,11 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     #[must_use]
     pub fn new(settings: &kafka::Settings, group_id: &str) -> Self {
-        // It asks about the group and never joins it.
-        Self(settings.client(&[("group.id", group_id), ("enable.auto.commit", "false")]))
+        // It asks about the group and never joins it. The session is the reading client's, so that whatever
+        // settings fit that one fit these.
+        let session = SESSION.as_millis().to_string();
+        let own = [("group.id", group_id), ("enable.auto.commit", "false"), ("session.timeout.ms", &session)];
+        Self(settings.client(&own))
     }
 
     /// The watermarks of `partitions`; those that the broker does not know are left out.
@@ -54,6 +62,29 @@ impl Broker {
     /// No broker answers.
     pub async fn committed(&self, partitions: Vec<Partition>) -> anyhow::Result<BTreeMap<Partition, i64>> {
         self.ask(move |consumer| committed(consumer, &partitions)).await
+    }
+
+    /// The records at these offsets; none where the next one stands behind. What no broker tells in time is left out.
+    ///
+    /// # Errors
+    /// The client cannot be made.
+    pub async fn records(&self, wanted: Vec<(Partition, i64)>) -> anyhow::Result<BTreeMap<Partition, Option<Digest>>> {
+        if wanted.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut reader = self.clone();
+        // One record of each is enough, and a broker gives whole batches.
+        for (name, value) in [
+            ("auto.offset.reset", "error"),
+            ("fetch.message.max.bytes", "65536"),
+            ("fetch.max.bytes", "1048576"),
+            ("queued.min.messages", "1"),
+            ("queued.max.messages.kbytes", "1024"),
+            ("enable.auto.offset.store", "false"),
+        ] {
+            reader.0.set(name, value);
+        }
+        reader.ask(move |consumer| records(consumer, &wanted)).await
     }
 
     /// The questions block: a thread of its own, because an exit would wait for one of the runtime's.
@@ -89,6 +120,30 @@ fn watermarks(
                 _ => return Err(error).context("the watermarks cannot be had"),
             },
         }
+    }
+    Ok(found)
+}
+
+fn records(
+    consumer: &BaseConsumer<Quiet>,
+    wanted: &[(Partition, i64)],
+) -> anyhow::Result<BTreeMap<Partition, Option<Digest>>> {
+    let mut assigned = TopicPartitionList::with_capacity(wanted.len());
+    for ((topic, partition), offset) in wanted {
+        assigned.add_partition_offset(topic, *partition, Offset::Offset(*offset)).context("a stored offset")?;
+    }
+    consumer.assign(&assigned).context("the records cannot be had")?;
+    let (mut found, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
+    while found.len() < wanted.len() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        // An error is that of one partition, or of a broker that is tried again.
+        let Some(Ok(message)) = consumer.poll(left) else { continue };
+        let partition = (message.topic().to_owned(), message.partition());
+        let Some((_, offset)) = wanted.iter().find(|(one, _)| *one == partition) else { continue };
+        found.entry(partition).or_insert_with(|| (message.offset() == *offset).then(|| record::of_message(&message)));
     }
     Ok(found)
 }

@@ -142,3 +142,71 @@ async fn it_is_told_once_even_if_it_is_noticed_while_the_first_of_the_new_messag
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+/// The new topic has more messages than the old one before anybody looks at it.
+async fn is_created_anew_and_grows_at_once(while_it_runs: bool) {
+    let world = World::new(1).await;
+    let messages = many(5);
+    world.produce(&messages).await;
+    let mut service = world.setup().start().await;
+    world.at_rest().await;
+    if !while_it_runs {
+        service.terminate();
+        assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    }
+    is_deleted(&world).await;
+    world.topic().create(1, &[]).await;
+    let mut anew = many(5);
+    anew.extend_from_slice(&messages);
+    world.produce(&anew).await;
+    if !while_it_runs {
+        service = world.setup().start().await;
+    }
+    world.has_counted(10, seconds(40)).await;
+    assert_eq!(told(&service, CREATED_ANEW, "position").len(), 1, "once");
+    assert_eq!(service.metrics().await.sum("activity_topics_created_anew_total"), 1.0);
+    world.at_rest().await;
+    assert_eq!((world.counted().await, world.quarantined().await), (10, 0));
+    assert_eq!(world.database.number(POSITION).await, 10);
+    has_looked_twice(&service).await;
+    assert_eq!(told(&service, CREATED_ANEW, "position").len(), 1, "once");
+    assert_eq!(told(&service, DELETED, "messages"), [0; 0]);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_figures().await;
+}
+
+#[tokio::test]
+async fn a_topic_created_anew_that_has_outgrown_the_old_one_is_read_from_its_beginning() {
+    is_created_anew_and_grows_at_once(true).await;
+}
+
+#[tokio::test]
+async fn so_is_one_that_has_outgrown_the_old_one_while_nobody_read_it() {
+    is_created_anew_and_grows_at_once(false).await;
+}
+
+#[tokio::test]
+async fn killed_between_the_sight_of_a_new_topic_and_its_first_messages_it_reads_them_all_the_same() {
+    let world = World::new(1).await;
+    let messages = many(5);
+    world.produce(&messages).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    // As long as it is held no batch comes to its end.
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daily_activity_shards IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    is_deleted(&world).await;
+    world.topic().create(1, &[]).await;
+    let mut anew = many(5);
+    anew.extend_from_slice(&messages);
+    anew.extend(many(5));
+    world.produce(&anew).await;
+    wait_until("it tells", seconds(40), async || !told(&service, CREATED_ANEW, "position").is_empty()).await;
+    service.kill().await;
+    world.has_no_sessions().await;
+    lock.rollback().await.unwrap();
+    assert_eq!(world.counted().await, 5);
+    world.run_to_rest().await;
+    assert_eq!((world.counted().await, world.quarantined().await), (15, 0));
+    world.judge_figures().await;
+}

@@ -176,6 +176,13 @@ impl World {
         self.recount().judge_messages().await;
     }
 
+    /// As [`World::judge`], for a test whose keys tell of places on a topic that is not there any more.
+    pub async fn judge_figures(mut self) {
+        self.judged = true;
+        self.at_rest().await;
+        self.recount().judge_figures().await;
+    }
+
     /// As [`World::judge`], for a test that has read nothing.
     pub async fn judge_nothing_counted(mut self) {
         self.judged = true;
