@@ -7,7 +7,7 @@ use testing::Received;
 
 use crate::{
     operator::{EATEN, Operator, eaten},
-    world::{World, created, seconds},
+    world::{World, created, has_partitions, seconds},
 };
 
 const COPIES: usize = 300_000;
@@ -56,5 +56,27 @@ async fn three_hundred_thousand_copies_of_one_bad_message_stop_nothing_and_go_wi
     assert_eq!(operator.quarantine("state=discarded").await[0]["messages"], json!(COPIES + 2));
     assert_eq!(operator.register(EATEN, "Order Eaten").await.body, json!({"counted": 0, "duplicates": 0}));
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_copies_that_several_instances_read_at_once_each_is_noted_once_even_where_one_of_them_dies() {
+    let world = World::new(4).await;
+    let setup = world.setup().set("consumer.batch_max_messages", 100);
+    let dying = setup.clone().failpoint("consumer::after_commit", "9*off->return");
+    let (one, mut other) = tokio::join!(setup.start(), dying.start());
+    for service in [&one, &other] {
+        has_partitions(service, |partitions| partitions == 2, seconds(30)).await;
+    }
+    let copy = eaten();
+    let messages: Vec<Received> = (0..8000)
+        .map(|index| if index % 4 == 0 { created() } else { copy.clone() }.in_partition(index / 4 % 4))
+        .collect();
+    world.produce(&messages).await;
+    other.ended(seconds(30)).await;
+    world.at_rest().await;
+    assert_eq!((world.counted().await, world.kept("waiting").await), (2000, 1));
+    assert_eq!(Operator::of(&one).quarantine("").await[0]["messages"], json!(6000));
+    assert_eq!(one.stop().await, Some(0));
     world.judge().await;
 }
