@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Settings,
+    at_once::AtOnce,
     batch::{Batch, Message},
     group::{Group, Partition},
     lag::{InHand, seconds_since},
@@ -56,6 +57,7 @@ pub struct Counting {
     pub shutdown: Shutdown,
     pub in_hand: InHand,
     pub page: Component,
+    pub at_once: AtOnce,
 }
 
 impl Settings {
@@ -103,6 +105,12 @@ impl Counting {
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
             let _work = self.page.work();
+            let at_once = self.at_once.get();
+            if part.len() > at_once {
+                let middle = part.start + at_once;
+                parts.extend([middle..part.end, part.start..middle]);
+                continue;
+            }
             if part.len() > 1 && days(batch, &part).len() > key::DAYS_AT_ONCE {
                 parts.extend(halves(&part));
                 continue;
@@ -113,6 +121,7 @@ impl Counting {
                     self.group.counted(&batch.ends(&part));
                     fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
                     self.page.working();
+                    self.at_once.was_quick_enough(part.len());
                     pauses = self.backoff.build();
                     sum.add(done);
                     continue;
@@ -125,6 +134,7 @@ impl Counting {
                 Failure::Conflict => parts.push(part),
                 Failure::Outage if is_slow && part.len() > 1 => {
                     tracing::warn!(messages = part.len(), error = %error, "a batch is too slow and is halved");
+                    self.at_once.was_too_slow(part.len());
                     parts.extend(halves(&part));
                 }
                 Failure::Refused if part.len() > 1 => parts.extend(halves(&part)),
