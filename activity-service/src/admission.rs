@@ -131,6 +131,18 @@ impl Admission {
         self.quarantine_is_empty
     }
 
+    /// One of the registered types.
+    #[must_use]
+    pub fn any_type(&self) -> Option<&str> {
+        self.types.iter().next().map(String::as_str)
+    }
+
+    /// By the clock of Postgres.
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        self.days.now
+    }
+
     /// Lets in what is too old.
     #[must_use]
     pub fn forced(self, forced: bool) -> Self {

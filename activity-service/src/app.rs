@@ -21,6 +21,7 @@ use crate::{
     calendar, commands,
     config::Config,
     consumer::{
+        at_once::AtOnce,
         continuity::Continuity,
         counting::{self, Counting},
         group::Group,
@@ -164,7 +165,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
         let (shutdown, time_zone) = (shutdown.clone(), config.time_zone);
-        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page };
+        let counting =
+            Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
         counting::run(counting, batches)
     });
     tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));

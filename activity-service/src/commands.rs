@@ -205,7 +205,7 @@ fn why(text: &str) -> Result<String, String> {
 fn table(entries: &[Entry]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["id", "place", "reason", "detail", "state", "received", "resolved", "by", "why"]);
+    table.set_header(["id", "place", "reason", "detail", "state", "messages", "received", "resolved", "by", "why"]);
     for one in entries {
         table.add_row([
             one.id.to_string(),
@@ -213,6 +213,7 @@ fn table(entries: &[Entry]) -> Table {
             one.reason.clone(),
             one.detail.clone(),
             one.state.clone(),
+            one.messages.to_string(),
             one.received_at.format(&Rfc3339).unwrap_or_default(),
             one.resolved_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
             one.resolved_by.clone().unwrap_or_default(),

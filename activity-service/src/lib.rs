@@ -15,3 +15,4 @@ pub mod quarantine;
 pub mod registration;
 pub mod retention;
 pub mod statistics;
+pub mod trial;

@@ -62,11 +62,11 @@ pub const COUNTED: Counter = Counter::new("activity_counted_messages_total", "Me
 pub const DUPLICATES: Counter =
     Counter::new("activity_duplicate_messages_total", "Messages from Kafka that had been counted before");
 pub const KEPT: Counter =
-    Counter::new("activity_kept_messages_total", "Messages from Kafka put into quarantine, by reason")
+    Counter::new("activity_kept_messages_total", "Messages from Kafka put into quarantine, copies included, by reason")
         .by("reason", REASONS);
 pub const QUARANTINED: Gauge = Gauge::new(
     "activity_quarantined_messages",
-    "Messages that wait in quarantine, of all instances, by reason; 10001 means more than 10000",
+    "Different messages that wait in quarantine, of all instances, by reason; 10001 means more than 10000",
 )
 .by("reason", REASONS);
 pub const OLDEST_QUARANTINED: Gauge = Gauge::new(
@@ -78,7 +78,7 @@ pub const REPLAYED: Counter =
         .by("outcome", &["counted", "duplicate", "still waiting"]);
 pub const ATTEMPTS_FAILED: Counter =
     Counter::new("activity_failed_attempts_total", "Transactions that were rolled back or lost, by reason")
-        .by("reason", &["outage", "conflict", "refused", "defect"]);
+        .by("reason", &["outage", "slow", "conflict", "refused", "defect"]);
 
 pub const OPEN_GAPS: Gauge = Gauge::new(
     "activity_open_gaps",

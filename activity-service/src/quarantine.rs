@@ -4,8 +4,12 @@ pub mod known;
 pub mod listing;
 pub mod replay;
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
+pub use known::{Identities, Identity, Known, Original};
 pub use listing::{Discard, Entry, Page, State, discard, find, list};
 pub use replay::{Replay, Replayed, Scope};
 use shared::{http::schema, message::ActivityTypeCode};
@@ -15,7 +19,7 @@ use uuid::Uuid;
 
 use crate::activity::Activity;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     NoValue,
     NotJson,
@@ -27,10 +31,12 @@ pub enum Reason {
     TooOld,
     /// Postgres itself refuses it, alone.
     NotStorable,
+    /// Another type or time under a reference that was counted.
+    ConflictingCopy,
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoValue,
         Self::NotJson,
         Self::BadField,
@@ -39,6 +45,7 @@ impl Reason {
         Self::BadDate,
         Self::TooOld,
         Self::NotStorable,
+        Self::ConflictingCopy,
     ];
 
     /// For the document.
@@ -63,6 +70,7 @@ impl Reason {
             Self::BadDate => "bad date",
             Self::TooOld => "too old",
             Self::NotStorable => "not storable",
+            Self::ConflictingCopy => "conflicting copy",
         }
     }
 }
@@ -87,6 +95,13 @@ impl Rejected {
         Self { reason, detail: detail.into(), code, message_ref }
     }
 
+    /// For a message whose reference another activity was counted under.
+    #[must_use]
+    pub fn conflicting(activity: &Activity) -> Self {
+        const RULE: &str = "activityTypeCode and activityAt must be those that were counted under this messageRef";
+        Self::activity(activity, Reason::ConflictingCopy, RULE)
+    }
+
     /// For a message that Postgres refuses although it is alone.
     #[must_use]
     pub fn by_the_database(error: &sqlx::Error) -> Self {
@@ -99,73 +114,107 @@ impl Rejected {
 /// A message on its way into quarantine.
 #[derive(Debug)]
 pub struct Kept<'a> {
-    pub topic: &'a str,
-    pub partition: i32,
-    pub offset: i64,
+    pub place: Place<'a>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub ce_type: Option<&'a [u8]>,
-    pub why: Why<'a>,
+    pub why: Cow<'a, Rejected>,
 }
 
+/// Where a message stands that has a row already: a copy, or the same message delivered again.
 #[derive(Debug)]
-pub enum Why<'a> {
-    Rejected(Cow<'a, Rejected>),
-    /// It is a copy of this message, whose lot it shares.
-    CopyOf(Uuid),
+pub struct Again<'a> {
+    pub original: Original,
+    pub place: Place<'a>,
 }
 
-impl Why<'_> {
-    fn rejected(&self) -> Option<&Rejected> {
-        if let Self::Rejected(why) = self { Some(why) } else { None }
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+}
 
-    fn original(&self) -> Option<Uuid> {
-        if let Self::CopyOf(id) = self { Some(*id) } else { None }
+impl Kept<'_> {
+    fn identity(&self) -> Identity {
+        self.why.message_ref.map_or_else(
+            || Identity::of_unread(self.key, self.ce_type, self.value),
+            |message_ref| Identity::of_read(message_ref, self.value),
+        )
     }
 }
 
-/// Keeps messages; answers with the reasons of those that were not kept before.
+/// Keeps messages, and notes the places of those that are kept already; answers with how many of both are
+/// new, by reason.
 ///
 /// # Errors
 /// As Postgres answers. The transaction is lost then.
-pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -> Result<Vec<Reason>, sqlx::Error> {
-    if messages.is_empty() {
-        return Ok(Vec::new());
+pub async fn keep<'a>(
+    transaction: &mut PgConnection,
+    messages: Vec<Kept<'a>>,
+    mut again: Vec<Again<'a>>,
+) -> Result<BTreeMap<Reason, u64>, sqlx::Error> {
+    // The first of the same ones stands for all. Every writer takes the rows in one order, so that two of them
+    // cannot block each other.
+    let mut new: BTreeMap<Identity, Vec<Kept<'a>>> = BTreeMap::new();
+    for one in messages {
+        new.entry(one.identity()).or_default().push(one);
     }
-    // Every writer takes the rows in one order, so that two of them cannot block each other.
-    messages.sort_by_key(|one| (one.topic, one.partition, one.offset));
-    let ids: Vec<Uuid> = messages.iter().map(|_| Uuid::now_v7()).collect();
-    let topics: Vec<&str> = messages.iter().map(|one| one.topic).collect();
-    let partitions: Vec<i32> = messages.iter().map(|one| one.partition).collect();
-    let offsets: Vec<i64> = messages.iter().map(|one| one.offset).collect();
-    let keys: Vec<Option<&[u8]>> = messages.iter().map(|one| one.key).collect();
-    let values: Vec<Option<&[u8]>> = messages.iter().map(|one| one.value).collect();
-    let ce_types: Vec<Option<&[u8]>> = messages.iter().map(|one| one.ce_type).collect();
-    let rejected: Vec<Option<&Rejected>> = messages.iter().map(|one| one.why.rejected()).collect();
-    let reasons: Vec<Option<&str>> = rejected.iter().map(|why| why.map(|why| why.reason.as_str())).collect();
-    let details: Vec<Option<&str>> = rejected.iter().map(|why| why.map(|why| why.detail.as_ref())).collect();
-    let codes: Vec<Option<&str>> = rejected.iter().map(|why| Some(why.as_ref()?.code.as_ref()?.as_str())).collect();
-    let refs: Vec<Option<Uuid>> = rejected.iter().map(|why| why.and_then(|why| why.message_ref)).collect();
-    let originals: Vec<Option<Uuid>> = messages.iter().map(|one| one.why.original()).collect();
-    let kept = sqlx::query_scalar!(
+    let mut kept = BTreeMap::new();
+    if !new.is_empty() {
+        for (identity, original, is_new) in insert(&mut *transaction, &new).await? {
+            if let (true, Some(reason)) = (is_new, original.reason) {
+                *kept.entry(reason).or_default() += 1;
+            }
+            let same = new.get(&identity).into_iter().flatten();
+            again.extend(same.map(|one| Again { original: original.clone(), place: one.place }));
+        }
+    }
+    again.retain(|one| !one.original.stands_at(one.place));
+    if !again.is_empty() {
+        let reasons: HashMap<Uuid, Option<Reason>> =
+            again.iter().map(|one| (one.original.quarantine_id, one.original.reason)).collect();
+        for (id, messages) in note_places(transaction, &again).await? {
+            if let Some(reason) = reasons.get(&id).copied().flatten() {
+                *kept.entry(reason).or_default() += messages;
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// Answers with the row of each, and whether it was made. Somebody else may have made it since it was looked for.
+async fn insert(
+    transaction: &mut PgConnection,
+    new: &BTreeMap<Identity, Vec<Kept<'_>>>,
+) -> Result<Vec<(Identity, Original, bool)>, sqlx::Error> {
+    let identities: Vec<&[u8]> = new.keys().map(Identity::as_bytes).collect();
+    let first: Vec<&Kept<'_>> = new.values().filter_map(|same| same.first()).collect();
+    // They are listed by their ids: in the order in which they stand on the topic.
+    let by_place: BTreeMap<Place<'_>, Uuid> =
+        first.iter().map(|one| one.place).collect::<BTreeSet<_>>().into_iter().map(|at| (at, Uuid::now_v7())).collect();
+    let ids: Vec<Uuid> = first.iter().filter_map(|one| by_place.get(&one.place).copied()).collect();
+    let topics: Vec<&str> = first.iter().map(|one| one.place.topic).collect();
+    let partitions: Vec<i32> = first.iter().map(|one| one.place.partition).collect();
+    let offsets: Vec<i64> = first.iter().map(|one| one.place.offset).collect();
+    let keys: Vec<Option<&[u8]>> = first.iter().map(|one| one.key).collect();
+    let values: Vec<Option<&[u8]>> = first.iter().map(|one| one.value).collect();
+    let ce_types: Vec<Option<&[u8]>> = first.iter().map(|one| one.ce_type).collect();
+    let reasons: Vec<&str> = first.iter().map(|one| one.why.reason.as_str()).collect();
+    let details: Vec<&str> = first.iter().map(|one| one.why.detail.as_ref()).collect();
+    let codes: Vec<Option<&str>> = first.iter().map(|one| Some(one.why.code.as_ref()?.as_str())).collect();
+    let refs: Vec<Option<Uuid>> = first.iter().map(|one| one.why.message_ref).collect();
+    let rows = sqlx::query!(
         r#"
-        INSERT INTO quarantine
-            (quarantine_id, topic, partition, "offset", key, value, ce_type, reason, detail, activity_type_code,
-            message_ref, state, resolved_at, resolved_by, resolution)
-        SELECT one.id, one.topic, one.partition, one."offset", one.key, one.value, one.ce_type,
-            coalesce(of.reason, one.reason), coalesce(of.detail, one.detail), coalesce(of.activity_type_code, one.code),
-            coalesce(of.message_ref, one.message_ref), coalesce(of.state, 'waiting'),
-            of.resolved_at, of.resolved_by, of.resolution
-        FROM UNNEST(
-            $1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-            $8::text[], $9::text[], $10::text[], $11::uuid[], $12::uuid[])
-            AS one (id, topic, partition, "offset", key, value, ce_type, reason, detail, code, message_ref, original)
-        LEFT JOIN quarantine AS of ON of.quarantine_id = one.original
-        -- delivered again
-        ON CONFLICT (topic, partition, "offset", value_sha256) DO NOTHING
-        RETURNING reason
+        INSERT INTO quarantine AS known (identity, quarantine_id, topic, partition, "offset", key, value, ce_type,
+            reason, detail, activity_type_code, message_ref)
+        SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::text[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[],
+            $8::bytea[], $9::text[], $10::text[], $11::text[], $12::uuid[])
+        -- waits for whoever is making it right now, and keeps it as it is
+        ON CONFLICT (identity) WHERE state <> 'counted' DO UPDATE SET identity = known.identity
+        RETURNING identity, quarantine_id, reason, topic, partition, "offset", (xmax = 0) AS "is_new!"
         "#,
+        &identities as _,
         &ids,
         &topics as _,
         &partitions,
@@ -177,11 +226,52 @@ pub async fn keep(transaction: &mut PgConnection, mut messages: Vec<Kept<'_>>) -
         &details as _,
         &codes as _,
         &refs as _,
-        &originals as _,
-    )
-    .fetch_all(transaction)
-    .await?;
-    Ok(kept.iter().filter_map(|reason| Reason::parse(reason)).collect())
+    );
+    let rows = rows.fetch_all(transaction).await?.into_iter();
+    let made = rows.filter_map(|row| {
+        let original = Original {
+            quarantine_id: row.quarantine_id,
+            reason: Reason::parse(&row.reason),
+            topic: row.topic,
+            partition: row.partition,
+            offset: row.offset,
+        };
+        Some((Identity::parse(&row.identity)?, original, row.is_new))
+    });
+    Ok(made.collect())
+}
+
+/// Notes the places that are new; answers with their number, by row. The rows are locked, so nobody else is at
+/// it: what is delivered again, to another instance for one, is not added twice.
+async fn note_places(transaction: &mut PgConnection, again: &[Again<'_>]) -> Result<Vec<(Uuid, u64)>, sqlx::Error> {
+    let ids: Vec<Uuid> = again.iter().map(|one| one.original.quarantine_id).collect();
+    let topics: Vec<&str> = again.iter().map(|one| one.place.topic).collect();
+    let partitions: Vec<i32> = again.iter().map(|one| one.place.partition).collect();
+    let offsets: Vec<i64> = again.iter().map(|one| one.place.offset).collect();
+    let noted = sqlx::query!(
+        r#"
+        WITH fresh AS (
+            SELECT quarantine_id, topic, partition, max(place."offset") AS last_offset, count(*) AS messages
+            FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[])
+                AS place (quarantine_id, topic, partition, "offset")
+            LEFT JOIN quarantine_copies AS known USING (quarantine_id, topic, partition)
+            WHERE known.last_offset IS NULL OR place."offset" > known.last_offset
+            GROUP BY quarantine_id, topic, partition
+        ), noted AS (
+            INSERT INTO quarantine_copies AS known (quarantine_id, topic, partition, last_offset, messages)
+            SELECT quarantine_id, topic, partition, last_offset, messages FROM fresh
+            ON CONFLICT (quarantine_id, topic, partition)
+                DO UPDATE SET last_offset = excluded.last_offset, messages = known.messages + excluded.messages
+        )
+        SELECT quarantine_id AS "quarantine_id!", sum(messages)::bigint AS "messages!" FROM fresh GROUP BY quarantine_id
+        "#,
+        &ids,
+        &topics as _,
+        &partitions,
+        &offsets,
+    );
+    let noted = noted.fetch_all(transaction).await?;
+    Ok(noted.into_iter().map(|row| (row.quarantine_id, row.messages.unsigned_abs())).collect())
 }
 
 #[cfg(test)]

@@ -252,15 +252,24 @@ impl Retention {
         }
         let purged = sqlx::query!(
             r#"
-            DELETE FROM quarantine WHERE quarantine_id IN (
+            WITH low AS (
+                SELECT * FROM UNNEST($3::text[], $4::int[], $5::bigint[]) AS low (topic, partition, "offset")
+            ), due AS (
                 SELECT quarantine_id FROM quarantine
                 WHERE state <> 'waiting' AND resolved_at < $1 AND (state = 'counted' OR EXISTS (
-                    SELECT FROM UNNEST($3::text[], $4::int[], $5::bigint[]) AS low (topic, partition, "offset")
-                    WHERE (low.topic, low.partition) = (quarantine.topic, quarantine.partition)
+                    SELECT FROM low WHERE (low.topic, low.partition) = (quarantine.topic, quarantine.partition)
                         AND quarantine."offset" < low."offset"
+                ) AND NOT EXISTS (
+                    -- of what the broker does not tell, nobody knows whether it can be read
+                    SELECT FROM quarantine_copies AS copy LEFT JOIN low USING (topic, partition)
+                    WHERE copy.quarantine_id = quarantine.quarantine_id
+                        AND (copy.last_offset < low."offset") IS NOT TRUE
                 ))
                 ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED
+            ), copies AS (
+                DELETE FROM quarantine_copies WHERE quarantine_id IN (SELECT quarantine_id FROM due)
             )
+            DELETE FROM quarantine WHERE quarantine_id IN (SELECT quarantine_id FROM due)
             "#,
             before,
             i64::from(self.settings.batch_size),

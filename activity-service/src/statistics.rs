@@ -4,7 +4,7 @@
 //! figures and keys agree in every snapshot, and a message that comes again changes nothing. A figure is the
 //! sum of its shards: transactions that count at the same time add to different rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use shared::message::ActivityTypeCode;
@@ -13,7 +13,7 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{activity::Activity, consumer::record::Digest, key};
+use crate::{activity::Activity, consumer::record::Digest, key, quarantine::Place};
 
 time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
 
@@ -29,6 +29,13 @@ pub struct Received<'a> {
     pub offset: i64,
 }
 
+impl<'a> Received<'a> {
+    #[must_use]
+    pub fn place(&self) -> Place<'a> {
+        Place { topic: self.topic, partition: self.partition, offset: self.offset }
+    }
+}
+
 /// What is to be read next of a partition, once what comes with it is counted.
 #[derive(Debug)]
 pub struct Position<'a> {
@@ -41,8 +48,16 @@ pub struct Position<'a> {
     pub digest: Digest,
 }
 
-/// Counts each activity whose key is new, and moves the positions; answers with how many were new.
-/// Their types are registered, and their keys have partitions.
+/// What became of activities.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many keys were new.
+    pub counted: u64,
+    /// The indexes of those whose key is of another type or time: no duplicates, but other activities.
+    pub conflicting: BTreeSet<usize>,
+}
+
+/// Counts each activity whose key is new, and moves the positions. Their types are registered, and their keys have partitions.
 ///
 /// # Errors
 /// As Postgres answers. The transaction is lost then.
@@ -51,7 +66,7 @@ pub async fn count(
     time_zone: &str,
     activities: &[Received<'_>],
     positions: &[Position<'_>],
-) -> Result<u64, sqlx::Error> {
+) -> Result<Outcome, sqlx::Error> {
     let refs: Vec<Uuid> = activities.iter().map(|one| one.activity.message_ref).collect();
     let codes: Vec<&str> = activities.iter().map(|one| one.activity.code.as_str()).collect();
     let times: Vec<OffsetDateTime> = activities.iter().map(|one| one.activity.at).collect();
@@ -129,38 +144,52 @@ pub async fn count(
     .fetch_one(&mut *transaction)
     .await?;
     let counted = u64::try_from(counted).expect("a count is not negative");
-    if counted < activities.len() as u64 {
-        note_copies(transaction, activities).await?;
-    }
-    Ok(counted)
+    let conflicting =
+        if counted < activities.len() as u64 { note_copies(transaction, activities).await? } else { BTreeSet::new() };
+    Ok(Outcome { counted, conflicting })
 }
 
 /// Notes where else counted messages stand, for as long as that is their keys are needed. What is
-/// only delivered again is no copy, so nothing is written for it.
-async fn note_copies(transaction: &mut PgConnection, activities: &[Received<'_>]) -> Result<(), sqlx::Error> {
+/// only delivered again is no copy, so nothing is written for it. Answers with the indexes of those that are
+/// no copies, because something else was counted under their reference.
+async fn note_copies(
+    transaction: &mut PgConnection,
+    activities: &[Received<'_>],
+) -> Result<BTreeSet<usize>, sqlx::Error> {
     key::plan_with_values(&mut *transaction).await?;
-    let mut places: BTreeMap<_, Vec<&Received<'_>>> = BTreeMap::new();
-    for one in activities {
-        places.entry(key::day(one.activity.message_ref)).or_default().push(one);
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (index, one) in activities.iter().enumerate() {
+        places.entry(key::day(one.activity.message_ref)).or_default().push(index);
     }
-    for (day, copies) in places {
+    let mut conflicting = BTreeSet::new();
+    for (day, indexes) in places {
+        let copies: Vec<_> = indexes.iter().map(|index| &activities[*index]).collect();
         let refs: Vec<Uuid> = copies.iter().map(|one| one.activity.message_ref).collect();
+        let codes: Vec<&str> = copies.iter().map(|one| one.activity.code.as_str()).collect();
+        let times: Vec<OffsetDateTime> = copies.iter().map(|one| one.activity.at).collect();
         let topics: Vec<&str> = copies.iter().map(|one| one.topic).collect();
         let partitions: Vec<i32> = copies.iter().map(|one| one.partition).collect();
         let offsets: Vec<i64> = copies.iter().map(|one| one.offset).collect();
-        sqlx::query!(
+        let numbers = sqlx::query_scalar!(
             r#"
-            INSERT INTO message_copies AS known (message_ref, topic, partition, "offset")
-            SELECT message_ref, copy.topic, copy.partition, max(copy."offset")
-            FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[]) AS copy (message_ref, topic, partition, "offset")
-            JOIN processed_messages AS key USING (message_ref)
-            -- one partition of the keys
-            WHERE key.undated = $5 AND key.message_ref BETWEEN $6 AND $7
-                AND ((copy.topic, copy.partition) <> (key.topic, key.partition) OR copy."offset" > key."offset")
-            GROUP BY message_ref, copy.topic, copy.partition
-            ORDER BY message_ref, copy.topic, copy.partition
-            ON CONFLICT (message_ref, topic, partition)
-                DO UPDATE SET "offset" = excluded."offset" WHERE known."offset" < excluded."offset"
+            WITH found AS (
+                SELECT copy.*, (copy.code, copy.at) <> (key.activity_type_code, key.activity_at) AS conflicts,
+                    (copy.topic, copy.partition) <> (key.topic, key.partition) OR copy."offset" > key."offset" AS is_copy
+                FROM UNNEST($1::uuid[], $2::text[], $3::int[], $4::bigint[], $8::text[], $9::timestamptz[])
+                    WITH ORDINALITY AS copy (message_ref, topic, partition, "offset", code, at, number)
+                JOIN processed_messages AS key USING (message_ref)
+                -- one partition of the keys
+                WHERE key.undated = $5 AND key.message_ref BETWEEN $6 AND $7
+            ), noted AS (
+                INSERT INTO message_copies AS known (message_ref, topic, partition, "offset")
+                SELECT message_ref, topic, partition, max("offset") FROM found
+                WHERE is_copy AND NOT conflicts
+                GROUP BY message_ref, topic, partition
+                ORDER BY message_ref, topic, partition
+                ON CONFLICT (message_ref, topic, partition)
+                    DO UPDATE SET "offset" = excluded."offset" WHERE known."offset" < excluded."offset"
+            )
+            SELECT number - 1 AS "number!" FROM found WHERE conflicts
             "#,
             &refs,
             &topics as _,
@@ -169,11 +198,13 @@ async fn note_copies(transaction: &mut PgConnection, activities: &[Received<'_>]
             day.is_none(),
             refs.iter().min(),
             refs.iter().max(),
-        )
-        .execute(&mut *transaction)
-        .await?;
+            &codes as _,
+            &times,
+        );
+        let numbers = numbers.fetch_all(&mut *transaction).await?.into_iter();
+        conflicting.extend(numbers.filter_map(|number| indexes.get(usize::try_from(number).ok()?)));
     }
-    Ok(())
+    Ok(conflicting)
 }
 
 /// A figure, as it is told.

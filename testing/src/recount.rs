@@ -36,17 +36,65 @@ struct Key {
 
 #[derive(Debug, sqlx::FromRow)]
 struct Kept {
+    quarantine_id: Uuid,
     topic: String,
     partition: i32,
     offset: i64,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     ce_type: Option<Vec<u8>>,
+    message_ref: Option<Uuid>,
     reason: String,
     state: String,
 }
 
+/// Where a message in quarantine stands beside its own place.
+#[derive(Debug, sqlx::FromRow)]
+struct Copies {
+    quarantine_id: Uuid,
+    topic: String,
+    partition: i32,
+    last_offset: i64,
+    messages: i64,
+}
+
 type Place = (String, i32, i64);
+
+/// What is in quarantine.
+struct Quarantine {
+    kept: Vec<Kept>,
+    copies: HashMap<Uuid, Vec<Copies>>,
+    by_value: HashMap<Option<Vec<u8>>, Vec<usize>>,
+}
+
+impl Quarantine {
+    fn new(kept: Vec<Kept>, all_copies: Vec<Copies>) -> Self {
+        let (mut copies, mut by_value): (HashMap<_, Vec<_>>, HashMap<_, Vec<_>>) = (HashMap::new(), HashMap::new());
+        for one in all_copies {
+            copies.entry(one.quarantine_id).or_default().push(one);
+        }
+        for (index, one) in kept.iter().enumerate() {
+            by_value.entry(one.value.clone()).or_default().push(index);
+        }
+        Self { kept, copies, by_value }
+    }
+
+    fn copies_of(&self, one: &Kept) -> &[Copies] {
+        self.copies.get(&one.quarantine_id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The row of a message, where that tells of its place.
+    fn find(&self, place: &Place, message: &Received) -> Option<&Kept> {
+        let mut rows = self.by_value.get(&message.value)?.iter().map(|index| &self.kept[*index]);
+        rows.find(|one| {
+            let is_copy = |copies: &Copies| {
+                (&copies.topic, copies.partition) == (&place.0, place.1) && place.2 <= copies.last_offset
+            };
+            one.place() == *place && one.came_as(message)
+                || one.is_same(message) && self.copies_of(one).iter().any(is_copy)
+        })
+    }
+}
 
 impl Recount {
     /// Waits until Kafka knows that everything on the topics has been dealt with.
@@ -78,9 +126,8 @@ impl Recount {
             // Kafka first: the database only ever knows more.
             let committed = topic.committed(&self.group, partitions).await;
             let positions = self.positions().await;
-            let (keys, kept) = (self.keys().await, self.kept().await);
+            let (keys, quarantine) = (self.keys().await, self.quarantine().await);
             let refs: BTreeSet<_> = keys.iter().map(|key| key.message_ref).collect();
-            let kept: BTreeSet<_> = kept.iter().map(Kept::place).collect();
             for (partition, committed) in (0..).zip(&committed) {
                 let position = positions.get(&(topic.name.clone(), partition)).copied().unwrap_or(0);
                 assert!(*committed <= position, "I8: {committed} is committed of {partition}, {position} is counted");
@@ -88,7 +135,7 @@ impl Recount {
             for message in topic.dump().await {
                 let committed = committed[usize::try_from(message.partition).unwrap()];
                 let is_done = message.message_ref().is_some_and(|found| refs.contains(&found))
-                    || kept.contains(&place(topic, &message));
+                    || quarantine.find(&place(topic, &message), &message).is_some();
                 assert!(is_done || message.offset >= committed, "I8: {committed} is committed, and not {message:?}");
             }
         }
@@ -175,12 +222,17 @@ impl Recount {
                 on_topics.insert(place(topic, &message), message);
             }
         }
-        let (keys, kept) = (self.keys().await, self.kept().await);
-        let refs: BTreeSet<_> = keys.iter().map(|key| key.message_ref).collect();
-        let waiting: BTreeSet<_> = kept.iter().filter(|one| one.state != "counted").map(Kept::place).collect();
+        let (keys, quarantine) = (self.keys().await, self.quarantine().await);
+        let refs: HashMap<_, _> = keys.iter().map(|key| (key.message_ref, key)).collect();
+        let mut copies: HashMap<(Uuid, &str, i32), i64> = HashMap::new();
         for (place, message) in &on_topics {
-            let is_counted = message.message_ref().is_some_and(|found| refs.contains(&found));
-            if is_counted == waiting.contains(place) {
+            let key = message.message_ref().and_then(|found| refs.get(&found));
+            let is_counted = key.is_some_and(|key| key.is_of(message));
+            let found = quarantine.find(place, message);
+            if let Some(one) = found.filter(|one| one.place() != *place) {
+                *copies.entry((one.quarantine_id, &place.0, place.1)).or_default() += 1;
+            }
+            if is_counted == found.is_some_and(|one| one.state != "counted") {
                 let both = if is_counted { "counted and in quarantine" } else { "neither counted nor in quarantine" };
                 wrong.push(format!("I6: {both}: {place:?} {message:?}"));
             }
@@ -190,13 +242,19 @@ impl Recount {
             begin.get(&(topic.clone(), *partition)).is_none_or(|low| low <= offset)
         };
         let keys = keys.iter().filter(|key| can_be_read(&key.place()));
-        let kept = kept.iter().filter(|one| can_be_read(&one.place()));
+        let kept = quarantine.kept.iter().filter(|one| can_be_read(&one.place()));
         let unfounded = keys.filter(|key| !on_topics.get(&key.place()).is_some_and(|message| key.is_of(message)));
         wrong.extend(unfounded.map(|key| format!("I6: the key is not that of its message: {key:?}")));
-        let altered = kept.filter(|one| !on_topics.get(&one.place()).is_some_and(|message| one.is_of(message)));
+        let altered = kept.filter(|one| !on_topics.get(&one.place()).is_some_and(|message| one.came_as(message)));
         wrong.extend(
             altered.map(|one| format!("I6: {} is not in quarantine as it came: {:?}", one.reason, one.place())),
         );
+        let noted =
+            quarantine.copies.values().flatten().filter(|one| can_be_read(&(one.topic.clone(), one.partition, 0)));
+        let miscounted = noted.filter(|one| {
+            copies.get(&(one.quarantine_id, &one.topic, one.partition)).copied().unwrap_or(0) != one.messages
+        });
+        wrong.extend(miscounted.map(|one| format!("I6: there are not so many copies: {one:?}")));
         let count = wrong.len();
         wrong.truncate(20);
         assert!(wrong.is_empty(), "{count} promises broken, {} messages:\n{}", on_topics.len(), wrong.join("\n"));
@@ -224,11 +282,12 @@ impl Recount {
         .unwrap()
     }
 
-    async fn kept(&self) -> Vec<Kept> {
-        sqlx::query_as(r#"SELECT topic, partition, "offset", key, value, ce_type, reason, state FROM quarantine"#)
-            .fetch_all(&self.pool)
-            .await
-            .unwrap()
+    async fn quarantine(&self) -> Quarantine {
+        let kept = r#"SELECT quarantine_id, topic, partition, "offset", key, value, ce_type, message_ref, reason, state
+            FROM quarantine"#;
+        let kept = sqlx::query_as(kept).fetch_all(&self.pool).await.unwrap();
+        let copies = "SELECT quarantine_id, topic, partition, last_offset, messages FROM quarantine_copies";
+        Quarantine::new(kept, sqlx::query_as(copies).fetch_all(&self.pool).await.unwrap())
     }
 }
 
@@ -257,8 +316,14 @@ impl Kept {
         (self.topic.clone(), self.partition, self.offset)
     }
 
-    fn is_of(&self, message: &Received) -> bool {
+    fn came_as(&self, message: &Received) -> bool {
         let ce_type = message.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_ref());
         self.key == message.key && self.value == message.value && self.ce_type.as_ref() == ce_type
+    }
+
+    /// Whether it is this message, sent again.
+    fn is_same(&self, message: &Received) -> bool {
+        let is_read = self.message_ref.is_some() && message.message_ref() == self.message_ref;
+        self.came_as(message) || is_read && self.value == message.value
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Whatever happens to a transaction, the cure is the same batch again, for the keys drop what was
 //! counted after all. Only a batch whose data Postgres refuses is taken apart, to find the guilty
-//! message; an outage never sends a message into quarantine.
+//! message; an outage never sends a message into quarantine, nor does a database that refuses good ones too.
+//! A batch that is too slow is halved.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +21,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Settings,
+    at_once::AtOnce,
     batch::{Batch, Message},
     group::{Group, Partition},
     lag::{InHand, seconds_since},
@@ -29,11 +32,9 @@ use crate::{
     gaps,
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
-    quarantine::{
-        self, Kept, Reason, Rejected, Why,
-        known::{Known, Seen, Standing, Wanted},
-    },
-    statistics::{self, Received},
+    quarantine::{self, Again, Identities, Identity, Kept, Known, Place, Reason, Rejected},
+    statistics::{self, Outcome, Received},
+    trial,
 };
 
 /// Longer than any statement may take: the connection leads nowhere.
@@ -57,6 +58,7 @@ pub struct Counting {
     pub shutdown: Shutdown,
     pub in_hand: InHand,
     pub page: Component,
+    pub at_once: AtOnce,
 }
 
 impl Settings {
@@ -104,6 +106,12 @@ impl Counting {
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
             let _work = self.page.work();
+            let at_once = self.at_once.get();
+            if part.len() > at_once {
+                let middle = part.start + at_once;
+                parts.extend([middle..part.end, part.start..middle]);
+                continue;
+            }
             if part.len() > 1 && days(batch, &part).len() > key::DAYS_AT_ONCE {
                 parts.extend(halves(&part));
                 continue;
@@ -114,17 +122,26 @@ impl Counting {
                     self.group.counted(&batch.ends(&part));
                     fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
                     self.page.working();
+                    self.at_once.was_quick_enough(part.len());
                     pauses = self.backoff.build();
                     sum.add(done);
                     continue;
                 }
                 Err(error) => error,
             };
-            ATTEMPTS_FAILED.add_of(label(Failure::of(&error)), 1);
+            let is_slow = is_slow(&error);
+            ATTEMPTS_FAILED.add_of(if is_slow { "slow" } else { label(Failure::of(&error)) }, 1);
             match Failure::of(&error) {
                 Failure::Conflict => parts.push(part),
+                Failure::Outage if is_slow && part.len() > 1 => {
+                    tracing::warn!(messages = part.len(), error = %error, "a batch is too slow and is halved");
+                    self.at_once.was_too_slow(part.len());
+                    parts.extend(halves(&part));
+                }
                 Failure::Refused if part.len() > 1 => parts.extend(halves(&part)),
-                Failure::Refused if reject(batch, part.start, &error) => parts.push(part),
+                Failure::Refused if self.is_to_blame(batch, &part).await && reject(batch, part.start, &error) => {
+                    parts.push(part)
+                }
                 failure @ (Failure::Outage | Failure::Defect | Failure::Refused) => {
                     self.tell(failure, &error);
                     parts.push(part);
@@ -142,6 +159,14 @@ impl Counting {
             "batch counted"
         );
         Some(sum)
+    }
+
+    /// Whether a good message in the place of the only one in `part` would be counted at this moment.
+    async fn is_to_blame(&self, batch: &Batch, part: &Range<usize>) -> bool {
+        let suspect = batch.messages[part.start].parsed.as_ref().ok().map(|activity| activity.message_ref);
+        let positions = batch.positions(part);
+        let trial = trial::count_a_good_one(&self.pool, &self.time_zone, suspect, &positions);
+        matches!(timeout(ATTEMPT_WITHIN, trial).await, Ok(Ok(())))
     }
 
     /// One attempt at a part of a batch, in one transaction.
@@ -172,36 +197,29 @@ impl Counting {
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
         let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
-        let known = if admission.quarantine_is_empty() {
-            Known::default()
+        let identities = if admission.quarantine_is_empty() {
+            Vec::new()
         } else {
-            Known::look_for(&mut transaction, &wanted(batch, part)).await?
+            messages.iter().map(|message| identities(batch, message)).collect()
         };
-        let with_standing = messages.iter().map(|message| (message, known.standing(&seen(batch, message))));
-        let messages: Vec<_> = with_standing.filter(|(_, standing)| *standing != Standing::Kept).collect();
-        let new = messages.iter().filter(|(_, standing)| *standing == Standing::New);
-        admission.look_at(&mut transaction, new.flat_map(|(message, _)| message.parsed.as_ref())).await?;
+        let known = Known::look_for(&mut transaction, &identities).await?;
+        let with_original =
+            messages.iter().enumerate().map(|(index, message)| (message, known.original(identities.get(index))));
+        let (again, new): (Vec<_>, Vec<_>) = with_original.partition(|(_, original)| original.is_some());
+        admission.look_at(&mut transaction, new.iter().flat_map(|(message, _)| message.parsed.as_ref())).await?;
         fail::fail_point!("consumer::admitted", |how| Err(shared::failpoint::kill_or_fail(how)));
+        let again = again.into_iter().filter_map(|(message, original)| {
+            Some(Again { original: original?.clone(), place: place(batch, message) })
+        });
+        let again: Vec<_> = again.collect();
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
-        for (message, standing) in messages {
-            let (place, offset) = (batch.place_of(message), message.offset);
-            let judged = match standing {
-                Standing::CopyOf(id) => Err(Why::CopyOf(id)),
-                Standing::New | Standing::Kept => admission.judge(&message.parsed).map_err(Why::Rejected),
-            };
-            match judged {
+        for (message, _) in new {
+            match admission.judge(&message.parsed) {
                 Ok(activity) => {
-                    received.push(Received { activity, topic: &place.topic, partition: place.partition, offset });
+                    let Place { topic, partition, offset } = place(batch, message);
+                    received.push(Received { activity, topic, partition, offset });
                 }
-                Err(why) => kept.push(Kept {
-                    topic: &place.topic,
-                    partition: place.partition,
-                    offset,
-                    key: batch.key(message),
-                    value: batch.value(message),
-                    ce_type: batch.ce_type(message),
-                    why,
-                }),
+                Err(why) => kept.push(to_keep(batch, message, why)),
             }
         }
         let all = received.len() as u64;
@@ -209,10 +227,22 @@ impl Counting {
         let jumps = positions::jumps(&before, batch, part);
         leave_out_redelivered(&mut transaction, &mut received, &before).await?;
         let after = batch.positions(part);
-        let counted = statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
+        let Outcome { counted, conflicting } =
+            statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
         gaps::note(&mut transaction, &jumps, gaps::State::Unchecked).await?;
         fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let kept = quarantine::keep(&mut transaction, kept).await?;
+        let duplicates = all - counted - conflicting.len() as u64;
+        if !conflicting.is_empty() {
+            // Few, as long as senders keep their promise.
+            let places: HashSet<_> = conflicting.iter().map(|index| received[*index].place()).collect();
+            for message in &batch.messages[part.clone()] {
+                if let Some(activity) = message.parsed.as_ref().ok().filter(|_| places.contains(&place(batch, message)))
+                {
+                    kept.push(to_keep(batch, message, Cow::Owned(Rejected::conflicting(activity))));
+                }
+            }
+        }
+        let kept = quarantine::keep(&mut transaction, kept, again).await?;
         fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
         if !admission.still_holds(&mut transaction).await? {
             transaction.rollback().await?;
@@ -226,11 +256,13 @@ impl Counting {
         for (partition, generation) in outdated(&before, &after) {
             self.group.hold(&partition, generation);
         }
-        let duplicates = all - counted;
         COUNTED.add(counted);
         DUPLICATES.add(duplicates);
-        kept.iter().for_each(|reason| KEPT.add_of(reason.as_str(), 1));
-        Ok(Some(Counted { counted, duplicates, quarantined: kept.len() as u64 }))
+        if let Some(messages) = kept.get(&Reason::ConflictingCopy) {
+            tracing::warn!(messages, "messages have the references of other activities");
+        }
+        kept.iter().for_each(|(reason, messages)| KEPT.add_of(reason.as_str(), *messages));
+        Ok(Some(Counted { counted, duplicates, quarantined: kept.values().sum() }))
     }
 
     /// Once when it begins, not with each attempt.
@@ -323,27 +355,40 @@ fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::Positio
     read.filter(is_outdated).collect()
 }
 
-/// What to look for in quarantine.
-fn wanted<'a>(batch: &'a Batch, part: &Range<usize>) -> Wanted<'a> {
-    let activities = batch.messages[part.clone()].iter().flat_map(|message| message.parsed.as_ref());
-    let mut wanted = Wanted { refs: activities.map(|activity| activity.message_ref).collect(), ..Wanted::default() };
-    for ((place, first), (_, end)) in batch.starts(part).into_iter().zip(batch.ends(part)) {
-        wanted.topics.push(&place.topic);
-        wanted.partitions.push(place.partition);
-        wanted.firsts.push(first);
-        wanted.ends.push(end);
-    }
-    wanted
+fn place<'a>(batch: &'a Batch, message: &Message) -> Place<'a> {
+    let place = batch.place_of(message);
+    Place { topic: &place.topic, partition: place.partition, offset: message.offset }
 }
 
-fn seen<'a>(batch: &'a Batch, message: &'a Message) -> Seen<'a> {
-    let place = batch.place_of(message);
-    Seen {
-        topic: &place.topic,
-        partition: place.partition,
-        offset: message.offset,
+/// Under what a message may be in quarantine.
+fn identities(batch: &Batch, message: &Message) -> Identities {
+    let value = batch.value(message);
+    let message_ref = match &message.parsed {
+        Ok(activity) => Some(activity.message_ref),
+        Err(rejected) => rejected.message_ref,
+    };
+    Identities {
+        read: message_ref.map(|message_ref| Identity::of_read(message_ref, value)),
+        unread: Identity::of_unread(batch.key(message), batch.ce_type(message), value),
+    }
+}
+
+fn to_keep<'a>(batch: &'a Batch, message: &'a Message, why: Cow<'a, Rejected>) -> Kept<'a> {
+    Kept {
+        place: place(batch, message),
+        key: batch.key(message),
         value: batch.value(message),
-        message_ref: message.parsed.as_ref().ok().map(|activity| activity.message_ref),
+        ce_type: batch.ce_type(message),
+        why,
+    }
+}
+
+/// Whether a statement took longer than it may, or the whole attempt did: fewer messages take less. The server
+/// may be too slow for a single one too, which is an outage: no message is slow.
+fn is_slow(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
+        error => error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("57014")),
     }
 }
 

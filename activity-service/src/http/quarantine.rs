@@ -66,6 +66,7 @@ fn entry(state: &str) -> Value {
         "reason": "unknown type",
         "detail": "the type is not registered",
         "state": state,
+        "messages": 1,
         "receivedAt": "2026-11-22T17:04:05.123456Z",
     })
 }

@@ -1,8 +1,9 @@
 //! What comes from the topic and is in quarantine already. It stays there: only an operator takes a
 //! message out, neither a second delivery nor a rule or a clock that would let it in by now.
 //!
-//! The same value at another place is a copy, made by sending the message again. It is kept too, and
-//! shares the lot of the first: waiting or discarded. A value that was mended is another message.
+//! The same message at another place is a copy, made by sending it again. It shares the row of the first, and so
+//! its lot: waiting or discarded. However many copies come, a batch looks for one row and locks one row for
+//! each different message that it brings. A value that was mended is another message.
 
 use std::collections::HashMap;
 
@@ -10,53 +11,76 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What is to be looked for: references, and the offsets of each partition, the end excluded.
-#[derive(Debug, Default)]
-pub struct Wanted<'a> {
-    pub refs: Vec<Uuid>,
-    pub topics: Vec<&'a str>,
-    pub partitions: Vec<i32>,
-    pub firsts: Vec<i64>,
-    pub ends: Vec<i64>,
+use super::{Place, Reason};
+
+/// What makes two messages in quarantine the same. A migration has made them too: they never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// Of a message that could be read: whatever else it comes with, its sender means the same.
+    #[must_use]
+    pub fn of_read(message_ref: Uuid, value: Option<&[u8]>) -> Self {
+        let hash = Sha256::new().chain_update([2]).chain_update(message_ref.as_bytes());
+        Self(hash.chain_update(value.unwrap_or_default()).finalize().into())
+    }
+
+    /// Of any other: everything counts, for nobody knows what it means.
+    #[must_use]
+    pub fn of_unread(key: Option<&[u8]>, ce_type: Option<&[u8]>, value: Option<&[u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for part in [key, ce_type, value] {
+            match part {
+                None => hash.update([0]),
+                Some(bytes) => {
+                    hash.update([1]);
+                    hash.update((bytes.len() as u64).to_be_bytes());
+                    hash.update(bytes);
+                }
+            }
+        }
+        Self(hash.finalize().into())
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
 }
 
-/// A message that may be there.
+/// Under what a message may be there.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
-    pub topic: &'a str,
+pub struct Identities {
+    pub read: Option<Identity>,
+    /// An earlier version of the service may have been unable to read it.
+    pub unread: Identity,
+}
+
+/// A row, and where the message stood that it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    pub quarantine_id: Uuid,
+    /// None of one that a later version of the service has.
+    pub reason: Option<Reason>,
+    pub topic: String,
     pub partition: i32,
     pub offset: i64,
-    pub value: Option<&'a [u8]>,
-    /// Of a message that could be read.
-    pub message_ref: Option<Uuid>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    New,
-    /// Delivered again.
-    Kept,
-    /// Sent again: of this message.
-    CopyOf(Uuid),
+impl Original {
+    #[must_use]
+    pub fn stands_at(&self, place: Place<'_>) -> bool {
+        Place { topic: &self.topic, partition: self.partition, offset: self.offset } == place
+    }
 }
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Known {
-    rows: Vec<Row>,
-    by_place: HashMap<(i32, i64), Vec<usize>>,
-    by_ref: HashMap<Uuid, Vec<usize>>,
-}
-
-#[derive(Debug)]
-struct Row {
-    quarantine_id: Uuid,
-    topic: String,
-    partition: i32,
-    offset: i64,
-    message_ref: Option<Uuid>,
-    value_sha256: Vec<u8>,
-}
+pub struct Known(HashMap<Identity, Original>);
 
 impl Known {
     /// Looks for messages and keeps others from deciding about what is found until the transaction
@@ -64,56 +88,43 @@ impl Known {
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
-    pub async fn look_for(transaction: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Self, sqlx::Error> {
-        let rows = sqlx::query_as!(
-            Row,
-            r#"
-            SELECT quarantine_id, topic, partition, "offset", message_ref, value_sha256 AS "value_sha256!"
-            FROM quarantine
-            WHERE state <> 'counted' AND quarantine_id IN (
-                SELECT quarantine_id FROM quarantine WHERE state <> 'counted' AND message_ref = ANY ($1)
-                UNION ALL
-                SELECT quarantine_id
-                FROM UNNEST($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS read (topic, partition, first, next)
-                JOIN quarantine AS kept USING (topic, partition)
-                WHERE kept."offset" >= read.first AND kept."offset" < read.next
-            )
-            -- in the order of a replay, so that neither blocks the other
-            ORDER BY quarantine_id FOR SHARE
-            "#,
-            &wanted.refs,
-            &wanted.topics as _,
-            &wanted.partitions,
-            &wanted.firsts,
-            &wanted.ends,
-        );
-        let mut known = Self { rows: rows.fetch_all(transaction).await?, ..Self::default() };
-        for (index, row) in known.rows.iter().enumerate() {
-            known.by_place.entry((row.partition, row.offset)).or_default().push(index);
-            if let Some(message_ref) = row.message_ref {
-                known.by_ref.entry(message_ref).or_default().push(index);
-            }
+    pub async fn look_for(transaction: &mut PgConnection, wanted: &[Identities]) -> Result<Self, sqlx::Error> {
+        if wanted.is_empty() {
+            return Ok(Self::default());
         }
-        Ok(known)
+        let mut wanted: Vec<Identity> =
+            wanted.iter().flat_map(|one| one.read.into_iter().chain([one.unread])).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let wanted: Vec<&[u8]> = wanted.iter().map(Identity::as_bytes).collect();
+        let rows = sqlx::query!(
+            r#"
+            SELECT identity, quarantine_id, reason, topic, partition, "offset" FROM quarantine
+            WHERE state <> 'counted' AND identity = ANY ($1)
+            -- In the order of a replay, so that neither blocks the other. Alone, so that whoever counts the
+            -- copies of a message sees those of everybody before.
+            ORDER BY quarantine_id FOR NO KEY UPDATE
+            "#,
+            &wanted as _,
+        );
+        let rows = rows.fetch_all(transaction).await?.into_iter();
+        let originals = rows.filter_map(|row| {
+            let original = Original {
+                quarantine_id: row.quarantine_id,
+                reason: Reason::parse(&row.reason),
+                topic: row.topic,
+                partition: row.partition,
+                offset: row.offset,
+            };
+            Some((Identity::parse(&row.identity)?, original))
+        });
+        Ok(Self(originals.collect()))
     }
 
     #[must_use]
-    pub fn standing(&self, seen: &Seen<'_>) -> Standing {
-        let here = self.by_place.get(&(seen.partition, seen.offset));
-        let elsewhere = seen.message_ref.and_then(|message_ref| self.by_ref.get(&message_ref));
-        if here.is_none() && elsewhere.is_none() {
-            return Standing::New;
-        }
-        let hash = Sha256::digest(seen.value.unwrap_or_default());
-        // A topic created anew may hold another message at the same offset: the hash tells.
-        let same = |indexes: Option<&Vec<usize>>| {
-            let rows = indexes.into_iter().flatten().map(|index| &self.rows[*index]);
-            rows.filter(|row| row.value_sha256 == hash[..]).collect::<Vec<_>>()
-        };
-        if same(here).iter().any(|row| row.topic == seen.topic) {
-            return Standing::Kept;
-        }
-        same(elsewhere).first().map_or(Standing::New, |row| Standing::CopyOf(row.quarantine_id))
+    pub fn original(&self, of: Option<&Identities>) -> Option<&Original> {
+        let of = of?;
+        of.read.and_then(|read| self.0.get(&read)).or_else(|| self.0.get(&of.unread))
     }
 }
 
@@ -122,31 +133,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_or_a_reference_is_not_enough_it_has_to_be_the_same_value() {
-        let (id, message_ref) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let row = Row {
-            quarantine_id: id,
-            topic: "t".into(),
-            partition: 0,
-            offset: 7,
-            message_ref: Some(message_ref),
-            value_sha256: Sha256::digest(b"value").to_vec(),
-        };
-        let known =
-            Known { rows: vec![row], by_place: [((0, 7), vec![0])].into(), by_ref: [(message_ref, vec![0])].into() };
-        let standing = |topic, offset, value: &[u8], message_ref| {
-            known.standing(&Seen { topic, partition: 0, offset, value: Some(value), message_ref })
-        };
-        assert_eq!(standing("t", 7, b"value", Some(message_ref)), Standing::Kept);
-        assert_eq!(standing("t", 7, b"value", None), Standing::Kept, "unreadable");
-        assert_eq!(standing("t", 8, b"value", Some(message_ref)), Standing::CopyOf(id));
-        assert_eq!(standing("other", 7, b"value", Some(message_ref)), Standing::CopyOf(id));
-        assert_eq!(standing("t", 7, b"of a topic made anew", Some(Uuid::from_u128(3))), Standing::New);
-        assert_eq!(standing("t", 8, b"mended", Some(message_ref)), Standing::New);
-        assert_eq!(standing("t", 8, b"value", None), Standing::New);
-        assert_eq!(
-            Known::default().standing(&Seen { topic: "t", partition: 0, offset: 7, value: None, message_ref: None }),
-            Standing::New
-        );
+    fn of_what_was_read_the_reference_and_the_bytes_decide_of_anything_else_every_byte() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(Identity::of_read(one, Some(b"value")), Identity::of_read(one, Some(b"value")));
+        assert_ne!(Identity::of_read(one, Some(b"value")), Identity::of_read(one, Some(b"mended")));
+        assert_ne!(Identity::of_read(one, Some(b"value")), Identity::of_read(other, Some(b"value")));
+        let unread = [
+            (None, None, None),
+            (None, None, Some(&b""[..])),
+            (None, Some(&b""[..]), None),
+            (Some(&b""[..]), None, None),
+            (Some(&b"ab"[..]), Some(&b"c"[..]), None),
+            (Some(&b"a"[..]), Some(&b"bc"[..]), None),
+        ];
+        let all: std::collections::BTreeSet<_> =
+            unread.iter().map(|(key, ce_type, value)| Identity::of_unread(*key, *ce_type, *value)).collect();
+        assert_eq!(all.len(), unread.len());
     }
 }

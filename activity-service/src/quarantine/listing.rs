@@ -31,6 +31,9 @@ pub struct Entry {
     pub detail: String,
     #[schema(schema_with = State::schema)]
     pub state: String,
+    /// How often it came: itself, and its copies at other places.
+    #[schema(minimum = 1)]
+    pub messages: i64,
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
     /// What ended the waiting: when, who and why. Nothing of it while it waits.
@@ -113,7 +116,9 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<Entry>, Option<Stri
             sqlx::query_as!(
                 Entry,
                 "SELECT quarantine_id AS id, topic, partition, \"offset\", reason, detail, state, received_at, "
-                    + "resolved_at, resolved_by, resolution FROM quarantine "
+                    + "resolved_at, resolved_by, resolution, (SELECT 1 + coalesce(sum(copy.messages), 0)::bigint "
+                    + "FROM quarantine_copies AS copy WHERE copy.quarantine_id = quarantine.quarantine_id) "
+                    + "AS \"messages!\" FROM quarantine "
                     + "WHERE state "
                     + $state
                     + " AND quarantine_id > $1 AND ($2::text IS NULL OR reason = $2) "
@@ -143,7 +148,8 @@ pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<(Entry, Option<Vec<u
     let found = sqlx::query!(
         r#"
         SELECT quarantine_id AS id, topic, partition, "offset", reason, detail, state, received_at,
-            resolved_at, resolved_by, resolution, value
+            resolved_at, resolved_by, resolution, value, (SELECT 1 + coalesce(sum(copy.messages), 0)::bigint
+                FROM quarantine_copies AS copy WHERE copy.quarantine_id = quarantine.quarantine_id) AS "messages!"
         FROM quarantine WHERE quarantine_id = $1
         "#,
         id
@@ -158,6 +164,7 @@ pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<(Entry, Option<Vec<u
             reason: row.reason,
             detail: row.detail,
             state: row.state,
+            messages: row.messages,
             received_at: row.received_at,
             resolved_at: row.resolved_at,
             resolved_by: row.resolved_by,
@@ -175,34 +182,28 @@ pub enum Discard {
     Unknown,
 }
 
-/// Ends the waiting of a message and its copies without counting it. The rows stay: whether Kafka
+/// Ends the waiting of a message and its copies without counting it. The row stays: whether Kafka
 /// delivers the message again or somebody sends it again, it is known.
 ///
 /// # Errors
 /// The database's.
 pub async fn discard(pool: &PgPool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    // On its own, so that the next statement sees the copies of whoever held the row.
-    let found = sqlx::query!("SELECT state FROM quarantine WHERE quarantine_id = $1 FOR UPDATE", id);
-    match found.fetch_optional(&mut *transaction).await? {
-        None => return Ok(Discard::Unknown),
-        Some(row) if row.state != State::Waiting.as_str() => return Ok(Discard::NotWaiting),
-        Some(_) => {}
-    }
     let discarded = sqlx::query!(
         r#"
         UPDATE quarantine SET state = 'discarded', resolved_at = now(), resolved_by = $2, resolution = $3
-        WHERE state = 'waiting' AND (quarantine_id = $1 OR (message_ref, value_sha256)
-            = (SELECT message_ref, value_sha256 FROM quarantine WHERE quarantine_id = $1))
+        WHERE state = 'waiting' AND quarantine_id = $1
         "#,
         id,
         actor,
         why
     );
-    let messages = discarded.execute(&mut *transaction).await?.rows_affected();
-    transaction.commit().await?;
-    tracing::info!(quarantine.id = %id, messages, actor, "message discarded");
-    Ok(Discard::Done)
+    if discarded.execute(pool).await?.rows_affected() == 1 {
+        tracing::info!(quarantine.id = %id, actor, "message discarded");
+        return Ok(Discard::Done);
+    }
+    let is_known =
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM quarantine WHERE quarantine_id = $1) AS "is_known!""#, id);
+    Ok(if is_known.fetch_one(pool).await? { Discard::NotWaiting } else { Discard::Unknown })
 }
 
 /// A reason given for discarding: 1 to 500 visible characters.

@@ -4,7 +4,7 @@
 //! Step by step, each a transaction of its own: whoever stops in between has done a part, and doing
 //! it all again does the rest.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use shared::{database::Failure, message::ActivityTypeCode};
@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use super::{Reason, Rejected};
 use crate::{
-    activity,
+    activity::{self, Activity},
     admission::{Admission, expect_rows},
     key,
     metrics::REPLAYED,
-    statistics::{self, Received},
+    statistics::{self, Outcome, Received},
+    trial,
 };
 
 /// Messages of one step: some 20 ms of work.
@@ -87,6 +88,15 @@ struct Row {
     ce_type: Option<Vec<u8>>,
 }
 
+/// Where else a message stands.
+struct Copy {
+    quarantine_id: Uuid,
+    topic: String,
+    partition: i32,
+    last_offset: i64,
+    messages: i64,
+}
+
 /// What became of a part.
 enum Tried {
     Done(Replayed),
@@ -131,8 +141,10 @@ impl<'a> Replay<'a> {
         match Failure::of(&error) {
             Failure::Conflict => self.parts.push(part),
             Failure::Refused if part.len() > 1 => self.parts.extend(halves(&part)),
-            Failure::Refused => return self.not_storable(&part, &error).await.map(Some),
-            Failure::Outage | Failure::Defect => return Err(error),
+            Failure::Refused if self.is_to_blame(&part).await? => {
+                return self.not_storable(&part, &error).await.map(Some);
+            }
+            Failure::Refused | Failure::Outage | Failure::Defect => return Err(error),
         }
         Ok(Some(Replayed::default()))
     }
@@ -160,15 +172,11 @@ impl<'a> Replay<'a> {
             .collect(),
             Scope::One(id) => sqlx::query!(
                 r#"
-                SELECT one.quarantine_id, coalesce(octet_length(one.value), 0)::bigint AS "bytes!" FROM quarantine AS one
-                WHERE one.state = 'waiting' AND one.quarantine_id > $2 AND (one.quarantine_id = $1
-                    OR (one.message_ref, one.value_sha256)
-                        = (SELECT message_ref, value_sha256 FROM quarantine WHERE quarantine_id = $1))
-                ORDER BY one.quarantine_id LIMIT $3
+                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
+                WHERE state = 'waiting' AND quarantine_id = $1 AND quarantine_id > $2
                 "#,
                 id,
-                after,
-                STEP_MESSAGES
+                after
             )
             .fetch_all(self.pool)
             .await?
@@ -212,6 +220,21 @@ impl<'a> Replay<'a> {
             part
         );
         let rows = rows.fetch_all(&mut *transaction).await?;
+        // A statement of its own: it sees the copies of whoever held the rows.
+        let copies = sqlx::query_as!(
+            Copy,
+            r#"
+            SELECT quarantine_id, topic, partition, last_offset, messages FROM quarantine_copies
+            WHERE quarantine_id = ANY ($1) ORDER BY quarantine_id, topic, partition
+            "#,
+            &rows.iter().map(|row| row.quarantine_id).collect::<Vec<_>>()
+        );
+        let copies = copies.fetch_all(&mut *transaction).await?;
+        let copies_of = |id: Uuid| {
+            let first = copies.partition_point(|copy| copy.quarantine_id < id);
+            copies[first..].iter().take_while(move |copy| copy.quarantine_id == id)
+        };
+        let messages_of = |id| 1 + copies_of(id).map(|copy| copy.messages.unsigned_abs()).sum::<u64>();
         let parsed: Vec<_> =
             rows.iter().map(|row| activity::parse(row.value.as_deref(), row.ce_type.as_deref())).collect();
         let days = key::days(parsed.iter().flatten().map(|activity| activity.message_ref));
@@ -220,7 +243,7 @@ impl<'a> Replay<'a> {
             return Ok(Tried::TooMuch);
         }
         admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
-        let (mut received, mut ids, mut still) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut received, mut ids, mut still, mut rows_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (row, parsed) in rows.iter().zip(&parsed) {
             match admission.judge(parsed) {
                 Ok(activity) => {
@@ -231,11 +254,25 @@ impl<'a> Replay<'a> {
                         partition: row.partition,
                         offset: row.offset,
                     });
+                    // While one of them can be read the key is needed.
+                    received.extend(copies_of(row.quarantine_id).map(|copy| Received {
+                        activity,
+                        topic: &copy.topic,
+                        partition: copy.partition,
+                        offset: copy.last_offset,
+                    }));
+                    rows_of.resize(received.len(), row.quarantine_id);
                 }
                 Err(rejected) => still.push((row.quarantine_id, rejected)),
             }
         }
-        let counted = statistics::count(&mut transaction, self.how.time_zone, &received, &[]).await?;
+        let Outcome { counted, conflicting } =
+            statistics::count(&mut transaction, self.how.time_zone, &received, &[]).await?;
+        // Of a row and its copies all are.
+        let conflicting: BTreeMap<Uuid, &Activity> =
+            conflicting.iter().map(|index| (rows_of[*index], received[*index].activity)).collect();
+        ids.retain(|id| !conflicting.contains_key(id));
+        still.extend(conflicting.iter().map(|(id, activity)| (*id, Cow::Owned(Rejected::conflicting(activity)))));
         let resolved = sqlx::query!(
             r#"
             UPDATE quarantine SET state = 'counted', resolved_at = now(), resolved_by = $2, resolution = $3
@@ -252,17 +289,29 @@ impl<'a> Replay<'a> {
             transaction.rollback().await?;
             return Ok(Tried::Again);
         }
+        let tried = ids.iter().copied().map(messages_of).sum::<u64>();
+        let done = Replayed {
+            counted,
+            duplicates: tried - counted,
+            still_waiting: still.iter().map(|(id, _)| messages_of(*id)).sum(),
+        };
         if self.how.dry_run {
             transaction.rollback().await?;
         } else {
             fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
-            REPLAYED.add_of("counted", counted);
-            REPLAYED.add_of("duplicate", ids.len() as u64 - counted);
-            REPLAYED.add_of("still waiting", still.len() as u64);
+            REPLAYED.add_of("counted", done.counted);
+            REPLAYED.add_of("duplicate", done.duplicates);
+            REPLAYED.add_of("still waiting", done.still_waiting);
         }
-        let duplicates = ids.len() as u64 - counted;
-        Ok(Tried::Done(Replayed { counted, duplicates, still_waiting: still.len() as u64 }))
+        Ok(Tried::Done(done))
+    }
+
+    /// Whether a good message would be counted at this moment.
+    async fn is_to_blame(&self, part: &[Uuid]) -> Result<bool, sqlx::Error> {
+        let suspect = sqlx::query_scalar!("SELECT message_ref FROM quarantine WHERE quarantine_id = ANY ($1)", part);
+        let suspect = suspect.fetch_optional(self.pool).await?.flatten();
+        Ok(trial::count_a_good_one(self.pool, self.how.time_zone, suspect, &[]).await.is_ok())
     }
 
     /// A message that Postgres refuses although it is alone.

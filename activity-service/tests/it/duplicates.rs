@@ -1,8 +1,11 @@
 //! A message is delivered at least once and counted once, whatever comes in between.
 
-use testing::{Topic, announcement};
+use testing::{Received, Topic, announcement};
 
-use crate::world::{CREATED, World, created, figures, many, seconds};
+use crate::{
+    operator::{EATEN, Operator, eaten, replayed},
+    world::{CREATED, World, created, figures, many, seconds},
+};
 
 #[tokio::test]
 async fn a_message_that_stands_twice_in_one_batch_counts_once() {
@@ -68,12 +71,11 @@ async fn the_same_reference_in_another_case_partition_or_topic_is_the_same_messa
 }
 
 #[tokio::test]
-async fn the_reference_alone_decides_neither_headers_nor_key_nor_content() {
+async fn the_reference_alone_decides_neither_headers_nor_key_nor_other_fields() {
     let world = World::new(1).await;
     let message = created();
     let id = message.message_ref().unwrap().to_string();
-    // What comes second is the duplicate, whatever it says.
-    let mut otherwise = announcement("ORDER_CANCELLED", "2026-11-19T12:00:00Z").with_field("messageRef", id.clone());
+    let mut otherwise = message.clone().with_field("orderRef", "OS000043-ORD");
     otherwise.key = None;
     let others = [
         created().with_header("ce_id", id),
@@ -86,8 +88,66 @@ async fn the_reference_alone_decides_neither_headers_nor_key_nor_content() {
     let service = world.setup().start().await;
     world.at_rest().await;
     assert_eq!(figures(&service, "/activities/2026-11-20").await, [("2026-11-20".into(), CREATED.into(), 5)]);
-    assert_eq!(figures(&service, "/activities/2026-11-19").await, []);
     assert_eq!(world.quarantined().await, 0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn another_type_or_time_under_a_reference_that_was_counted_is_no_duplicate_but_a_conflict() {
+    let world = World::new(2).await;
+    let service = world.setup().set("consumer.batch_max_wait", "1s").start().await;
+    // Somebody has sent the references of orders first.
+    let orders = many(30);
+    let under = |message: &Received, code: &str, at: &str| {
+        announcement(code, at).with_field("messageRef", message.message_ref().unwrap().to_string())
+    };
+    let cancelled: Vec<_> =
+        orders[..26].iter().map(|order| under(order, "ORDER_CANCELLED", "2003-01-01T12:00:00Z")).collect();
+    world.produce(&cancelled).await;
+    world.has_counted(26, seconds(20)).await;
+    world.produce(&orders).await;
+    // Both in one batch, in one partition; of the second only the time is another, by a microsecond.
+    let (one, other) = (created().in_partition(0), created().in_partition(0));
+    let later = under(&other, CREATED, "2026-11-20T12:00:00.123457Z").in_partition(0);
+    world.produce(&[one.clone(), under(&one, "ORDER_COMPLETED", "2026-11-20T12:00:00.123456Z").in_partition(0)]).await;
+    world.produce(&[other.clone(), later.clone(), later, other]).await;
+    world.at_rest().await;
+
+    let operator = Operator::of(&service);
+    let conflicts = operator.quarantine("reason=conflicting%20copy").await;
+    assert_eq!((world.counted().await, conflicts.len(), world.quarantined().await), (32, 28, 28));
+    assert_eq!(figures(&service, "/activities/2026-11-20").await, [("2026-11-20".into(), CREATED.into(), 6)]);
+    let messages: Vec<_> = conflicts.iter().map(|one| one["messages"].as_i64().unwrap()).collect();
+    assert_eq!((messages.iter().sum::<i64>(), messages.iter().max()), (29, Some(&2)), "a conflict has copies too");
+    let metrics = service.metrics().await;
+    assert_eq!(metrics.sum("activity_duplicate_messages_total"), 1.0);
+    assert_eq!(metrics.series[r#"activity_kept_messages_total{reason="conflicting copy"}"#], 29.0);
+    assert!(service.has_logged("messages have the references of other activities"));
+
+    // Neither delivered again nor replayed does it become anything else.
+    assert_eq!(operator.replay(None, &serde_json::json!({"force": true})).await.body, replayed(0, 0, 29));
+    assert_eq!(service.stop().await, Some(0));
+    let before = world.content().await;
+    world.read_again().await;
+    assert_eq!(world.content().await, before);
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn of_two_that_wait_under_one_reference_the_first_is_counted_and_the_other_waits_on() {
+    let world = World::new(1).await;
+    let one = eaten();
+    let other = one.clone().with_field("activityAt", "2026-11-19T12:00:00Z");
+    world.produce(&[one.clone(), other, one]).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let answer = Operator::of(&service).register(EATEN, "Order Eaten").await;
+    assert_eq!(answer.body, serde_json::json!({"counted": 1, "duplicates": 1}));
+    let waiting = Operator::of(&service).quarantine("").await;
+    let waiting: Vec<_> = waiting.iter().map(|one| (&one["offset"], &one["reason"])).collect();
+    assert_eq!(waiting, [(&serde_json::json!(1), &serde_json::json!("conflicting copy"))]);
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

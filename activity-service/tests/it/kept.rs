@@ -1,9 +1,13 @@
 //! What is in quarantine stays there until an operator takes it out.
 
+use activity_service::app::MIGRATIONS;
 use serde_json::json;
-use testing::announcement;
+use sqlx::{Connection, PgConnection};
+use testing::{Database, Received, announcement};
+use uuid::Uuid;
 
 use crate::{
+    key_days::up_to,
     operator::{EATEN, Operator, eaten, replayed},
     world::{CREATED, World, created, many},
 };
@@ -28,13 +32,8 @@ async fn a_discarded_message_comes_back_neither_delivered_nor_sent_again_nor_by_
     world.at_rest().await;
     assert_eq!(world.counted().await, 3);
     let all = operator.quarantine("state=discarded").await;
-    let place_and_audit = |one: &serde_json::Value| {
-        (one["offset"].as_i64().unwrap(), one["resolvedBy"].clone(), one["resolution"].clone())
-    };
-    assert_eq!(
-        all.iter().map(place_and_audit).collect::<Vec<_>>(),
-        [0, 3, 4].map(|offset| (offset, json!("anonymous"), json!("test data")))
-    );
+    assert_eq!((all.len(), &all[0]["offset"], &all[0]["messages"]), (1, &json!(0), &json!(3)));
+    assert_eq!((&all[0]["resolvedBy"], &all[0]["resolution"]), (&json!("anonymous"), &json!("test data")));
     assert_eq!(service.stop().await, Some(0));
     let before = world.content().await;
     world.read_again().await;
@@ -61,14 +60,14 @@ async fn what_waits_is_not_counted_although_it_could_be_by_now() {
     world.produce(&[of_a_type, refused, eaten()]).await;
     let service = world.setup().start().await;
     world.at_rest().await;
-    assert_eq!((world.counted().await, world.kept("waiting").await), (2, 4), "sent again");
+    assert_eq!((world.counted().await, world.kept("waiting").await), (2, 2), "sent again");
 
     let operator = Operator::of(&service);
     let one = operator.id_at(1, "waiting").await;
     let answer = operator.replay(Some(&one), &json!({})).await;
     assert_eq!((answer.status, answer.body), (200, replayed(1, 1, 0)), "a message and its copy");
     assert_eq!(operator.replay(None, &json!({})).await.body, replayed(1, 1, 0));
-    assert_eq!((world.counted().await, world.kept("counted").await), (4, 4));
+    assert_eq!((world.counted().await, world.kept("counted").await), (4, 2));
     assert_eq!(service.stop().await, Some(0));
     world.read_again().await;
     assert_eq!(world.counted().await, 4);
@@ -79,19 +78,70 @@ async fn what_waits_is_not_counted_although_it_could_be_by_now() {
 async fn a_message_is_discarded_with_its_copies_and_nothing_else() {
     let world = World::new(1).await;
     let (one, other) = (eaten(), eaten());
-    // Of what cannot be read nobody knows whether it is the same.
+    // Of what cannot be read every byte counts, for nobody knows what it means.
     let unreadable = created().with_value("not json");
-    world.produce(&[one.clone(), other, one.clone(), unreadable.clone(), unreadable]).await;
+    let of_another_key = created().with_value("not json");
+    world.produce(&[one.clone(), other, one.clone(), unreadable.clone(), unreadable, of_another_key]).await;
     let service = world.setup().start().await;
     world.at_rest().await;
     let operator = Operator::of(&service);
-    for (at, discarded) in [(0, 2), (3, 3)] {
+    for (at, discarded) in [(0, 1), (3, 2)] {
         let id = operator.id_at(at, "waiting").await;
         assert_eq!(operator.discard(&id, "?reason=x").await.status, 200);
         assert_eq!(world.kept("discarded").await, discarded);
     }
     assert_eq!(operator.register(EATEN, "Order Eaten").await.body, json!({"counted": 1, "duplicates": 0}));
+    assert_eq!(world.kept("waiting").await, 1);
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// Before the copies of a message had one row.
+const BEFORE: i64 = 20_261_129_000_003;
+
+/// A database as it was then, with a row for each of these.
+async fn as_before(topic: &str, messages: &[Received]) -> Database {
+    let database = Database::new(&up_to(BEFORE)).await;
+    for (offset, message) in (0i64..).zip(messages) {
+        let insert = r#"INSERT INTO quarantine (quarantine_id, topic, partition, "offset", key, value, ce_type, reason,
+                detail, message_ref, state, resolved_at, resolved_by, resolution)
+            SELECT $1, $2, 0, $3, $4, $5, $6, 'unknown type', '', $7, state, resolved, resolved::text, resolved::text
+            FROM (VALUES ('waiting', NULL), ('discarded', now())) AS one (state, resolved)
+            WHERE state = CASE WHEN $3 IN (1, 2) THEN 'discarded' ELSE 'waiting' END"#;
+        let ce_type = message.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.clone());
+        let insert = sqlx::query(insert).bind(Uuid::now_v7()).bind(topic).bind(offset);
+        let insert = insert.bind(message.key.clone()).bind(message.value.clone()).bind(ce_type);
+        insert.bind(message.message_ref()).execute(&database.pool).await.unwrap();
+    }
+    database
+}
+
+#[tokio::test]
+async fn what_had_a_row_for_each_place_has_one_for_each_message_and_is_still_known() {
+    let mut world = World::new(1).await;
+    let (one, other, unreadable) = (eaten(), eaten(), created().with_value("not json"));
+    let no_value = Received { value: None, key: None, ..created() };
+    let again = Received { key: None, ..one.clone() };
+    let messages = [one.clone(), other, unreadable.clone(), one, unreadable.clone(), again, no_value, unreadable];
+    let rows = "SELECT count(*) FILTER (WHERE state = 'waiting') * 10 + count(*) FROM quarantine";
+    for goes_back in [true, false] {
+        let database = as_before(&world.topic().name, &messages).await;
+        let mut owner = PgConnection::connect(&database.owner_url()).await.unwrap();
+        MIGRATIONS.run(&mut owner).await.unwrap();
+        assert_eq!(database.number(rows).await, 34, "of the unreadable ones some wait");
+        if goes_back {
+            MIGRATIONS.undo(&mut owner, BEFORE).await.unwrap();
+            assert_eq!(database.number(rows).await, 56, "each with its last place");
+            MIGRATIONS.run(&mut owner).await.unwrap();
+            assert_eq!(database.number(rows).await, 34);
+        }
+        owner.close().await.unwrap();
+        world.database = database;
+    }
+    world.produce(&messages).await;
+    world.produce(&[messages[0].clone(), messages[1].clone(), created()]).await;
+    world.run_to_rest().await;
+    assert_eq!((world.counted().await, world.kept("waiting").await, world.kept("discarded").await), (1, 3, 1));
     world.judge().await;
 }
 
@@ -112,8 +162,8 @@ async fn a_large_quarantine_is_looked_through_by_its_indexes_even_before_it_was_
     world
         .database
         .execute(
-            r#"INSERT INTO quarantine (quarantine_id, topic, partition, "offset", value, reason, detail, message_ref)
-            SELECT gen_random_uuid(), 'elsewhere', 0, i, 'x', 'unknown type', '', gen_random_uuid()
+            r#"INSERT INTO quarantine (quarantine_id, topic, partition, "offset", value, reason, detail, identity)
+            SELECT gen_random_uuid(), 'elsewhere', 0, i, 'x', 'unknown type', '', sha256(i::text::bytea)
             FROM generate_series(1, 20000) i"#,
         )
         .await;

@@ -241,7 +241,7 @@ async fn with_days_made_and_dropped_all_the_time_by_two_instances_every_message_
 }
 
 /// The migrations up to `version`.
-fn up_to(version: i64) -> Migrator {
+pub fn up_to(version: i64) -> Migrator {
     let migrations: Vec<_> = MIGRATIONS.iter().filter(|one| one.version <= version).cloned().collect();
     Migrator { migrations: migrations.into(), ..Migrator::DEFAULT }
 }

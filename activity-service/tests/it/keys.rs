@@ -105,7 +105,7 @@ async fn no_key_is_updated_or_deleted_by_counting() {
         world.run_to_rest().await;
     }
     world.read_again().await;
-    assert_eq!((world.counted().await, world.kept("waiting").await), (500, 400));
+    assert_eq!((world.counted().await, world.kept("waiting").await), (500, 200));
     world.has_no_sessions().await;
     wait_until("the server has noted it", seconds(10), async || noted(&world, "n_tup_ins").await >= 500).await;
     assert_eq!((noted(&world, "n_tup_upd").await, noted(&world, "n_tup_del").await), (0, 0));

@@ -12,6 +12,7 @@ mod document;
 mod duplicates;
 mod end_to_end;
 mod figures;
+mod floods;
 mod gaps;
 mod growth;
 mod hung;

@@ -41,7 +41,7 @@ async fn no_later_offset_is_stored_past_a_message_that_can_neither_be_counted_no
 async fn what_the_database_refuses_for_another_reason_is_no_fault_of_a_message() {
     let world = World::new(1).await;
     world.produce(&many(100)).await;
-    world.database.execute("ALTER TABLE daily_activity_shards RENAME TO elsewhere").await;
+    world.database.execute("REVOKE INSERT ON daily_activity_shards FROM test_service").await;
     let service = world.setup().start().await;
     wait_until("it says what is wrong", seconds(20), async || {
         service.has_logged("counting is refused by the database")
@@ -51,7 +51,7 @@ async fn what_the_database_refuses_for_another_reason_is_no_fault_of_a_message()
     assert_eq!(world.topic().committed(&world.group, 1).await, [-1]);
     let components = service.health().await["components"].clone();
     assert_eq!(components["counting"]["state"], "waiting", "{components}");
-    world.database.execute("ALTER TABLE elsewhere RENAME TO daily_activity_shards").await;
+    world.database.execute("GRANT INSERT ON daily_activity_shards TO test_service").await;
     world.at_rest().await;
     assert_eq!((world.counted().await, world.quarantined().await), (100, 0));
     assert_eq!(service.stop().await, Some(0));

@@ -141,7 +141,8 @@ async fn without_a_broker_that_tells_what_can_be_read_nothing_is_purged() {
 async fn of_the_quarantine_goes_what_was_counted_or_discarded_long_ago_and_what_waits_never() {
     let world = World::new(1).await;
     let poison = |text: &str| created().with_value(text);
-    world.produce(&[eaten(), poison("discarded"), poison("waits"), poison("discarded lately")]).await;
+    let twice = poison("discarded");
+    world.produce(&[eaten(), twice.clone(), poison("waits"), poison("discarded lately"), twice]).await;
     let service = world.setup().start().await;
     world.at_rest().await;
     let operator = Operator::of(&service);
@@ -163,7 +164,11 @@ async fn of_the_quarantine_goes_what_was_counted_or_discarded_long_ago_and_what_
     assert_eq!(left().await, [1, 2, 3], "what was discarded can still be read");
     world.topic().delete_before(0, 4).await;
     has_purged(&service).await;
+    assert_eq!(left().await, [1, 2, 3], "a copy can still be read");
+    world.topic().delete_before(0, 5).await;
+    has_purged(&service).await;
     assert_eq!(left().await, [2, 3]);
+    assert_eq!(world.database.number("SELECT count(*) FROM quarantine_copies").await, 0);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use testing::Proxy;
 
-use crate::world::{CREATED, World, created, many, seconds};
+use crate::{
+    operator::{EATEN, Operator, eaten, replayed},
+    world::{CREATED, World, created, many, seconds},
+};
 
 #[tokio::test]
 async fn conflicts_are_tried_again_at_once() {
@@ -114,6 +117,77 @@ async fn with_its_sessions_ended_and_its_connections_cut_under_load_the_figures_
     world.at_rest().await;
     assert_eq!(world.counted().await, i64::try_from(written).unwrap());
     assert_eq!(world.quarantined().await, 0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_slow_is_halved_and_no_message_is_to_blame_for_it() {
+    let world = World::new(1).await;
+    world.produce(&many(150)).await;
+    world
+        .database
+        .execute(
+            "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF (SELECT count(*) FROM made) > 100 THEN PERFORM pg_sleep(60); END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER be_slow AFTER INSERT ON processed_messages REFERENCING NEW TABLE AS made
+            FOR EACH STATEMENT EXECUTE FUNCTION be_slow()",
+        )
+        .await;
+    let service = world.setup().set("consumer.batch_max_wait", "1s").start().await;
+    world.has_counted(150, seconds(20)).await;
+    assert!(service.has_logged("a batch is too slow and is halved"));
+    // The next one begins with less, and wastes no time.
+    world.produce(&many(150)).await;
+    world.has_counted(300, seconds(8)).await;
+    assert_eq!(world.quarantined().await, 0);
+    // A single one that is too slow is waited for.
+    world
+        .database
+        .execute(
+            "CREATE OR REPLACE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$",
+        )
+        .await;
+    world.produce(&[created()]).await;
+    let failed = async || service.metrics().await.sum("activity_failed_attempts_total") >= 2.0;
+    testing::wait_until("it was too slow", seconds(20), failed).await;
+    world.database.execute("DROP TRIGGER be_slow ON processed_messages").await;
+    world.has_counted(301, seconds(20)).await;
+    assert_eq!(world.quarantined().await, 0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn no_message_is_to_blame_while_the_database_refuses_good_ones_too() {
+    let world = World::new(1).await;
+    world.produce(&[eaten(), created()]).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let operator = Operator::of(&service);
+    world.database.execute(&format!("INSERT INTO activity_types VALUES ('{EATEN}', 'Order Eaten')")).await;
+    // As where a time zone is not known.
+    world
+        .database
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'no time zone' USING ERRCODE = '22023'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON processed_messages FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    world.produce(&many(20)).await;
+    let told = async || service.has_logged("counting is refused by the database");
+    testing::wait_until("it says what is wrong", seconds(20), told).await;
+    assert_eq!(operator.replay(None, &serde_json::json!({})).await.status, 500);
+    assert_eq!((world.counted().await, world.quarantined().await), (1, 1));
+    world.database.execute("DROP TRIGGER refuse ON processed_messages").await;
+    world.has_counted(21, seconds(20)).await;
+    assert_eq!(operator.quarantine("").await[0]["reason"], "unknown type");
+    assert_eq!(operator.replay(None, &serde_json::json!({})).await.body, replayed(1, 0, 0));
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
