@@ -43,6 +43,13 @@ BEGIN
             EXECUTE format('REVOKE %s ON %I FROM %I', one.done, one.name, service);
         END IF;
     END LOOP;
+    -- Nor by a way past these: what was granted above on each partition itself.
+    FOR one IN
+        SELECT relname AS name FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent IN (to_regclass('public.outbox'), to_regclass('public.published'))
+    LOOP
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I FROM %I', one.name, service);
+    END LOOP;
     IF to_regclass('public.orders') IS NOT NULL THEN
         EXECUTE format('GRANT UPDATE (status, version) ON orders TO %I', service);
     END IF;

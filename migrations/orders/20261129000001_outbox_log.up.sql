@@ -169,10 +169,11 @@ BEGIN
         EXECUTE format('CREATE TABLE %I (LIKE published INCLUDING ALL)', of_marks);
         EXECUTE format('ALTER TABLE published ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', of_marks, day, next);
     END IF;
-    -- Rows are reached through the table. What default privileges give on a partition itself would be a way past
+    -- Rows are changed through the table. What default privileges give on a partition itself would be a way past
     -- those of the table.
     FOR revoke IN
-        SELECT format('REVOKE ALL ON %I FROM %s', relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+        SELECT format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON %I FROM %s CASCADE',
+            relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
         FROM pg_class, aclexplode(relacl)
         WHERE pg_class.oid IN (to_regclass(of_messages), to_regclass(of_marks)) AND grantee <> relowner
         GROUP BY relname, grantee

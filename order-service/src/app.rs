@@ -105,11 +105,12 @@ async fn begin(
 ) -> Option<(Session, Instance)> {
     let attempt = async || {
         // The first connections are one for requests and the session's: the work takes what is left.
-        database::compare_limits(requests, config.database.max_connections + 1).await?;
         if !database::schema_fits(&mut *requests.acquire().await?, &SCHEMA).await? {
             return Ok(None);
         }
-        Session::begin(config.session.clone(), pool.clone(), flight.clone()).await.map(Some)
+        let begun = Session::begin(config.session.clone(), pool.clone(), flight.clone()).await?;
+        database::compare_limits(requests, config.database.max_connections + 1).await?;
+        Ok(Some(begun))
     };
     for pause in database::backoff() {
         match attempt().await {

@@ -83,7 +83,8 @@ impl Settings {
         let options = connect_options(&self.url)?;
         let pool = PgPoolOptions::new()
             .max_connections(size)
-            .min_connections(1)
+            // A pool of one would be shut while sqlx makes it anew, with pauses of up to a minute.
+            .min_connections(u32::from(size > 1))
             .max_lifetime(KEPT_FOR)
             .acquire_timeout(patience)
             // Asking before each use costs a round trip per statement: a quarter of the reads.
@@ -148,6 +149,7 @@ pub async fn compare_limits(pool: &PgPool, wanted: u32) -> Result<(), sqlx::Erro
     let permitted: i64 = sqlx::query_scalar(
         "SELECT min(permitted) FROM (
             SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
+                - coalesce(current_setting('reserved_connections', true)::bigint, 0)
             UNION ALL SELECT datconnlimit FROM pg_database WHERE datname = current_database()
             UNION ALL SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user
         ) AS limits (permitted) WHERE permitted >= 0",
@@ -253,6 +255,17 @@ pub async fn within<T>(
     Err(sqlx::Error::Protocol("no answer in time".into()))
 }
 
+/// No schema, table, function or constraint. It was there at the start, so somebody restores a backup, or has changed
+/// the schema: an outage of the database, which is told wherever it is met.
+const MISSING: [&str; 4] = ["3F000", "42P01", "42883", "42P10"];
+
+/// Whether something of the schema is not there.
+#[must_use]
+pub fn is_missing(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| MISSING.contains(&code.as_ref()))
+}
+
 /// What an error means, so that nobody has to guess from a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -302,8 +315,7 @@ impl Failure {
             // A standby, or a primary that has become one; and what a pooler leaves behind that has given the
             // session away: another connection is needed, not another statement.
             (_, "25006" | "25001" | "26000" | "42P05") => Self::Outage,
-            // No schema, table or function: it was there at the start, so a backup is being restored.
-            (_, "3F000" | "42P01" | "42883") => Self::Outage,
+            _ if MISSING.contains(&code.as_ref()) => Self::Outage,
             _ => Self::Defect,
         }
     }

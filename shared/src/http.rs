@@ -69,7 +69,7 @@ pub async fn around(
         let response = match next.call(request).await {
             Ok(response) => response.map_into_boxed_body(),
             // The request is gone with the error, so this answer is made without it.
-            Err(error) => return Err(Refused { problem: problem_of(&error), path, id }.into()),
+            Err(error) => return Err(Refused { problem: problem_of(&error), path, id, is_head }.into()),
         };
         let mut response = with_problem(response, &path, &id);
         stamp(response.headers_mut(), &path, &id);
@@ -100,6 +100,7 @@ struct Refused {
     problem: Problem,
     path: String,
     id: RequestId,
+    is_head: bool,
 }
 
 impl fmt::Display for Refused {
@@ -116,7 +117,7 @@ impl ResponseError for Refused {
     fn error_response(&self) -> HttpResponse<BoxBody> {
         let mut response = self.problem.to_response(&self.path, self.id.as_str());
         stamp(response.headers_mut(), &self.path, &self.id);
-        response
+        if self.is_head { response.set_body(body::None::new().boxed()) } else { response }
     }
 }
 

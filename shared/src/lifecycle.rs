@@ -83,7 +83,7 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM or SIGINT; other signals that end a process by default do nothing.
+/// SIGTERM or SIGINT; SIGHUP, SIGUSR1 and SIGUSR2 do nothing.
 #[derive(Debug)]
 pub struct StopSignal {
     terminate: Signal,

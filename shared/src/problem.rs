@@ -253,7 +253,11 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         match crate::database::Failure::of(&error) {
             crate::database::Failure::Outage | crate::database::Failure::Conflict => {
-                tracing::debug!(error = %error, "the database did not answer a read");
+                if crate::database::is_missing(&error) {
+                    tracing::error!(error = %error, "something of the schema is missing: is a backup being restored?");
+                } else {
+                    tracing::debug!(error = %error, "the database did not answer a read");
+                }
                 Self::unavailable()
             }
             crate::database::Failure::Refused | crate::database::Failure::Defect => Self::internal(error),

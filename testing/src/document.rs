@@ -93,7 +93,8 @@ pub async fn every_path_has_its_methods_only(client: &Client, document: &Value) 
         let allowed: BTreeSet<_> = operations.iter().map(|operation| operation.method.clone().to_string()).collect();
         let path = operations[0].example_path();
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
-            if allowed.contains(method) {
+            // HEAD is answered wherever GET is.
+            if allowed.contains(if method == "HEAD" { "GET" } else { method }) {
                 continue;
             }
             let answer = client.ask(method.parse().unwrap(), &path, &[], Vec::new()).await.unwrap();

@@ -67,21 +67,31 @@ impl Settings {
 
     /// A connection that the pool gives up. The session comes first: without it nothing is sent.
     async fn take_from(&self, pool: &PgPool) -> Result<Option<PgConnection>, sqlx::Error> {
-        let end = Instant::now() + self.look_every();
-        while self.is_as_pool && Instant::now() < end {
-            if let Some(connection) = pool.try_acquire() {
-                let mut connection = connection.detach();
-                let preparing = async {
-                    connection.execute(format!("RESET ALL; SET application_name = '{APPLICATION}'").as_str()).await?;
-                    self.prepare(&mut connection).await
-                };
-                within(self.takeover_after, preparing).await?;
-                return Ok(Some(connection));
-            }
-            // Whoever has one gives it back after a statement or two.
-            sleep(Duration::from_millis(1)).await;
+        if !self.is_as_pool {
+            return Ok(None);
         }
-        Ok(None)
+        // Whoever has one gives it back after a statement or two. Where all may be in use this waits in line; where the
+        // pool would rather make one more, which the server refuses, an idle one is taken.
+        let idle = async {
+            loop {
+                if let Some(connection) = pool.try_acquire() {
+                    return connection;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let connection = tokio::select! {
+            connection = idle => connection,
+            Ok(connection) = pool.acquire() => connection,
+            () = sleep(self.look_every()) => return Ok(None),
+        };
+        let mut connection = connection.detach();
+        let preparing = async {
+            connection.execute(format!("RESET ALL; SET application_name = '{APPLICATION}'").as_str()).await?;
+            self.prepare(&mut connection).await
+        };
+        within(self.takeover_after, preparing).await?;
+        Ok(Some(connection))
     }
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {

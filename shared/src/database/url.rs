@@ -8,13 +8,19 @@ use crate::config::Secret;
 
 const FORM: &str = "must be a URL like postgres://user@host:5432/database";
 /// Those that are understood. Others would be ignored, and what was meant by them would not hold.
-const PARAMETERS: [&str; 12] = [
+const PARAMETERS: [&str; 18] = [
+    "application_name",
     "dbname",
     "host",
     "hostaddr",
     "options",
     "password",
     "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
     "sslcert",
     "sslkey",
     "sslmode",
@@ -40,19 +46,16 @@ pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
             "names several hosts, of which one may be a standby: give the one address that leads to the primary".into(),
         );
     }
-    let is_known = |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[");
+    let is_known =
+        |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[") || name.starts_with("options%5B");
     if parameters.iter().flatten().any(|name| !is_known(name)) {
         return Err(format!("has a parameter that is not known; these are: {}", PARAMETERS.join(", ")));
     }
     if path.is_empty() && !parameters.contains(&Some("dbname")) {
         return Err("names no database: postgres://user@host:5432/database".into());
     }
-    // Without a host it is one of the parameters, or this machine.
-    let complete = if host.is_empty() {
-        let user = if user.is_empty() { String::new() } else { format!("{user}@") };
-        format!("postgres://{user}localhost/{path}?{query}")
-    } else {
-        url.to_owned()
-    };
+    // With a user and no host, as libpq takes it: the host is a parameter then, or this machine.
+    let complete =
+        if host.is_empty() && !user.is_empty() { url.replacen("@/", "@localhost/", 1) } else { url.to_owned() };
     PgConnectOptions::from_str(&complete).map_err(|_| FORM.into())
 }

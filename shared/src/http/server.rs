@@ -121,7 +121,7 @@ impl Server {
                 .wrap(Condition::new(is_measured, from_fn(measured)))
         };
 
-        let most = max_connections as usize;
+        let (most, on_its_way) = (max_connections as usize, HEAD_ON_ITS_WAY.min(self.grace / 4));
         let slots = Arc::new(Semaphore::new(most));
         let server = Actix::build()
             .workers(self.workers)
@@ -140,7 +140,7 @@ impl Server {
                         let draining = draining.clone();
                         async move {
                             draining.notified().await;
-                            sleep(HEAD_ON_ITS_WAY).await;
+                            sleep(on_its_way).await;
                         }
                     })
                     .on_connect_ext(|connection: &Connection, data| drop(data.insert(connection.phase())))

@@ -70,7 +70,8 @@ async fn change(request: HttpRequest, body: Payload, level: Data<Level>) -> Resu
 /// What is wanted, and what is forced. No regular expressions: they are compiled, and a short one can take minutes.
 fn parsed(level: &str) -> Option<EnvFilter> {
     let forced: String = FORCED.iter().map(|(target, level)| format!(",{target}={level}")).collect();
-    EnvFilter::builder().with_regex(false).parse(format!("{level}{forced}")).ok()
+    let wanted = level.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    EnvFilter::builder().with_regex(false).parse(wanted + &forced).ok()
 }
 
 /// The setting `log.level`, and what `PUT /log-level` takes: a level, or a list of levels and `TARGET=LEVEL`.
@@ -78,14 +79,20 @@ fn parsed(level: &str) -> Option<EnvFilter> {
 /// # Errors
 /// What it must be instead.
 pub fn check_level(level: &str) -> Result<(), String> {
-    let is_level = |text: &str| ["error", "warn", "info", "debug", "trace"].contains(&text);
+    let is_level =
+        |text: &str| ["error", "warn", "info", "debug", "trace"].iter().any(|one| one.eq_ignore_ascii_case(text));
     let is_target = |text: &str| {
-        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let is_name =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
         text.split("::").all(is_name) && FORCED.iter().all(|(forced, _)| text.split("::").next() != Some(forced))
     };
     let is_directive = |text: &str| match text.split_once('=') {
         Some((target, level)) => is_target(target) && is_level(level),
         None => is_level(text),
     };
-    if level.split(',').all(is_directive) && level.split(',').count() <= MOST { Ok(()) } else { Err(RULE.into()) }
+    if level.split(',').map(str::trim).all(is_directive) && level.split(',').count() <= MOST {
+        Ok(())
+    } else {
+        Err(RULE.into())
+    }
 }
