@@ -36,6 +36,24 @@ use crate::{
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
+/// What is done with its tables.
+const NEEDED: [(&str, &str); 14] = [
+    ("activity_types", "SELECT, INSERT, UPDATE"),
+    ("business_calendar", "SELECT, INSERT"),
+    ("consumer_positions", "SELECT, INSERT, UPDATE"),
+    ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
+    ("daily_activities", "SELECT"),
+    ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
+    ("key_day_ends", "SELECT, INSERT, DELETE"),
+    ("key_days", "SELECT"),
+    ("key_horizon", "SELECT, UPDATE"),
+    ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("processed_messages", "SELECT, INSERT"),
+    ("processed_messages_undated", "SELECT, DELETE"),
+    ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
+    ("quarantine_copies", "SELECT, INSERT, UPDATE, DELETE"),
+];
+
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
 
@@ -192,6 +210,7 @@ async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::
         eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
         return Ok(Err(Exit::OldSchema));
     }
+    database::may_work(pool, &NEEDED).await?;
     Ok(calendar::keep(pool, time_zone).await?.map_err(|refused| {
         eprintln!("{refused}");
         Exit::WrongSettings

@@ -37,6 +37,18 @@ use crate::{
 /// The schema this version needs.
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
+/// What is done with its tables.
+const NEEDED: [(&str, &str); 8] = [
+    ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
+    ("instances", "SELECT, INSERT, UPDATE, DELETE"),
+    ("order_number", "USAGE"),
+    ("orders", "SELECT, INSERT, UPDATE"),
+    ("outbox", "SELECT, INSERT"),
+    ("published", "SELECT, INSERT"),
+    ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+];
+
 /// What handing over at the end may take, on top of `shutdown.grace`.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -108,6 +120,7 @@ async fn begin(
         if !database::schema_fits(&mut *requests.acquire().await?, &SCHEMA).await? {
             return Ok(None);
         }
+        database::may_work(requests, &NEEDED).await?;
         let begun = Session::begin(config.session.clone(), pool.clone(), flight.clone()).await?;
         database::compare_limits(requests, config.database.max_connections + 1).await?;
         Ok(Some(begun))

@@ -1,5 +1,6 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
+mod privileges;
 mod url;
 
 use std::{pin::pin, time::Duration};
@@ -208,6 +209,12 @@ pub async fn reached(pool: &PgPool, page: &Component) {
 /// The database cannot be asked.
 pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Result<bool, sqlx::Error> {
     let versions: Vec<i64> = needed.iter().map(|migration| migration.version).collect();
+    let has_schema: bool =
+        sqlx::query_scalar("SELECT current_schema() IS NOT NULL").fetch_one(&mut *connection).await?;
+    if !has_schema {
+        let why = "no schema of search_path is there that this role may use: see deploy/database/privileges.sql";
+        return Err(sqlx::Error::Protocol(why.into()));
+    }
     let has_table: bool =
         sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
     if !has_table {
@@ -221,6 +228,19 @@ pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Re
     .bind(versions)
     .fetch_one(connection)
     .await
+}
+
+/// That the role may do what the service does.
+///
+/// # Errors
+/// The database's, and one that names each privilege that is missing.
+pub async fn may_work(pool: &PgPool, needed: &privileges::Needed) -> Result<(), sqlx::Error> {
+    let missing = privileges::missing(&mut *pool.acquire().await?, needed).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    Err(sqlx::Error::Protocol(format!("privileges are missing, see deploy/database/privileges.sql: {missing}")))
 }
 
 /// Brings the schema up to date.

@@ -40,9 +40,9 @@ async fn no_later_offset_is_stored_past_a_message_that_can_neither_be_counted_no
 #[tokio::test]
 async fn what_the_database_refuses_for_another_reason_is_no_fault_of_a_message() {
     let world = World::new(1).await;
-    world.produce(&many(100)).await;
-    world.database.execute("REVOKE INSERT ON daily_activity_shards FROM test_service").await;
     let service = world.setup().start().await;
+    world.database.execute("REVOKE INSERT ON daily_activity_shards FROM test_service").await;
+    world.produce(&many(100)).await;
     wait_until("it says what is wrong", seconds(20), async || {
         service.has_logged("counting is refused by the database")
     })

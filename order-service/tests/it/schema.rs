@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use order_service::app::SCHEMA;
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use testing::{Database, Topic, describe, only_the_owner_changes_the_schema, order_body, up_down_up, wait_until};
 use uuid::Uuid;
@@ -79,6 +80,38 @@ async fn a_newer_schema_is_accepted() {
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&SCHEMA).await).await;
+}
+
+#[tokio::test]
+async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
+    let world = World::new().await;
+    for (revoke, told, grant) in [
+        (
+            "REVOKE INSERT ON idempotency_keys FROM test_service",
+            "INSERT on idempotency_keys",
+            "GRANT INSERT ON idempotency_keys TO test_service",
+        ),
+        (
+            "REVOKE USAGE ON SEQUENCE order_number FROM test_service; REVOKE UPDATE (status, version) ON orders FROM test_service",
+            "USAGE on order_number, UPDATE on orders",
+            "GRANT USAGE ON SEQUENCE order_number TO test_service; GRANT UPDATE (status, version) ON orders TO test_service",
+        ),
+        (
+            "REVOKE USAGE ON SCHEMA public FROM test_service",
+            "no schema of search_path",
+            "GRANT USAGE ON SCHEMA public TO test_service",
+        ),
+    ] {
+        world.database.execute(revoke).await;
+        let mut service = world.setup().spawn();
+        let named = |line: &Value| line["error"].as_str().is_some_and(|error| error.contains(told));
+        wait_until(told, seconds(10), async || service.log().iter().any(named)).await;
+        assert_eq!((service.probe("startup").await, service.probe("ready").await), (Some(503), Some(503)));
+        world.database.execute(grant).await;
+        service.ready().await;
+        assert_eq!(service.stop().await, Some(0));
+    }
+    world.judge_nothing_placed().await;
 }
 
 #[tokio::test]
