@@ -17,7 +17,7 @@ pub mod watermarks;
 
 use std::time::Duration;
 
-use shared::config::Reader;
+use shared::{config::Reader, kafka};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -37,7 +37,7 @@ impl Settings {
             "from 1ms to 60s",
         );
         Self {
-            topics: settings.get("kafka.topics"),
+            topics: settings.checked("kafka.topics", |names: &Vec<String>| kafka::are_topics(names)),
             group_id: settings.get("kafka.group_id"),
             // One statement cannot carry any number: the time limit of a statement is 10 s.
             batch_max_messages: settings.within("consumer.batch_max_messages", 1..=50_000, "from 1 to 50000"),

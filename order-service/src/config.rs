@@ -119,7 +119,7 @@ impl Config {
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic: Topic {
-                name: s.get("kafka.topic"),
+                name: s.checked("kafka.topic", |name: &String| kafka::is_topic(name)),
                 partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
                 replication: s.within("kafka.replication", 1..=100, "from 1 to 100"),
             },

@@ -59,9 +59,11 @@ impl Settings {
                     "kafka.properties.isolation.level",
                     "must be read_committed: messages of a transaction that was aborted would be counted",
                 );
+            } else if let Err(rule) = is_understood(name, value) {
+                settings.mistake(&format!("kafka.properties.{name}"), rule);
             }
         }
-        Self { brokers: settings.get("kafka.brokers"), properties }
+        Self { brokers: settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers)), properties }
     }
 
     /// What every client has in common, then `own`, then the operator's properties: they win.
@@ -82,6 +84,55 @@ impl Settings {
         config.set_log_level(RDKafkaLogLevel::Error);
         config
     }
+}
+
+/// Found out before anything starts, without a word of the value: it may be a secret.
+fn is_understood(name: &str, value: &str) -> Result<(), &'static str> {
+    if ClientConfig::new().set(name, value).create_native_config().is_err() {
+        return Err("is no property of librdkafka, or not with this value");
+    }
+    // "probe" looks where systems have their certificates.
+    if name.ends_with(".location") && value != "probe" && std::fs::metadata(value).is_err() {
+        return Err("is no file that can be read");
+    }
+    Ok(())
+}
+
+fn are_brokers(brokers: &[String]) -> Result<(), String> {
+    let is_broker = |broker: &String| {
+        let (host, port) = match broker.rsplit_once(':') {
+            // An IPv6 address has colons of its own.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (broker.as_str(), None),
+        };
+        let has_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
+        has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let rule = "must be a list of HOST:PORT with commas";
+    if !brokers.is_empty() && brokers.iter().all(is_broker) { Ok(()) } else { Err(rule.into()) }
+}
+
+/// The rule of the name of a topic.
+///
+/// # Errors
+/// What it must be instead.
+pub fn is_topic(name: &str) -> Result<(), String> {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=249).contains(&name.len()) && name.bytes().all(is_known) && name != "." && name != ".." {
+        Ok(())
+    } else {
+        Err("must be the name of a topic: up to 249 letters, digits, dots, dashes and underscores".into())
+    }
+}
+
+/// As [`is_topic`], of several, each once.
+///
+/// # Errors
+/// What they must be instead.
+pub fn are_topics(names: &[String]) -> Result<(), String> {
+    names.iter().try_for_each(|name| is_topic(name))?;
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    if !names.is_empty() && different.len() == names.len() { Ok(()) } else { Err("must name each topic once".into()) }
 }
 
 /// Keeps librdkafka's chatter about a broker that is away out of the log: the task that is

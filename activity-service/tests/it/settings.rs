@@ -107,3 +107,13 @@ async fn an_unknown_argument_is_2_as_well_and_the_version_is_told() {
     assert_eq!(done.status.code(), Some(0));
     assert!(String::from_utf8(done.stdout).unwrap().starts_with("activity-service "));
 }
+
+#[tokio::test]
+async fn each_topic_is_a_name_and_named_once() {
+    for topics in ["a,a", "^summ.[", "a,,b", ".."] {
+        let told =
+            refused(&bare().set("auth.mode", "disabled").set("database.url", URL).set("kafka.topics", topics), "serve")
+                .await;
+        assert!(told.len() == 1 && told[0].starts_with("kafka.topics: "), "{topics}: {told:?}");
+    }
+}

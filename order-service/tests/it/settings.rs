@@ -83,6 +83,30 @@ async fn what_is_wrong_with_the_url_of_a_database_is_said_without_its_parts() {
 }
 
 #[tokio::test]
+async fn what_kafka_would_never_understand_is_2_before_anything_starts() {
+    for (setting, value) in [
+        ("kafka.brokers", "host:99999"),
+        ("kafka.brokers", "http://host:9092"),
+        ("kafka.brokers", "a b"),
+        ("kafka.brokers", "host:9092,"),
+        ("kafka.topic", "^summ.["),
+        ("kafka.topic", ".."),
+        ("kafka.properties.session.timeout.ms", "abc"),
+        ("kafka.properties.no.such.property", "1"),
+        ("kafka.properties.ssl.ca.location", "/no/such/file"),
+    ] {
+        let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set(setting, value);
+        let told = refused(&setup, "serve").await;
+        assert!(told.len() == 1 && told[0].starts_with(&format!("{setting}: ")), "{told:?}");
+        assert!(!told[0].contains(value), "{told:?}");
+    }
+    for brokers in ["one:9092,two:9092", "[::1]:9092", "one"] {
+        let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set("kafka.brokers", brokers);
+        assert_eq!(setup.run(&["config"]).await.status.code(), Some(0), "{brokers}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_variable_counts_as_unset() {
     let setup = bare().set("auth.mode", "disabled").set("database.url", URL);
     let setup = setup.variable("ORDER_SERVICE__KAFKA__TOPIC", "").variable("DATABASE_URL", "");
