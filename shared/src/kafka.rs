@@ -1,6 +1,11 @@
 //! How either service reaches Kafka.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -151,6 +156,41 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// What a client said last about a connection that failed. That all brokers are down says nothing of why: a wrong
+/// password, a certificate, a port of the other kind.
+#[derive(Clone, Debug, Default)]
+pub struct LastFailure(Arc<Mutex<Option<String>>>);
+
+impl LastFailure {
+    /// Longer than any that helps.
+    const MOST: usize = 300;
+
+    /// Of the client's log: each failed connection is a line there.
+    pub fn note(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            *self.last() = Some(message.chars().take(Self::MOST).collect());
+        }
+    }
+
+    /// A connection was made.
+    pub fn forget(&self) {
+        *self.last() = None;
+    }
+
+    /// `news`, with the reason where one is known.
+    #[must_use]
+    pub fn explain(&self, news: impl Display) -> String {
+        match &*self.last() {
+            Some(reason) => format!("{news}: {reason}"),
+            None => news.to_string(),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().expect("nothing panics with the lock in hand")
+    }
+}
 
 /// The code of an error that has one.
 #[must_use]

@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
 };
-use shared::kafka::Quiet;
+use shared::kafka::{LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -54,6 +54,8 @@ pub struct Group {
     pub doubt: Notify,
     /// A partition is held.
     pub is_held: Notify,
+    /// Why the last connection failed.
+    pub failure: LastFailure,
     book: Mutex<Book>,
     /// Grows with each change of the assignment.
     epoch: AtomicU64,
@@ -348,6 +350,7 @@ impl ConsumerContext for Group {
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.serve_one();
+        self.failure.note(facility, message);
         Quiet.log(level, facility, message);
     }
 

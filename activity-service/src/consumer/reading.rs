@@ -224,6 +224,9 @@ impl Reading<'_> {
             group.wake.notify_one();
         }
         let came = self.batch.messages.len() > before;
+        if came {
+            group.failure.forget();
+        }
         if came || group.epoch() != epoch {
             self.page.working();
         }
@@ -235,8 +238,9 @@ impl Reading<'_> {
         if let KafkaError::MessageConsumptionFatal(code) = error {
             bail!("the kafka client is beyond repair: {code}");
         }
-        if self.page.waiting(error) {
-            tracing::warn!(error = %error, "waiting for kafka");
+        let error = self.member.consumer().context().failure.explain(error);
+        if self.page.waiting(&error) {
+            tracing::warn!(error, "waiting for kafka");
         }
         Ok(())
     }

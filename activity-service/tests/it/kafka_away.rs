@@ -1,3 +1,4 @@
+use serde_json::Value;
 use testing::{Kafka, wait_until};
 
 use crate::world::{World, created, figures, many, seconds};
@@ -84,4 +85,18 @@ async fn partitions_added_later_are_read_within_15_s_and_from_their_beginning() 
     world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+#[tokio::test]
+async fn the_reason_why_kafka_cannot_be_reached_is_told() {
+    let world = World::new(1).await;
+    // The broker's port is one without TLS.
+    let service = world.setup().set("kafka.properties.security.protocol", "SSL").spawn();
+    let told = |line: &Value| {
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        text("message").starts_with("waiting for kafka") && (text("reason") + &text("error")).contains("SSL")
+    };
+    wait_until("the line has the reason", seconds(20), async || service.log().iter().any(told)).await;
+    drop(service);
+    world.judge_nothing_counted().await;
 }

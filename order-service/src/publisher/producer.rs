@@ -49,7 +49,8 @@ impl Producers {
         (delivered, reach): (Delivered, Reach),
         page: Component,
     ) -> anyhow::Result<Self> {
-        let answers = Answers { answers, delivered, reach, failed: Arc::default(), page };
+        let answers =
+            Answers { answers, delivered, reach, failed: Arc::default(), failure: kafka::LastFailure::default(), page };
         let max_in_flight = config.publisher.max_in_flight.to_string();
         let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
         let topic = config.topic.name.as_str().into();
@@ -159,6 +160,7 @@ struct Answers {
     delivered: Delivered,
     reach: Reach,
     failed: Arc<Notify>,
+    failure: kafka::LastFailure,
     page: Component,
 }
 
@@ -176,6 +178,7 @@ impl Answers {
 
 impl ClientContext for Answers {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.failure.note(facility, message);
         kafka::Quiet.log(level, facility, message);
     }
 
@@ -185,7 +188,8 @@ impl ClientContext for Answers {
         }
         if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
             self.reach.no_broker();
-            if self.page.waiting(reason) {
+            let reason = self.failure.explain(reason);
+            if self.page.waiting(&reason) {
                 tracing::warn!(reason, "no broker in reach; orders are accepted, their messages wait");
             }
         }
@@ -195,6 +199,9 @@ impl ClientContext for Answers {
     fn stats(&self, statistics: Statistics) {
         // Bootstrap addresses have negative numbers: to be connected to one says nothing of the cluster.
         let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        if connected {
+            self.failure.forget();
+        }
         if connected && self.reach.connected() {
             self.page.working();
         }

@@ -176,3 +176,17 @@ async fn a_timestamp_that_the_broker_refuses_is_an_outage_and_no_fault_of_a_mess
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+#[tokio::test]
+async fn the_reason_why_kafka_cannot_be_reached_is_told() {
+    let world = World::new().await;
+    // The broker's port is one without TLS.
+    let service = world.setup().set("kafka.properties.security.protocol", "SSL").spawn();
+    let told = |line: &Value| {
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        text("message").starts_with("no broker in reach") && (text("reason") + &text("error")).contains("SSL")
+    };
+    wait_until("the line has the reason", seconds(20), async || service.log().iter().any(told)).await;
+    drop(service);
+    world.judge_nothing_placed().await;
+}
