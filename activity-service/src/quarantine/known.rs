@@ -2,7 +2,7 @@
 //! message out, neither a second delivery nor a rule or a clock that would let it in by now.
 //!
 //! The same message at another place is a copy, made by sending it again. It shares the row of the first, and so
-//! its lot: waiting or discarded. However many copies come, a batch looks for one row and locks one row for
+//! its state: waiting or discarded. However many copies come, a batch looks for one row and locks one row for
 //! each different message that it brings. A value that was mended is another message.
 
 use std::collections::HashMap;
