@@ -41,4 +41,5 @@ mod settings;
 mod slow_callers;
 mod stop;
 mod switchover;
+mod upgrade;
 mod world;
