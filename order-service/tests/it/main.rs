@@ -28,6 +28,7 @@ mod matrix;
 mod messages;
 mod messages_command;
 mod metrics;
+mod operators;
 mod orders;
 mod overload;
 mod partitions;
