@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::Subcommand;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use shared::message::timestamp;
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -131,7 +132,7 @@ fn report(out: &mut impl Write, done: &str, count: u64, dry_run: bool, json: boo
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "must be a moment like 2026-11-22T17:04:05Z".into())
+    timestamp(text).ok_or_else(|| "must be a moment like 2026-11-22T17:04:05Z".into())
 }
 
 fn table(messages: &[OutboxMessage]) -> Table {
