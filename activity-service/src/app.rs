@@ -31,6 +31,7 @@ use crate::{
     },
     http::{self, Api},
     metrics,
+    quarantine::Room,
     retention::Retention,
 };
 
@@ -183,8 +184,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
         let (shutdown, time_zone) = (shutdown.clone(), config.time_zone);
-        let counting =
-            Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
+        let (at_once, room) = (AtOnce::default(), Room::new(config.quarantine));
+        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
     tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));

@@ -86,8 +86,8 @@ async fn register(
     let name = TypeName::parse(&body.activity_type_name)
         .ok_or_else(|| Problem::unprocessable(vec![Violation::new("/activityTypeName", TypeName::RULE)]))?;
     let is_new = read(registration::register(&api.pool, &code, &name)).await?;
-    let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &caller.subject);
-    let done = to_the_end(waiting).await?;
+    let mut waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &caller.subject);
+    let done = to_the_end(&mut waiting).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(response.json(Registered { counted: done.counted, duplicates: done.duplicates }))
 }
