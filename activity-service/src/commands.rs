@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
+    calendar,
     gaps::{self, Gap},
     quarantine::discarding::parse_why,
 };
@@ -43,6 +44,19 @@ pub enum Gaps {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Calendar {
+    /// Keeps the zone under another of its names, and accepts the rules that the database has for it now.
+    Rename {
+        /// An IANA name of the same zone, like `Europe/Kyiv` where `Europe/Kiev` is kept.
+        #[arg(value_parser = zone)]
+        zone: String,
+        /// JSON instead of a sentence.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Args, Debug)]
 pub struct Who {
     /// Who does it, kept with the message; the user of the operating system unless given.
@@ -69,6 +83,18 @@ impl Gaps {
     }
 }
 
+impl Calendar {
+    /// # Errors
+    /// The database's, or the name is not one of the same zone.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let Self::Rename { zone, json } = self;
+        let renamed = calendar::rename(pool, &zone).await?;
+        show(json, &renamed, || {
+            format!("{} is kept as {} now; set statistics.time_zone to it", renamed.from, renamed.to)
+        })
+    }
+}
+
 impl Who {
     fn name(self) -> String {
         let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
@@ -82,6 +108,11 @@ impl Who {
 fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string_pretty(found)? } else { text() };
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
+}
+
+fn zone(text: &str) -> Result<String, String> {
+    let name = text.to_owned();
+    calendar::check_name(&name).map(|()| name)
 }
 
 fn why(text: &str) -> Result<String, String> {

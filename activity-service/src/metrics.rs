@@ -104,6 +104,12 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
 
+pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
+    "activity_time_zone_differing_days",
+    "Days from 2000 to 2037 on which the database's rules of the time zone are others than those kept, or the program's",
+)
+.by("with", &["kept", "program"]);
+
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
     &LAG_MESSAGES,
@@ -126,6 +132,7 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &ZONE_DIFFERENCES,
 ];
 
 /// The numbers that live in the table, of all instances.

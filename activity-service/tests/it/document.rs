@@ -72,6 +72,8 @@ fn the_schema_of_the_message_draws_the_line_where_the_service_does() {
         (message().with_field("activityTypeCode", "A".repeat(64)), true),
         (message().with_field("activityTypeCode", "A".repeat(65)), false),
         (message().with_field("messageRef", "0192f0c2000070008000000000000001"), false),
+        (message().with_field("messageRef", uuid::Uuid::nil().to_string()), false),
+        (message().with_field("activityAt", "2026-11-20_12:00:00Z"), false),
         (message().with_value("[]"), false),
     ];
     for name in ["messageRef", "activityTypeCode", "activityAt"] {
