@@ -4,6 +4,7 @@
 
 mod listing;
 pub mod rebroadcast;
+pub mod verify;
 
 pub use listing::{Page, Place, find, list};
 use serde::Serialize;
