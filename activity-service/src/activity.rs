@@ -30,6 +30,17 @@ struct Fields<'a> {
     activity_type_code: Field<'a>,
     #[serde(borrow, default)]
     activity_at: Field<'a>,
+    #[serde(borrow, default)]
+    specversion: Field<'a>,
+}
+
+/// A `CloudEvent` in structured mode: what are headers otherwise stands in the value, and the fields in `data`.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    ce_type: Field<'a>,
+    #[serde(borrow)]
+    data: Object<Fields<'a>>,
 }
 
 /// `ce_type` is the header of that name.
@@ -39,14 +50,25 @@ struct Fields<'a> {
 pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
     let fields = read(value)?;
+    // Told by the value, not by its content type: of what is in quarantine nothing else is kept.
+    if matches!((&fields.message_ref, &fields.specversion), (Field::Missing, Field::Text(_))) {
+        let event: Object<Event<'_>> = serde_json::from_slice(value).map_err(|_| {
+            rejected(Reason::BadField, "data of a CloudEvent must be an object that has each field once")
+        })?;
+        return of(&event.0.data.0, event.0.ce_type.as_text().map(str::as_bytes).or(ce_type));
+    }
+    of(&fields, ce_type)
+}
+
+fn of(fields: &Fields<'_>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let code = fields.activity_type_code.as_text().and_then(ActivityTypeCode::parse);
-    check(&fields, code.as_ref(), ce_type).map_err(|why| Rejected { code, ..why })
+    check(fields, code.as_ref(), ce_type).map_err(|why| Rejected { code, ..why })
 }
 
 fn check(fields: &Fields<'_>, code: Option<&ActivityTypeCode>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     // Before the fields: another version may have others.
     if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
-        return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
+        return Err(rejected(Reason::UnknownVersion, "ce_type, or the type of a CloudEvent, must end in .v1"));
     }
     let message_ref = fields
         .message_ref

@@ -9,6 +9,7 @@ use shared::{
     database::{self, Failure},
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -56,6 +57,9 @@ const NEEDED: [(&str, &str); 14] = [
 
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
+
+/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
+const TOPICS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Before the database is asked again that went away while it was looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -142,6 +146,11 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let routes = management::routes(&probes, &exposition, &telemetry.level);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
+    let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
+    if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let page = health.component("database");
     let ready = tokio::select! {
         ready = database_ready(&pool, &config.time_zone, &page) => ready,
@@ -168,8 +177,16 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let group = Arc::clone(&group);
         move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
     });
+    let watch = Watch::new(topics);
+    let away = watch.away();
+    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
     tasks.spawn("lag", |page| {
-        let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every: config.metrics.lag_every };
+        let lag = Lag {
+            broker: broker.clone(),
+            group: Arc::clone(&group),
+            every: config.metrics.lag_every,
+            seen: BTreeMap::new(),
+        };
         lag.run(shutdown.clone(), page)
     });
     tasks.spawn("continuity", |page| {
@@ -187,7 +204,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
             Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, (shutdown, away), page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)
