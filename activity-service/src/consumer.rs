@@ -8,6 +8,7 @@ pub mod at_once;
 pub mod batch;
 pub mod continuity;
 pub mod counting;
+pub mod fetched;
 pub mod group;
 mod kept;
 pub mod lag;
