@@ -11,6 +11,7 @@ pub mod counting;
 pub mod group;
 mod kept;
 pub mod lag;
+mod large;
 pub mod positions;
 pub mod reading;
 pub mod record;
