@@ -12,6 +12,7 @@ pub mod fetched;
 pub mod group;
 mod kept;
 pub mod lag;
+mod large;
 pub mod positions;
 pub mod reading;
 pub mod record;
