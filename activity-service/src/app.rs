@@ -15,7 +15,7 @@ use shared::{
     telemetry::Telemetry,
 };
 use sqlx::{PgPool, migrate::Migrator};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     audit, calendar, commands,
@@ -30,14 +30,14 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
-    metrics,
+    metrics, pause,
     retention::Retention,
 };
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT"),
@@ -49,6 +49,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
@@ -99,6 +100,16 @@ pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit 
 /// The command `gaps`.
 pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
     on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
+}
+
+/// The command `pause`.
+pub async fn pause(config: &Config, command: commands::Pause) -> Exit {
+    on_the_database(config, "activity-service pause", async |pool| command.run(pool).await).await
+}
+
+/// The command `resume`.
+pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
+    on_the_database(config, "activity-service resume", async |pool| command.run(pool).await).await
 }
 
 async fn on_the_database(
@@ -163,6 +174,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
 
+    let (seen, pause) = watch::channel(None);
+    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
+
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
@@ -191,7 +205,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
             Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, shutdown, page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)

@@ -1,11 +1,14 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use shared::audit::{Author, parse_actor};
+use shared::{
+    audit::{Author, parse_actor},
+    pause,
+};
 use sqlx::PgPool;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -103,6 +106,50 @@ pub struct Who {
     /// Who does it, kept with the message; the user of the operating system unless given.
     #[arg(long, value_parser = actor)]
     actor: Option<String>,
+}
+
+/// Let counting rest on all instances; messages stay on the topic
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = why)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// End the pause of counting
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "counting is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "counting is resumed" } else { "counting was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
 }
 
 impl Quarantine {

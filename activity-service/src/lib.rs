@@ -12,6 +12,7 @@ pub mod gaps;
 pub mod http;
 pub mod key;
 pub mod metrics;
+pub mod pause;
 pub mod quarantine;
 pub mod registration;
 pub mod retention;

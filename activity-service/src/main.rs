@@ -29,6 +29,8 @@ enum Command {
     /// Look at what was lost before it was counted, or close it
     #[command(subcommand)]
     Gaps(commands::Gaps),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
 }
 
 #[tokio::main]
@@ -48,6 +50,8 @@ async fn main() -> ExitCode {
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
+        Command::Pause(pause) => app::pause(&config, pause).await.into(),
+        Command::Resume(resume) => app::resume(&config, resume).await.into(),
         Command::Config => {
             print!("{effective}");
             Exit::Stopped.into()

@@ -34,6 +34,7 @@ pub const QUEUE_LENGTH: Gauge =
 pub const QUEUE_CAPACITY: Gauge = Gauge::new("outbox_queue_capacity", "Messages that fit into this instance's memory");
 pub const IN_FLIGHT: Gauge = Gauge::new("outbox_in_flight_messages", "Messages with the producer or being marked");
 pub const OUTAGE: Gauge = Gauge::new("outbox_outage", "1 while Kafka takes no messages from this instance");
+pub const PAUSED: Gauge = Gauge::new("outbox_paused", "1 while an operator has paused announcing");
 
 pub const PUBLISHED: Counter = Counter::new("outbox_published_messages_total", "Messages marked as published");
 pub const PUBLISH_DURATION: Histogram = Histogram::new(
@@ -101,6 +102,7 @@ pub const ALL: &[&dyn Metric] = &[
     &QUEUE_CAPACITY,
     &IN_FLIGHT,
     &OUTAGE,
+    &PAUSED,
     &PUBLISHED,
     &PUBLISH_DURATION,
     &REJECTED,

@@ -32,6 +32,7 @@ mod operators;
 mod orders;
 mod overload;
 mod partitions;
+mod pause;
 mod plans;
 mod raw_requests;
 mod rejection;
