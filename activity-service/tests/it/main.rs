@@ -32,6 +32,7 @@ mod observed;
 mod offsets;
 mod offsets_ahead;
 mod operator;
+mod pause;
 mod quarantine;
 mod quarantine_command;
 mod quarantine_filters;

@@ -33,6 +33,7 @@ mod orders;
 mod overload;
 mod partition_away;
 mod partitions;
+mod pause;
 mod plans;
 mod raw_requests;
 mod rejection;
