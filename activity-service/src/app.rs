@@ -151,12 +151,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
 
+    let needs_token = config.auth.needs_token();
     let (authentication, issuer) = Authentication::new(config.auth)?;
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
+    let api_state = Api { pool: requests, time_zone: config.time_zone.clone() };
+    let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);

@@ -7,7 +7,7 @@ use shared::{
     config::{Bind, Reader},
     database, health, kafka, lifecycle,
     metrics::exposition,
-    telemetry,
+    pages, telemetry,
 };
 
 use crate::instance::session;
@@ -20,6 +20,7 @@ pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
     pub http: shared::http::Settings,
+    pub pages: pages::Settings,
     pub management: Bind,
     pub kafka: kafka::Settings,
     pub topic: Topic,
@@ -116,6 +117,7 @@ impl Config {
             database,
             auth: auth::Settings::read(s),
             http: shared::http::Settings::read(s),
+            pages: pages::Settings::read(s),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic: Topic {

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod management;
 pub mod message;
 pub mod metrics;
+pub mod pages;
 pub mod paging;
 pub mod problem;
 pub mod query;

@@ -54,6 +54,7 @@ async fn every_operation_answers_its_example_as_documented() {
     documented.ask("completeOrder", &format!("{placed}/complete")).await;
     let other = client.place_one().await;
     documented.ask("cancelOrder", &format!("/orders/{other}/cancel")).await;
+    documented.ask("overview", "/admin/overview").await;
     documented.all_were_asked();
 
     world.at_rest(seconds(30)).await;

@@ -30,6 +30,7 @@ mod messages_command;
 mod metrics;
 mod orders;
 mod overload;
+mod pages;
 mod partitions;
 mod plans;
 mod raw_requests;
