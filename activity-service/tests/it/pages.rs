@@ -139,7 +139,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let token = signer.token(json!({}));
     browser.enter("#token", &format!("Bearer {token}")).await;
     browser.click("#signin form button").await;
-    browser.shows("#strip", seconds(10), |text| text.contains("In quarantine !\n3")).await;
+    browser.shows("#strip", seconds(10), |text| text.contains("In quarantine\n3")).await;
     browser.shows("#list tbody", seconds(5), |text| text.matches("unknown type").count() == 2).await;
     browser.pictures("quarantine").await;
 
@@ -160,7 +160,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     browser.enter("#reason", "no message at all").await;
     browser.press(&["\u{e007}"]).await;
     browser.shows("#done", seconds(5), |text| text == "Discarded.").await;
-    browser.shows("#strip", seconds(10), |text| text.contains("In quarantine !\n2")).await;
+    browser.shows("#strip", seconds(10), |text| text.contains("In quarantine\n2")).await;
     let discarded = client(&service).bearing(&token).get("/admin/quarantine?state=discarded").await.body;
     assert_eq!(
         (&discarded[0]["resolution"], &discarded[0]["resolvedBy"]),
@@ -182,9 +182,9 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     assert_eq!(browser.origins().await, [service.api()].into());
 
     // A token that has ended is asked for again.
-    let short = signer.token(json!({ "exp": OffsetDateTime::now_utc().unix_timestamp() + 3 }));
+    let short = signer.token(json!({ "exp": OffsetDateTime::now_utc().unix_timestamp() + 6 }));
     browser.open(&format!("{}/#token={short}", service.api())).await;
-    browser.shows("#number", seconds(3), |text| text == "0").await;
+    browser.shows("#number", seconds(6), |text| text == "0").await;
     browser.shows("#signin", seconds(10), |text| text.contains("has ended")).await;
     assert_eq!(browser.console().await, [] as [String; 0]);
 
