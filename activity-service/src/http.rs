@@ -2,6 +2,7 @@
 
 mod activities;
 mod activity_types;
+mod operators;
 mod overview;
 mod pages;
 pub mod quarantine;
@@ -27,6 +28,7 @@ pub fn api() -> shared::http::Api {
         .section("activities", "Figures by day and type.", activities::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+        .section("operators", "Who did what.", operators::operations())
         .section("overview", "How counting is doing.", overview::operations())
 }
 

@@ -1,6 +1,7 @@
 //! The API: what a caller sends is parsed here, once; what leaves is made here.
 
 mod messages;
+mod operators;
 mod orders;
 mod overview;
 pub mod pages;
@@ -21,6 +22,7 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
+        .section("operators", "An order's way, who publishes, who did what.", operators::operations())
         .section("overview", "How the outbox is doing.", overview::operations())
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod audit;
 mod auth;
 mod bad_requests;
 mod canaries;
@@ -40,4 +41,5 @@ mod settings;
 mod shards;
 mod shop;
 mod stop;
+mod upgrade;
 mod world;
