@@ -1,6 +1,7 @@
 // The quarantine: messages that could not be counted, and what becomes of them.
 
 import { change, get } from "./api.js";
+import { audit } from "./audit.js";
 import { bytesOf } from "./bytes.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
@@ -164,6 +165,7 @@ void open({
   scope: "operations",
   begin(known) {
     settings = known;
+    audit(settings, failed);
     const again = () => {
       states();
       list.restart();

@@ -1,6 +1,7 @@
 // The outbox: messages by state, what keeps them, and sending them again.
 
 import { change, get } from "./api.js";
+import { audit } from "./audit.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
 import { ago, count, dateTime, duration } from "./format.js";
@@ -184,6 +185,7 @@ void open({
   scope: "operations",
   begin(known) {
     settings = known;
+    audit(settings, failed);
     if (canDiscard()) STATES.discarded = "Discarded";
     byId("search").hidden = !canDiscard();
     const again = () => {

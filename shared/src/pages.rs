@@ -41,6 +41,7 @@ macro_rules! page_files {
 
 const COMMON: &[File] = page_files![
     "api.js",
+    "audit.js",
     "base.css",
     "clock.js",
     "confirm.js",

@@ -178,6 +178,9 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     browser.shows("#done", seconds(10), |text| text.starts_with("2 counted")).await;
     browser.shows("#list", seconds(10), |text| text.contains("Nothing waits")).await;
     assert_eq!(world.counted().await, 3);
+    browser.click("#audit summary").await;
+    let told = |text: &str| text.contains("quarantine discarded") && text.contains("no message at all");
+    browser.shows("#audited", seconds(5), told).await;
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api()].into());
 
