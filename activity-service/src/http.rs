@@ -2,6 +2,7 @@
 
 mod activities;
 mod activity_types;
+mod lookup;
 mod operators;
 mod overview;
 mod pages;
@@ -29,6 +30,7 @@ pub fn api() -> shared::http::Api {
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())
+        .section("messages", "What became of one message, for operators.", lookup::operations())
         .section("overview", "How counting is doing.", overview::operations())
 }
 
