@@ -5,7 +5,7 @@ import { audit } from "./audit.js";
 import { bytesOf } from "./bytes.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
-import { ago, count, dateTime, duration } from "./format.js";
+import { ago, count, dateTime, duration, longDay } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { List, choose, chosen, facts } from "./list.js";
 import { Poll } from "./poll.js";
@@ -73,6 +73,9 @@ function states() {
     );
   byId("states").replaceChildren(...STATES.map(button));
   byId("all").hidden = state() !== "waiting";
+  byId("all").textContent = chosen("reason") ? "Replay these …" : "Replay all …";
+  // All of them is never the right choice: those of one reason may be.
+  byId("discard-all").hidden = state() !== "waiting" || chosen("reason") === "";
 }
 
 let shown = "";
@@ -95,6 +98,7 @@ async function opened() {
       ["Detail", entry.detail],
       ["Place", h("span", { class: "code" }, place(entry))],
       ["Received", h("span", { title: entry.receivedAt }, `${dateTime(entry.receivedAt, zone)}, ${ago(entry.receivedAt)}`)],
+      ["SHA-256 of the value", entry.valueSha256],
       ["Key", entry.key],
       ["Type", entry.activityTypeCode],
       ["Message", entry.messageRef],
@@ -131,12 +135,57 @@ function discardOne(id) {
   });
 }
 
+/** What the list shows of those that wait. @returns {Record<string, string>} */
+const filter = () => (chosen("reason") ? { reason: chosen("reason") } : {});
+
+/**
+ * Does something with many messages: a request does a part, and says where the next one goes on.
+ * @param {string} path
+ * @param {Record<string, unknown>} body
+ * @returns {Promise<any[]>} an answer each
+ */
+async function many(path, body) {
+  const answers = [];
+  /** @type {{cursor?: string}} */
+  let place = {};
+  do {
+    const answer = await change("POST", path, { ...body, filter: filter(), ...place });
+    answers.push(answer);
+    place = answer.cursor ? { cursor: answer.cursor } : {};
+  } while (place.cursor);
+  return answers;
+}
+
+/** @param {any[]} answers @param {string} name */
+const sum = (answers, name) => answers.reduce((all, answer) => all + answer[name], 0);
+/** @param {any[]} answers */
+const replayed = (answers) => ({
+  counted: sum(answers, "counted"),
+  duplicates: sum(answers, "duplicates"),
+  stillWaiting: sum(answers, "stillWaiting"),
+});
+
+/** How the figures would change: the first few. @param {any[]} answers */
+function changes(answers) {
+  const figures = answers.flatMap((answer) => answer.figures ?? []);
+  const told = figures.slice(0, 5).map((one) => `${longDay(one.activityDate)}: ${count(one.change)} more of ${one.activityTypeCode}`);
+  return [...told, ...(figures.length > 5 ? [`and ${count(figures.length - 5)} figures more`] : [])].join("; ");
+}
+
 async function replayAll() {
-  const { quarantined } = await get("admin/overview");
-  const number = quarantined === null ? "Every message" : `${count(quarantined)} messages`;
-  const text = `${number} of all reasons will be tried again. What still cannot be counted stays here.`;
-  confirm({ title: "Replay everything that waits?", text, action: "Replay all" }, async () => {
-    changed(outcome(await change("POST", "admin/quarantine/replay")));
+  const tried = await many("admin/quarantine/replay", { dryRun: true });
+  const { counted, duplicates, stillWaiting } = replayed(tried);
+  const would = `${count(counted)} would be counted, ${count(duplicates)} were counted before, ${count(stillWaiting)} would stay.`;
+  confirm({ title: "Replay what waits?", text: `${would} ${changes(tried)}`, action: "Replay" }, async () => {
+    changed(outcome(replayed(await many("admin/quarantine/replay", {}))));
+  });
+}
+
+async function discardAll() {
+  const discarded = sum(await many("admin/quarantine/discard", { reason: "a look", dryRun: true }), "discarded");
+  const text = `${count(discarded)} messages will never be counted. They stay to be looked at, with your name and the reason.`;
+  confirm({ title: "Discard these messages?", text, action: "Discard", wantsReason: true }, async (reason) => {
+    changed(`${count(sum(await many("admin/quarantine/discard", { reason }), "discarded"))} discarded.`);
   });
 }
 
@@ -175,6 +224,7 @@ void open({
       choose({ reason: /** @type {HTMLSelectElement} */ (event.target).value, open: "" });
     });
     byId("all").addEventListener("click", () => void replayAll().catch(failed));
+    byId("discard-all").addEventListener("click", () => void discardAll().catch(failed));
     addEventListener("chosen", again);
     addEventListener("popstate", again);
     addEventListener("turned", () => poll.now());

@@ -19,6 +19,8 @@ export class Refused extends Error {
 
 /** How long an answer is waited for, in milliseconds: longer than the service waits for its database. */
 const PATIENCE = 10_000;
+/** The same for a change: many messages at once may take the service 20 s, and a last step. */
+const PATIENCE_FOR_CHANGES = 60_000;
 
 /**
  * @param {string} path relative to the page, so that a proxy may have put both below a path of its own
@@ -34,7 +36,7 @@ async function ask(path, { method = "GET", body } = {}) {
   /** @type {Record<string, string>} */
   const headers = token === null ? {} : { authorization: `Bearer ${token}` };
   if (body !== undefined) headers["content-type"] = "application/json";
-  const signal = AbortSignal.timeout(PATIENCE);
+  const signal = AbortSignal.timeout(method === "GET" ? PATIENCE : PATIENCE_FOR_CHANGES);
   const sent = body === undefined ? undefined : JSON.stringify(body);
   const answer = await fetch(path, { method, headers, signal, body: sent }).catch(() => {
     throw new Refused("The service cannot be reached.", 0);
