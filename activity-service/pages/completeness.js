@@ -10,10 +10,11 @@ import { count, time } from "./format.js";
  * @returns {Promise<{state: string, text: string}>}
  */
 export async function ofDay(day, timeZone) {
-  const { state, completeTo, quarantined, late } = await get(`activities/${day}/completeness`);
+  const { state, completeTo, quarantined, late, difference } = await get(`activities/${day}/completeness`);
   const upTo = completeTo ? `Complete up to ${time(completeTo, timeZone)}` : "Not known to be complete";
   const sum = (late ?? []).reduce((/** @type {number} */ all, /** @type {any} */ one) => all + one.quantity, 0);
   const notes = [
+    (difference ?? []).length > 0 && "differs from what the sources say they wrote",
     quarantined > 0 && `${count(quarantined)} in quarantine`,
     sum > 0 && `${count(sum)} came after the day was complete`,
   ].filter(Boolean);
