@@ -9,6 +9,7 @@ use shared::{
     database::{self, Failure},
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -18,9 +19,7 @@ use sqlx::{PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
 
 use crate::{
-    audit,
-    calendar::{self, Watch},
-    commands,
+    audit, calendar, commands,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -60,6 +59,9 @@ const NEEDED: [(&str, &str); 15] = [
 
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
+
+/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
+const TOPICS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Before the database is asked again that went away while it was looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -162,6 +164,11 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
+    let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
+    if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let page = health.component("database");
     let ready = tokio::select! {
         ready = database_ready(&pool, &config.time_zone, &page) => ready,
@@ -176,7 +183,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
     }
     probes.needs("calendar");
-    tasks.spawn("calendar", |page| Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone()));
+    tasks.spawn("calendar", |page| {
+        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
+    });
 
     let needs_token = config.auth.needs_token();
     let (authentication, issuer) = Authentication::new(config.auth)?;
@@ -199,8 +208,16 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let group = Arc::clone(&group);
         move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
     });
+    let watch = Watch::new(topics);
+    let away = watch.away();
+    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
     tasks.spawn("lag", |page| {
-        let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every: config.metrics.lag_every };
+        let lag = Lag {
+            broker: broker.clone(),
+            group: Arc::clone(&group),
+            every: config.metrics.lag_every,
+            seen: BTreeMap::new(),
+        };
         lag.run(shutdown.clone(), page)
     });
     tasks.spawn("continuity", |page| {
@@ -218,7 +235,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, (shutdown, away), page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)
