@@ -8,7 +8,7 @@ use shared::{
     auth::Authentication,
     database::{self, Failure},
     health::{Component, Health, Probes},
-    http::{Settings, listen},
+    http::listen,
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -139,9 +139,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
-    let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
+    let (authentication, issuer) = Authentication::new(config.auth)?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    }
+    let operators = config.management.operators(&authentication);
+    let server = listen("management", config.management.http, 1, grace)?;
     let (deeds, done) = shared::audit::deeds();
-    let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
+    let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
     let page = health.component("database");
@@ -153,10 +158,6 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
 
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
-    }
     let api = listen("api", config.http, API_WORKERS, grace)?;
     let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));

@@ -196,7 +196,7 @@ fn reason(text: &str) -> Result<Reason, String> {
 }
 
 fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn why(text: &str) -> Result<String, String> {

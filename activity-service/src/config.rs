@@ -1,14 +1,8 @@
 //! Every setting of the service, read and checked before anything starts.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use shared::{
-    auth,
-    config::{Bind, Reader},
-    database, health, kafka,
-    lifecycle::Timing,
-    telemetry,
-};
+use shared::{auth, config::Reader, database, health, kafka, lifecycle::Timing, management, telemetry};
 
 use crate::{calendar, consumer, metrics, retention};
 
@@ -22,8 +16,8 @@ pub struct Config {
     pub auth: auth::Settings,
     /// `http.*`: the API
     pub http: shared::http::Settings,
-    /// `management.bind`: health, never to be exposed outside the cluster
-    pub management_bind: SocketAddr,
+    /// `management.*`: health, never to be exposed outside the cluster
+    pub management: management::Settings,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
     /// `kafka.topics`, `kafka.group_id`, `consumer.*`
@@ -49,11 +43,12 @@ impl Config {
     /// Every mistake, a line each.
     pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
+        let auth = auth::Settings::read(&mut reader);
         let config = Self {
             database: database::Settings::read(&mut reader),
-            auth: auth::Settings::read(&mut reader),
+            management: management::Settings::read(&mut reader, &auth),
+            auth,
             http: shared::http::Settings::read(&mut reader),
-            management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
             retention: retention::Settings::read(&mut reader),

@@ -2,13 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use shared::{
-    auth,
-    config::{Bind, Reader},
-    database, health, kafka, lifecycle,
-    metrics::exposition,
-    telemetry,
-};
+use shared::{auth, config::Reader, database, health, kafka, lifecycle, management, metrics::exposition, telemetry};
 
 use crate::instance::session;
 
@@ -20,7 +14,7 @@ pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
     pub http: shared::http::Settings,
-    pub management: Bind,
+    pub management: management::Settings,
     pub kafka: kafka::Settings,
     pub topic: Topic,
     pub placement: Placement,
@@ -107,6 +101,7 @@ impl Config {
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let auth = auth::Settings::read(s);
         let mut config = Self {
             session: session::Settings {
                 is_as_pool: session_url.expose() == database.url.expose(),
@@ -114,9 +109,9 @@ impl Config {
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,
-            auth: auth::Settings::read(s),
+            management: management::Settings::read(s, &auth),
+            auth,
             http: shared::http::Settings::read(s),
-            management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic: Topic {
                 name: s.checked("kafka.topic", |name: &String| kafka::is_topic(name)),

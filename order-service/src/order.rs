@@ -6,7 +6,12 @@ use std::fmt;
 
 pub use listing::{Filter, Page, list, statuses};
 use serde::{Deserialize, Serialize};
-use shared::{customer::CustomerRef, http::schema, json::Object, problem::Violation};
+use shared::{
+    customer::CustomerRef,
+    http::schema,
+    json::{self, Object},
+    problem::Violation,
+};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{
@@ -97,6 +102,7 @@ pub struct NewItemBody {
     #[schema(value_type = Uuid)]
     product_id: String,
     #[schema(minimum = 1, maximum = 1_000_000)]
+    #[serde(deserialize_with = "json::whole_number")]
     quantity: i64,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{
     HttpMessage, HttpRequest,
+    http::header::{CONTENT_ENCODING, HeaderValue},
     web::{BytesMut, Payload},
 };
 use futures_util::StreamExt;
@@ -45,8 +46,12 @@ pub async fn optional_body<T: DeserializeOwned>(request: &HttpRequest, payload: 
 }
 
 fn check_type(request: &HttpRequest) -> Result<(), Problem> {
-    if request.content_type() != "application/json" {
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
         return Err(Problem::unsupported_media_type());
+    }
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !request.headers().get_all(CONTENT_ENCODING).all(is_plain) {
+        return Err(Problem::unsupported_encoding());
     }
     Ok(())
 }
@@ -116,6 +121,41 @@ fn detail(message: &str) -> String {
         other => other,
     };
     format!("This must be {expected}.")
+}
+
+/// A whole number, which may be written with zeros behind a point: `2.0` is 2 in JSON. What is beyond an `i64` comes
+/// as its end.
+///
+/// # Errors
+/// It is no whole number.
+pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_i64<E>(self, number: i64) -> Result<i64, E> {
+            Ok(number)
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<i64, E> {
+            Ok(i64::try_from(number).unwrap_or(i64::MAX))
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<i64, E> {
+            if number.fract() != 0.0 {
+                return Err(E::invalid_type(serde::de::Unexpected::Float(number), &self));
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "it ends at the ends of an i64")]
+            let whole = number as i64;
+            Ok(whole)
+        }
+    }
+    deserializer.deserialize_i64(Whole)
 }
 
 /// A `T` that is written as an object. serde's derive would also take a list of its fields.

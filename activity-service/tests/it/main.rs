@@ -36,6 +36,7 @@ mod registration;
 mod retention;
 mod retries;
 mod schema;
+mod secrets;
 mod settings;
 mod shards;
 mod stop;
