@@ -2,9 +2,16 @@
 
 use std::{path::Path, time::Duration};
 
-use shared::{auth, config::Reader, database, health, kafka, lifecycle::Timing, management, telemetry};
+use shared::{
+    auth,
+    config::Reader,
+    database, health,
+    kafka::{self, topics::Expected},
+    lifecycle::Timing,
+    management, telemetry,
+};
 
-use crate::{calendar, consumer, metrics, retention};
+use crate::{calendar, consumer, metrics, quarantine::room, retention};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -20,8 +27,12 @@ pub struct Config {
     pub management: management::Settings,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
+    /// `kafka.longest_outage`, `kafka.allow_compacted`
+    pub expected: Expected,
     /// `kafka.topics`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
+    /// `quarantine.max_rows`, `quarantine.max_megabytes`
+    pub quarantine: room::Limits,
     /// `retention.*`
     pub retention: retention::Settings,
     /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
@@ -50,7 +61,9 @@ impl Config {
             auth,
             http: shared::http::Settings::read(&mut reader),
             kafka: kafka::Settings::read(&mut reader),
+            expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
+            quarantine: room::Limits::read(&mut reader),
             retention: retention::Settings::read(&mut reader),
             time_zone: reader.checked("statistics.time_zone", calendar::check_name),
             task_hung_after: health::task_hung_after(&mut reader),

@@ -2,6 +2,7 @@
 
 mod activities;
 mod activity_types;
+mod lookup;
 mod operators;
 pub mod quarantine;
 
@@ -26,6 +27,7 @@ pub fn api() -> shared::http::Api {
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())
+        .section("messages", "What became of one message, for operators.", lookup::operations())
 }
 
 /// The routes of the API port.

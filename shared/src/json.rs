@@ -84,6 +84,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let pointer = pointer(error.path());
         match error.inner().classify() {
             Category::Data => Problem::unprocessable(vec![Violation::new(pointer, detail(&error.inner().to_string()))]),
+            // The grammar has no bound for numbers, the types have.
+            Category::Syntax if error.inner().to_string().starts_with("number out of range") => {
+                Problem::unprocessable(vec![Violation::new(pointer, "This number is out of range.")])
+            }
             Category::Syntax | Category::Eof | Category::Io => not_json(),
         }
     })
@@ -121,41 +125,6 @@ fn detail(message: &str) -> String {
         other => other,
     };
     format!("This must be {expected}.")
-}
-
-/// A whole number, which may be written with zeros behind a point: `2.0` is 2 in JSON. What is beyond an `i64` comes
-/// as its end.
-///
-/// # Errors
-/// It is no whole number.
-pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    struct Whole;
-
-    impl Visitor<'_> for Whole {
-        type Value = i64;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a whole number")
-        }
-
-        fn visit_i64<E>(self, number: i64) -> Result<i64, E> {
-            Ok(number)
-        }
-
-        fn visit_u64<E>(self, number: u64) -> Result<i64, E> {
-            Ok(i64::try_from(number).unwrap_or(i64::MAX))
-        }
-
-        fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<i64, E> {
-            if number.fract() != 0.0 {
-                return Err(E::invalid_type(serde::de::Unexpected::Float(number), &self));
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "it ends at the ends of an i64")]
-            let whole = number as i64;
-            Ok(whole)
-        }
-    }
-    deserializer.deserialize_i64(Whole)
 }
 
 /// A `T` that is written as an object. serde's derive would also take a list of its fields.
@@ -209,6 +178,18 @@ mod tests {
     fn the_place_is_told_and_the_value_is_not() {
         let told = refused(r#"{"name": "x", "amount": "canary, expected"}"#);
         assert!(told.contains("/amount") && told.contains("a whole number") && !told.contains("canary"), "{told}");
+    }
+
+    #[test]
+    fn a_number_that_no_type_holds_is_out_of_range_and_half_a_character_is_no_json() {
+        for number in ["1e400".to_owned(), "9".repeat(400)] {
+            let told = refused(&format!(r#"{{"name": "x", "amount": {number}}}"#));
+            assert!(
+                told.contains("status: 422") && told.contains("/amount") && told.contains("out of range"),
+                "{told}"
+            );
+        }
+        assert!(refused(r#"{"name": "\ud800", "amount": 1}"#).contains("status: 400"));
     }
 
     #[test]
