@@ -14,7 +14,10 @@ pub use listing::{Discard, Entry, Page, State, discard, find, list};
 pub use replay::{Replay, Replayed, Scope};
 use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
 
 use crate::activity::Activity;
@@ -35,6 +38,18 @@ pub enum Reason {
     ConflictingCopy,
 }
 
+impl ToSchema for Reason {
+    fn name() -> Cow<'static, str> {
+        "QuarantineReason".into()
+    }
+}
+
+impl PartialSchema for Reason {
+    fn schema() -> RefOr<Schema> {
+        schema::one_of(Self::ALL.map(Self::as_str))
+    }
+}
+
 impl Reason {
     pub const ALL: [Self; 9] = [
         Self::NoValue,
@@ -47,12 +62,6 @@ impl Reason {
         Self::NotStorable,
         Self::ConflictingCopy,
     ];
-
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
-        schema::one_of(Self::ALL.map(Self::as_str))
-    }
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -156,7 +156,7 @@ pub fn only(allow: impl Into<String>) -> Route {
 /// # Errors
 /// Always.
 pub async fn no_such_path() -> Result<HttpResponse, Problem> {
-    Err(Problem::not_found())
+    Err(Problem::no_such_path())
 }
 
 /// The path's one parameter, decoded; what cannot be decoded cannot exist.

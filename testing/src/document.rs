@@ -1,8 +1,11 @@
 //! The OpenAPI documents of the services: whether the checked-in ones are fresh, and what a test
 //! generated from a document needs of it.
 
+mod clients;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use clients::{missing_things_and_paths_differ, suits_generated_clients};
 use serde_json::{Value, json};
 
 use crate::{Client, Signer, root};

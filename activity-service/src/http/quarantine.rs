@@ -30,8 +30,8 @@ pub(super) fn operations() -> [Operation; 5] {
     [
         Operation::new(Method::GET, "/admin/quarantine", "operations", list)
             .named("listQuarantine", "Messages of one state, oldest first", "")
-            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", State::schema()))
-            .parameter(Parameter::query("reason", "Only those that wait for this reason.", Reason::schema()))
+            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", schema::named::<State>()))
+            .parameter(Parameter::query("reason", "Only those that wait for this reason.", schema::named::<Reason>()))
             .answers_page::<Entry>("A page.", json!([entry("waiting")])),
         Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
             .named("findQuarantined", "One message, with its value", "")
@@ -92,7 +92,7 @@ fn discarded() -> Value {
 pub struct Whole {
     #[serde(flatten)]
     pub entry: Entry,
-    /// Null where the message had none.
+    /// The bytes of the message; null where it had none.
     #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
 }
@@ -104,6 +104,7 @@ impl Whole {
     }
 }
 
+/// How to try again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Replay)]

@@ -1,5 +1,7 @@
 //! The quarantine as operators see it, and how one message leaves it for good without being counted.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use shared::{
     http::schema,
@@ -10,7 +12,7 @@ use shared::{
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
 };
 use uuid::Uuid;
@@ -22,25 +24,35 @@ use super::Reason;
 #[serde(rename_all = "camelCase")]
 #[schema(as = QuarantinedMessage)]
 pub struct Entry {
+    /// Its name in the quarantine.
     pub id: Uuid,
+    /// Where it stands: the topic, the partition and the offset in it.
     pub topic: String,
+    /// Of the topic.
     pub partition: i32,
+    /// In the partition.
     pub offset: i64,
-    #[schema(schema_with = Reason::schema)]
+    /// Why it could not be counted.
+    #[schema(value_type = Reason)]
     pub reason: String,
+    /// The reason in words.
     pub detail: String,
-    #[schema(schema_with = State::schema)]
+    /// Whether anything can still be done about it.
+    #[schema(value_type = State)]
     pub state: String,
     /// How often it came: itself, and its copies at other places.
     #[schema(minimum = 1)]
     pub messages: i64,
+    /// When it was put here.
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
-    /// What ended the waiting: when, who and why. Nothing of it while it waits.
+    /// When the waiting ended. Nothing of this and what follows while it waits.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<OffsetDateTime>,
+    /// Who ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
+    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
 }
@@ -53,14 +65,20 @@ pub enum State {
     Discarded,
 }
 
-impl State {
-    const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
+impl ToSchema for State {
+    fn name() -> Cow<'static, str> {
+        "QuarantineState".into()
+    }
+}
 
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
+impl PartialSchema for State {
+    fn schema() -> RefOr<Schema> {
         schema::one_of(Self::ALL.map(Self::as_str))
     }
+}
+
+impl State {
+    const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
 
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)

@@ -14,6 +14,11 @@ fn made() -> Value {
 }
 
 #[test]
+fn the_document_suits_generated_clients() {
+    document::suits_generated_clients(&made());
+}
+
+#[test]
 fn the_checked_in_document_is_fresh() {
     document::is_checked_in("activity-service", &http::api().document().to_pretty_json().unwrap());
 }
@@ -25,6 +30,12 @@ async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_
     let client = client(&service);
     assert_eq!(client.get("/openapi.json").await.body, made());
     document::the_page_is_complete(&client).await;
+    document::missing_things_and_paths_differ(
+        &client,
+        &made(),
+        "/admin/quarantine/0192f0c2-0000-7000-8000-000000000001",
+    )
+    .await;
     document::every_path_has_its_methods_only(&client, &made()).await;
     world.judge_nothing_counted().await;
 }

@@ -22,7 +22,7 @@ pub(super) fn operations() -> [Operation; 4] {
     [
         Operation::new(Method::GET, "/admin/messages", "operations", list)
             .named("listMessages", "Messages of one state, newest first", "")
-            .parameter(Parameter::query("state", "Only these; `failed` if absent.", State::schema()))
+            .parameter(Parameter::query("state", "Only these; `failed` if absent.", schema::named::<State>()))
             .answers_page::<OutboxMessage>("A page.", json!([message("failed")])),
         Operation::new(Method::GET, "/admin/messages/{messageRef}", "operations", find)
             .named("findMessage", "One message", "")

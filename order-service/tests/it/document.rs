@@ -20,6 +20,11 @@ fn made() -> Value {
 }
 
 #[test]
+fn the_document_suits_generated_clients() {
+    document::suits_generated_clients(&made());
+}
+
+#[test]
 fn the_checked_in_document_is_fresh() {
     document::is_checked_in("order-service", &http::api().document().to_pretty_json().unwrap());
 }
@@ -31,6 +36,7 @@ async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_
     let client = world.client(&service);
     assert_eq!(client.get("/openapi.json").await.body, made());
     document::the_page_is_complete(&client).await;
+    document::missing_things_and_paths_differ(&client, &made(), "/orders/OS999999-ORD").await;
     document::every_path_has_its_methods_only(&client, &made()).await;
     world.judge_nothing_placed().await;
 }
@@ -101,6 +107,6 @@ fn the_schema_of_an_order_draws_the_line_where_the_service_does() {
     for (body, good) in cases {
         let parsed =
             serde_json::from_value::<NewOrderBody>(body.clone()).is_ok_and(|body| NewOrder::parse(&body).is_ok());
-        assert_eq!((parsed, Documented::fits(&document, "NewOrder", &body)), (good, good), "{body}");
+        assert_eq!((parsed, Documented::fits(&document, "PlaceOrder", &body)), (good, good), "{body}");
     }
 }

@@ -49,6 +49,7 @@ async fn to_the_page() -> HttpResponse {
 
 async fn file(name: Path<String>, page: Data<Arc<Config<'static>>>) -> Result<HttpResponse, Problem> {
     let found = utoipa_swagger_ui::serve(&name, Arc::clone(&page));
-    let file = found.map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?.ok_or_else(Problem::not_found)?;
+    let file =
+        found.map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?.ok_or_else(Problem::no_such_path)?;
     Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
 }
