@@ -4,12 +4,15 @@
 //! transaction. Only `messageRef`, `activityTypeCode` and `activityAt` are looked at; what else a
 //! message holds is its sender's business.
 
+mod channel;
 mod field;
 
+pub use channel::channel;
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
 use shared::{json::Object, message::ActivityTypeCode};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::quarantine::{Reason, Rejected};
@@ -21,14 +24,22 @@ pub struct Activity {
     pub at: OffsetDateTime,
 }
 
-#[derive(Deserialize)]
+/// An activity as another service tells it.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Activity)]
 struct Fields<'a> {
+    /// The message's own name, by which it is counted once.
     #[serde(borrow, default)]
+    #[schema(value_type = Uuid, required)]
     message_ref: Field<'a>,
+    /// What happened: a registered type.
     #[serde(borrow, default)]
+    #[schema(value_type = ActivityTypeCode, required)]
     activity_type_code: Field<'a>,
+    /// When it happened. It is counted for the day this is in the business time zone.
     #[serde(borrow, default)]
+    #[schema(value_type = OffsetDateTime, required)]
     activity_at: Field<'a>,
 }
 

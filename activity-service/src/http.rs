@@ -7,6 +7,8 @@ pub mod quarantine;
 use actix_web::web::{Data, ServiceConfig};
 use sqlx::PgPool;
 
+use crate::activity;
+
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -24,6 +26,7 @@ pub fn api() -> shared::http::Api {
         .section("activities", "Figures by day and type.", activities::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+        .channel(activity::channel())
 }
 
 /// The routes of the API port.

@@ -7,7 +7,7 @@ use actix_web::web::{Data, ServiceConfig};
 use shared::http::Api;
 use sqlx::PgPool;
 
-use crate::{change::Changes, placement::Placement};
+use crate::{change::Changes, outbox, placement::Placement};
 
 const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
     path does not have is 405 with `Allow`. A 503 or a lost answer to a `POST` leaves open whether it was done: ask again, \
@@ -19,6 +19,7 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
+        .channel(outbox::channel())
 }
 
 /// The routes of the API port.

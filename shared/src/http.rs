@@ -1,6 +1,7 @@
 //! What every request of either service passes through, and the server around it.
 
 mod api;
+mod channel;
 mod connection;
 mod cors;
 mod docs;
@@ -31,6 +32,7 @@ use actix_web::{
     web,
 };
 pub use api::Api;
+pub use channel::{Channel, Direction, Header};
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;

@@ -18,6 +18,8 @@ use super::{
 };
 use crate::problem::{self, Kind, Problem, Violation};
 
+/// Who an installation is run by is not known here.
+pub(super) const CONTACT: &str = "The team that runs it";
 const TOKEN: &str = "RS256, ES256 or EdDSA, with `iss`, `aud`, `exp` and `sub`; its scopes stand in `scope`, separated \
     by spaces. A token with a `customerRef` sees and places the orders of that customer only.";
 
@@ -47,7 +49,7 @@ impl Api {
         }
         let mut info = Info::new(self.title, env!("CARGO_PKG_VERSION"));
         info.description = Some(self.description.into());
-        info.contact = Some(ContactBuilder::new().name(Some("The team that runs it")).build());
+        info.contact = Some(ContactBuilder::new().name(Some(CONTACT)).build());
         let mut license = License::new(env!("CARGO_PKG_LICENSE"));
         license.identifier = Some(env!("CARGO_PKG_LICENSE").into());
         info.license = Some(license);
