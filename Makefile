@@ -70,6 +70,7 @@ deployment: ## Check manifests, alerts and dashboards of deploy/, without a clus
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
 	.dev/tools/python/bin/python deploy/check/observability.py
+	.dev/tools/python/bin/python deploy/check/rules_of_operator.py
 	.dev/tools/bin/promtool check config deploy/observability/prometheus.yml
 	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug

@@ -96,7 +96,7 @@ pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows rem
     .by("kind", &["keys", "quarantine"]);
 
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
-    "activity_key_partitions_ahead_days",
+    "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
 
