@@ -13,8 +13,9 @@ use shared::{
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
+    terminal,
 };
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{Connection, PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -65,7 +66,7 @@ pub async fn serve(config: Config) -> Exit {
     let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             return Exit::Failed;
         }
     };
@@ -83,7 +84,7 @@ pub async fn migrate(config: &Config) -> Exit {
     match database::migrate(&config.database, &MIGRATIONS).await {
         Ok(()) => Exit::Stopped,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             Exit::Failed
         }
     }
@@ -106,6 +107,7 @@ async fn on_the_database(
     command: impl AsyncFnOnce(&PgPool) -> anyhow::Result<()>,
 ) -> Exit {
     let work = async {
+        database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
         if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
             return Ok(exit);
@@ -113,7 +115,10 @@ async fn on_the_database(
         command(&pool).await.map(|()| Exit::Stopped)
     };
     work.await.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("{error:#}");
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Stopped;
+        }
+        terminal::complain(format_args!("{error:#}"));
         Exit::Failed
     })
 }
@@ -207,12 +212,12 @@ async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> any
 
 async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
     if !database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await? {
-        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+        terminal::complain("database.url: the schema is older than this program needs: run activity-service migrate");
         return Ok(Err(Exit::OldSchema));
     }
     database::may_work(pool, &NEEDED).await?;
     Ok(calendar::keep(pool, time_zone).await?.map_err(|refused| {
-        eprintln!("{refused}");
+        terminal::complain(refused);
         Exit::WrongSettings
     }))
 }

@@ -4,7 +4,8 @@ use std::{io::Write, os::unix::fs::MetadataExt};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use shared::terminal;
 use sqlx::PgPool;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -111,7 +112,7 @@ impl Quarantine {
         match self {
             Self::List { state, reason, limit, json } => {
                 let (found, _) = quarantine::list(pool, &Page { state, reason, limit, after: None }).await?;
-                show(json, &found, || table(&found).to_string())
+                show(json, &found, || listed(&found, "messages", table))
             }
             Self::Show { id, json } => {
                 let found = quarantine::find(pool, id).await?.context("there is no message of this id")?;
@@ -156,7 +157,7 @@ impl Gaps {
         match self {
             Self::List { state, limit, json } => {
                 let found = gaps::list(pool, state, limit).await?;
-                show(json, &found, || gap_table(&found).to_string())
+                show(json, &found, || listed(&found, "gaps", gap_table))
             }
             Self::Close { id, reason, json, who } => {
                 let closed = gaps::close(pool, id, &who.name(), &reason).await?;
@@ -193,6 +194,10 @@ fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
 }
 
+fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> Table) -> String {
+    if found.is_empty() { format!("There are no such {what}.") } else { table(found).to_string() }
+}
+
 fn reason(text: &str) -> Result<Reason, String> {
     let all: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     Reason::parse(text).ok_or_else(|| format!("must be one of: {}", all.join(", ")))
@@ -205,6 +210,9 @@ fn why(text: &str) -> Result<String, String> {
 fn table(entries: &[Entry]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["id", "place", "reason", "detail", "state", "messages", "received", "resolved", "by", "why"]);
     for one in entries {
         table.add_row([
@@ -226,6 +234,9 @@ fn table(entries: &[Entry]) -> Table {
 fn gap_table(gaps: &[Gap]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"]);
     for one in gaps {
         table.add_row([

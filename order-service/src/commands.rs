@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Subcommand;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use shared::terminal;
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -74,6 +75,8 @@ impl Messages {
                 let (found, _) = messages::list(pool, &Page { state, limit, after: None }).await?;
                 if json {
                     writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+                } else if found.is_empty() {
+                    writeln!(out, "There are no such messages.")?;
                 } else {
                     writeln!(out, "{}", table(&found))?;
                 }
@@ -137,6 +140,9 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
 fn table(messages: &[OutboxMessage]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["message", "type", "order", "placed", "state", "failures", "last error", "partition:offset"]);
     for one in messages {
         let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));

@@ -29,6 +29,7 @@ mod scrape;
 mod server;
 mod service;
 mod signer;
+pub mod terminal;
 mod topic;
 
 use std::{

@@ -38,4 +38,5 @@ mod schema;
 mod settings;
 mod shards;
 mod stop;
+mod terminal;
 mod world;

@@ -41,4 +41,6 @@ mod settings;
 mod slow_callers;
 mod stop;
 mod switchover;
+mod terminal;
+mod traces;
 mod world;
