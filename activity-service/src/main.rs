@@ -32,6 +32,9 @@ enum Command {
     /// Look at what was lost before it was counted, or close it
     #[command(subcommand)]
     Gaps(commands::Gaps),
+    /// Give the business time zone another of its names
+    #[command(subcommand)]
+    Calendar(commands::Calendar),
     /// Print a script for a shell that completes commands and options
     Completions(Completions),
     /// Print the manual, as a page that man reads
@@ -43,7 +46,7 @@ impl Command {
     fn needs(&self) -> &'static [&'static str] {
         match self {
             Self::Migrate => &["database"],
-            Self::Quarantine(_) | Self::Gaps(_) => &["database", "statistics"],
+            Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) => &["database", "statistics"],
             _ => &[],
         }
     }
@@ -71,6 +74,7 @@ async fn main() -> ExitCode {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
+        Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
         Command::Config => printed(Ok(effective)),
         Command::Completions(_) | Command::Man => Exit::Stopped.into(),

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    change,
+    audit, change,
     config::Config,
     flight::Flight,
     http,
@@ -38,7 +38,8 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 10] = [
+    ("audit", "SELECT, INSERT"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
@@ -47,6 +48,7 @@ const NEEDED: [(&str, &str); 8] = [
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejections", "SELECT, INSERT, DELETE"),
 ];
 
 /// What handing over at the end may take, on top of `shutdown.grace`.
@@ -79,8 +81,9 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     });
 
     let server = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
+    let (deeds, done) = shared::audit::deeds();
     tasks.spawn("management", {
-        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level), shutdown.clone());
+        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level, deeds), shutdown.clone());
         |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
@@ -93,6 +96,10 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         tracing::error!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     };
+    tasks.spawn("audit", {
+        let (pool, shutdown) = (pool.clone(), shutdown.clone());
+        |page| audit::run(pool, done, shutdown, page)
+    });
     // The session outlives the drain: without its confirmations nothing is handed over.
     let drained = CancellationToken::new();
     tasks.spawn("session", {

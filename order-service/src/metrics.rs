@@ -79,6 +79,8 @@ pub const RETRIED: Counter = Counter::new(
     "outbox_retried_messages_total",
     "Messages that operators let be sent again over the API, after a failure",
 );
+pub const DISCARDED: Counter =
+    Counter::new("outbox_discarded_messages_total", "Failed messages that operators gave up over the API");
 
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
@@ -114,6 +116,7 @@ pub const ALL: &[&dyn Metric] = &[
     &PARTITIONS_AHEAD,
     &PURGED_KEYS,
     &RETRIED,
+    &DISCARDED,
 ];
 
 /// The numbers that live in the tables, of all instances.

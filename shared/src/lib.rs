@@ -1,5 +1,6 @@
 //! What both services use, and nothing that only one of them needs.
 
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod customer;
@@ -18,4 +19,5 @@ pub mod problem;
 pub mod query;
 pub mod telemetry;
 pub mod terminal;
+pub mod text;
 pub mod traces;

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod audit;
 mod auth;
 mod bad_requests;
 mod canaries;
+mod correction;
 mod crash;
 mod database_away;
 mod days;
@@ -20,6 +22,8 @@ mod kafka_away;
 mod kept;
 mod key_days;
 mod keys;
+mod large_messages;
+mod lookup;
 mod lost_topic;
 mod matrix;
 mod metrics;
@@ -29,6 +33,7 @@ mod offsets_ahead;
 mod operator;
 mod quarantine;
 mod quarantine_command;
+mod quarantine_filters;
 mod quarantine_routes;
 mod rebalance;
 mod registration;
@@ -39,4 +44,5 @@ mod settings;
 mod shards;
 mod stop;
 mod terminal;
+mod upgrade;
 mod world;
