@@ -35,6 +35,8 @@ enum Command {
     /// Give the business time zone another of its names
     #[command(subcommand)]
     Calendar(commands::Calendar),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
     /// Print a script for a shell that completes commands and options
     Completions(Completions),
     /// Print the manual, as a page that man reads
@@ -46,7 +48,9 @@ impl Command {
     fn needs(&self) -> &'static [&'static str] {
         match self {
             Self::Migrate => &["database"],
-            Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) => &["database", "statistics"],
+            Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) | Self::Pause(_) | Self::Resume(_) => {
+                &["database", "statistics"]
+            }
             _ => &[],
         }
     }
@@ -76,6 +80,8 @@ async fn main() -> ExitCode {
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
+        Command::Pause(pause) => app::pause(&config, pause).await.into(),
+        Command::Resume(resume) => app::resume(&config, resume).await.into(),
         Command::Config => printed(Ok(effective)),
         Command::Completions(_) | Command::Man => Exit::Stopped.into(),
     }

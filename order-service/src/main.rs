@@ -8,7 +8,7 @@ use shared::{
     telemetry::Telemetry,
     terminal::{self, Completions},
 };
-use sqlx::Connection;
+use sqlx::{Connection, PgPool};
 
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     /// Looks at the messages of the outbox and lets them be sent again.
     #[command(subcommand)]
     Messages(commands::Messages),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
     /// Prints a script for a shell that completes commands and options.
     Completions(Completions),
     /// Prints the manual, as a page that man reads.
@@ -42,7 +44,9 @@ impl Command {
     /// The groups of settings that the command uses; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate | Self::Messages(_) => &["database"],
+            Self::Migrate | Self::Pause(_) | Self::Resume(_) => &["database"],
+            // Some of them ask the topic, too.
+            Self::Messages(_) => &["database", "kafka"],
             _ => &[],
         }
     }
@@ -72,7 +76,15 @@ async fn main() -> ExitCode {
         Command::Config => terminal::print(&shown).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
-        Command::Messages(messages) => run_on_database(&config, messages).await,
+        Command::Messages(messages) => {
+            on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
+        }
+        Command::Pause(pause) => {
+            on_database(&config, "pause", async |pool| pause.run(pool).await.map(|()| Exit::Stopped)).await
+        }
+        Command::Resume(resume) => {
+            on_database(&config, "resume", async |pool| resume.run(pool).await.map(|()| Exit::Stopped)).await
+        }
         Command::Serve => match Telemetry::start(&config.telemetry, "order-service") {
             Ok(telemetry) => app::serve(config, &telemetry).await,
             Err(error) => Err(error),
@@ -91,12 +103,16 @@ fn ended(done: anyhow::Result<Exit>) -> ExitCode {
     .into()
 }
 
-async fn run_on_database(config: &Config, messages: commands::Messages) -> anyhow::Result<Exit> {
+async fn on_database(
+    config: &Config,
+    command: &str,
+    work: impl AsyncFnOnce(&PgPool) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
     database::reach(&config.database).await?.close().await?;
-    let pool = config.database.pool("order-service messages")?;
+    let pool = config.database.pool(&format!("order-service {command}"))?;
     if !database::schema_fits(&mut *pool.acquire().await?, &app::SCHEMA).await? {
         terminal::complain("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }
-    messages.run(&pool).await.map(|()| Exit::Stopped)
+    work(&pool).await
 }

@@ -6,6 +6,7 @@ mod filter;
 pub mod history;
 mod listing;
 pub mod rebroadcast;
+pub mod verify;
 
 use std::borrow::Cow;
 
