@@ -51,6 +51,7 @@ struct Fields<'a> {
     #[schema(value_type = OffsetDateTime, required)]
     activity_at: Field<'a>,
     #[serde(borrow, default)]
+    #[schema(ignore)]
     specversion: Field<'a>,
 }
 
