@@ -14,8 +14,9 @@ use shared::{
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
+    terminal,
 };
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{Connection, PgPool, migrate::Migrator};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -72,7 +73,7 @@ pub async fn serve(config: Config) -> Exit {
     let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             return Exit::Failed;
         }
     };
@@ -90,7 +91,7 @@ pub async fn migrate(config: &Config) -> Exit {
     match database::migrate(&config.database, &MIGRATIONS).await {
         Ok(()) => Exit::Stopped,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             Exit::Failed
         }
     }
@@ -134,6 +135,7 @@ async fn on_the_database(
     command: impl AsyncFnOnce(&PgPool, &str) -> anyhow::Result<()>,
 ) -> Exit {
     let work = async {
+        database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
         match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
             Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
@@ -145,7 +147,10 @@ async fn on_the_database(
 
 fn told(done: anyhow::Result<Exit>) -> Exit {
     done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Stopped;
+        }
+        terminal::complain(format_args!("{error:#}"));
         Exit::Failed
     })
 }
@@ -276,7 +281,7 @@ async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<String, Exit>, sq
     }
     database::may_work(pool, &NEEDED).await?;
     Ok(calendar::keep(pool, time_zone).await?.map_err(|refused| {
-        eprintln!("{refused}");
+        terminal::complain(refused);
         Exit::WrongSettings
     }))
 }
@@ -284,7 +289,7 @@ async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<String, Exit>, sq
 async fn schema_fits(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let fits = database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await?;
     if !fits {
-        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+        terminal::complain("database.url: the schema is older than this program needs: run activity-service migrate");
     }
     Ok(fits)
 }

@@ -6,11 +6,11 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
     audit::{Author, parse_actor},
-    pause,
+    pause, terminal,
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -119,7 +119,7 @@ impl Gaps {
         match self {
             Self::List { state, limit, json } => {
                 let found = gaps::list(pool, state, limit).await?;
-                show(json, &found, || gap_table(&found).to_string())
+                show(json, &found, || listed(&found, "gaps", gap_table))
             }
             Self::Close { id, reason, json, who } => {
                 let closed = gaps::close(pool, id, &who.author(), &reason).await?;
@@ -154,6 +154,10 @@ fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
 }
 
+fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> Table) -> String {
+    if found.is_empty() { format!("There are no such {what}.") } else { table(found).to_string() }
+}
+
 fn zone(text: &str) -> Result<String, String> {
     let name = text.to_owned();
     calendar::check_name(&name).map(|()| name)
@@ -166,6 +170,9 @@ fn actor(text: &str) -> Result<String, String> {
 fn gap_table(gaps: &[Gap]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"]);
     for one in gaps {
         table.add_row([

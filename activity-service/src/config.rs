@@ -55,7 +55,15 @@ impl Config {
     /// # Errors
     /// Every mistake, a line each.
     pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
-        let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
+        Self::read_for(&[], file)
+    }
+
+    /// As [`Config::read`], for a command that uses these groups of settings only.
+    ///
+    /// # Errors
+    /// Every mistake in them, a line each.
+    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
         let auth = auth::Settings::read(&mut reader);
         let config = Self {
             database: database::Settings::read(&mut reader),

@@ -12,6 +12,8 @@ use actix_web::web::{Data, ServiceConfig};
 use shared::{metrics::exposition::Exposition, pages::Settings};
 use sqlx::PgPool;
 
+use crate::activity;
+
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -32,6 +34,7 @@ pub fn api() -> shared::http::Api {
         .section("operators", "Who did what.", operators::operations())
         .section("messages", "What became of one message, for operators.", lookup::operations())
         .section("overview", "How counting is doing.", overview::operations())
+        .channel(activity::channel())
 }
 
 /// The routes of the API port.

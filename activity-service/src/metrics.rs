@@ -115,12 +115,12 @@ pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows rem
     .by("kind", &["keys", "quarantine"]);
 
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
-    "activity_key_partitions_ahead_days",
+    "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
-    "activity_time_zone_differing_days",
+    "activity_time_zone_differing_dates",
     "Days from 2000 to 2037 on which the database's rules of the time zone are others than those kept, or the program's",
 )
 .by("with", &["kept", "program"]);

@@ -1,5 +1,7 @@
 //! Types come into the world by registration, and what waited for one is counted then.
 
+use std::borrow::Cow;
+
 use shared::{
     audit::{Action, Author},
     http::schema,
@@ -7,7 +9,10 @@ use shared::{
     text,
 };
 use sqlx::PgPool;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use crate::{
     admission, audit,
@@ -18,14 +23,20 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeName(String);
 
-impl TypeName {
-    pub const RULE: &'static str = "This must be 1 to 200 visible characters.";
+impl ToSchema for TypeName {
+    fn name() -> Cow<'static, str> {
+        "ActivityTypeName".into()
+    }
+}
 
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
+impl PartialSchema for TypeName {
+    fn schema() -> RefOr<Schema> {
         schema::visible(200, "Order Eaten")
     }
+}
+
+impl TypeName {
+    pub const RULE: &'static str = "This must be 1 to 200 visible characters.";
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -4,12 +4,12 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use shared::{
     audit::{Author, parse_actor},
     lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
-    pause,
+    pause, terminal,
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -215,6 +215,8 @@ impl Messages {
                 let found = whole(pool, page).await?;
                 if json {
                     writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+                } else if found.is_empty() {
+                    writeln!(out, "There are no such messages.")?;
                 } else {
                     writeln!(out, "{}", table(&found))?;
                 }
@@ -362,6 +364,9 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
 fn table(messages: &[OutboxMessage]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["message", "type", "order", "placed", "state", "failures", "last error", "partition:offset"]);
     for one in messages {
         let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));

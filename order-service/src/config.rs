@@ -124,7 +124,15 @@ impl Config {
     /// # Errors
     /// Every mistake, a line each.
     pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
-        let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?;
+        Self::load_for(&[], file)
+    }
+
+    /// As [`Config::load`], for a command that uses these groups of settings only.
+    ///
+    /// # Errors
+    /// Every mistake in them, a line each.
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?.needing(groups);
         let config = Self::read(&mut settings);
         Ok((config, settings.finish()?))
     }

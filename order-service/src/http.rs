@@ -10,7 +10,7 @@ use actix_web::web::{Data, ServiceConfig};
 use shared::{http::Api, metrics::exposition::Exposition, pages::Pages};
 use sqlx::PgPool;
 
-use crate::{change::Changes, placement::Placement};
+use crate::{change::Changes, outbox, placement::Placement};
 
 const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
     path does not have is 405 with `Allow`. A 503 or a lost answer to a `POST` leaves open whether it was done: ask again, \
@@ -24,6 +24,7 @@ pub fn api() -> Api {
         .section("messages", "The outbox, for operators.", messages::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
         .section("overview", "How the outbox is doing.", overview::operations())
+        .channel(outbox::channel())
 }
 
 /// The routes of the API port.

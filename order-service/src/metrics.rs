@@ -82,7 +82,7 @@ pub const DROPPED: Counter = Counter::new(
     "Days of messages, or of acknowledgements, dropped after the retention",
 );
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
-    "outbox_partitions_ahead_days",
+    "outbox_partitions_ahead",
     "For how many days from now there are partitions of the outbox; without one for today nothing can be marked as published",
 );
 pub const PURGED_KEYS: Counter =

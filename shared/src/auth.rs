@@ -196,7 +196,7 @@ pub async fn authenticate(
 
 /// The documents of the API. But for the pages everything else wants a token, what does not exist included.
 fn is_public(path: &str) -> bool {
-    path == "/" || path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/")
+    ["/", "/openapi.json", "/asyncapi.json"].contains(&path) || path == "/docs" || path.starts_with("/docs/")
 }
 
 /// The one bearer token of a request.

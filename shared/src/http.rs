@@ -3,6 +3,7 @@
 mod address;
 mod api;
 mod browsers;
+mod channel;
 mod connection;
 mod cors;
 mod docs;
@@ -35,6 +36,7 @@ use actix_web::{
     web,
 };
 pub use api::Api;
+pub use channel::{Channel, Direction, Header};
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
@@ -171,7 +173,7 @@ pub fn only(allow: impl Into<String>) -> Route {
 /// # Errors
 /// Always.
 pub async fn no_such_path() -> Result<HttpResponse, Problem> {
-    Err(Problem::not_found())
+    Err(Problem::no_such_path())
 }
 
 /// The path's one parameter, decoded; what cannot be decoded cannot exist.

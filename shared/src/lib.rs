@@ -20,5 +20,6 @@ pub mod pause;
 pub mod problem;
 pub mod query;
 pub mod telemetry;
+pub mod terminal;
 pub mod text;
 pub mod traces;

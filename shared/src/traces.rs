@@ -36,6 +36,9 @@ const TRACESTATE_LIMIT: usize = 512;
 /// Set together with the library's own global provider, which cannot be asked whether it is one.
 static EXPORTED: OnceLock<()> = OnceLock::new();
 
+/// The standard variables that say where the collector is, where the setting does not.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     endpoint: Option<WebUrl>,
@@ -55,22 +58,45 @@ impl Settings {
     }
 
     pub(crate) fn start(&self, service: &'static str) -> anyhow::Result<Option<Export>> {
-        let Some(endpoint) = &self.endpoint else { return Ok(None) };
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .with_endpoint(endpoint.url().as_str())
-            .with_timeout(ANSWER_WITHIN)
-            .build();
-        let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter.context("traces.otlp_endpoint")?)
+        if self.endpoint.is_none() && !ENDPOINTS.iter().any(|name| is_set(name)) {
+            return Ok(None);
+        }
+        let mut exporter = SpanExporter::builder().with_http().with_timeout(ANSWER_WITHIN);
+        if let Some(endpoint) = &self.endpoint {
+            exporter = exporter.with_endpoint(endpoint.url().as_str());
+        }
+        let mut provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter.build().context("traces.otlp_endpoint")?)
+            .with_resource(resource(service));
+        if !is_set("OTEL_TRACES_SAMPLER") {
             // The caller decides for a trace that it has begun.
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.sampling))))
-            .with_resource(Resource::builder().with_service_name(service).build())
-            .build();
+            provider = provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.sampling))));
+        }
+        let provider = provider.build();
         global::set_tracer_provider(provider.clone());
         EXPORTED.get_or_init(|| ());
         Ok(Some(Export(provider)))
     }
+}
+
+/// Who sends: what the standard variables say of it, and what they do not say.
+fn resource(service: &'static str) -> Resource {
+    // As the specification has it: a name of one's own, so that two processes of one host differ.
+    let own = [
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
+    ];
+    let told = Resource::builder().build();
+    let missing = own.into_iter().filter(|own| told.get(&own.key).is_none());
+    let resource = Resource::builder().with_attributes(missing);
+    // Without a name the library makes one up.
+    let is_named = told.get(&"service.name".into()).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    if is_named { resource } else { resource.with_service_name(service) }.build()
+}
+
+/// Empty counts as unset.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// Sends spans; what is left when it is dropped.

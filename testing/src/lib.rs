@@ -31,6 +31,7 @@ mod server;
 mod service;
 mod sign_in;
 mod signer;
+pub mod terminal;
 mod topic;
 
 use std::{

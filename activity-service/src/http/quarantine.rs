@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
 pub(super) fn filter() -> [Parameter; 5] {
     let time = || schema::formatted("date-time");
     [
-        Parameter::query("reason", "Only those with this reason.", Reason::schema()),
+        Parameter::query("reason", "Only those with this reason.", schema::named::<Reason>()),
         Parameter::query("activityTypeCode", "Only those of this type.", ActivityTypeCode::schema()),
         Parameter::query("topic", "Only those of this topic.", schema::text()),
         Parameter::query("from", "Only those received at this time or later.", time()),
@@ -57,7 +57,7 @@ fn of_one() -> [Operation; 5] {
     [
         Operation::new(Method::GET, "/admin/quarantine", "operations", list)
             .named("listQuarantine", "Messages of one state, oldest first", "")
-            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", State::schema()))
+            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", schema::named::<State>()))
             .parameters(filter())
             .answers_page::<Entry>("A page.", json!([entry("waiting")])),
         Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
@@ -145,7 +145,7 @@ fn corrected() -> Value {
 pub struct Whole {
     #[serde(flatten)]
     pub entry: Entry,
-    /// Null where the message had none, or it was not kept.
+    /// The bytes of the message; null where it had none, or they were not kept.
     #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
     /// What was counted in its place.
@@ -163,6 +163,7 @@ impl Whole {
     }
 }
 
+/// How to try again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Replay)]

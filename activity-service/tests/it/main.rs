@@ -48,6 +48,7 @@ mod settings;
 mod shards;
 mod shop;
 mod stop;
+mod terminal;
 mod topic_settings;
 mod upgrade;
 mod world;

@@ -14,7 +14,7 @@ use shared::{
     http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
     json::{self, Object},
     paging,
-    problem::{Problem, Violation},
+    problem::{Kind, Problem, Violation},
     query::Query,
     traces::{self, TraceContext},
 };
@@ -206,9 +206,11 @@ impl From<PlaceError> for Problem {
         match error {
             PlaceError::Unavailable => Self::unavailable(),
             PlaceError::KeyInUse => Self::conflict("A request with this Idempotency-Key is still running.")
+                .of_kind(Kind::IdempotencyKeyInUse)
                 .retry_after(Duration::from_secs(1)),
             PlaceError::KeyOfAnother => {
                 Self::unprocessable(vec![Violation::new("", "This Idempotency-Key belongs to another request.")])
+                    .of_kind(Kind::IdempotencyKeyReused)
             }
             refused @ PlaceError::Refused(_) => Self::internal(refused),
         }

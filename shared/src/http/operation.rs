@@ -34,6 +34,7 @@ pub(super) const BEARER: &str = "bearer";
 pub struct Operation {
     pub(super) path: &'static str,
     pub(super) method: Method,
+    scope: &'static str,
     /// Each worker of the server makes its own route of it.
     pub(super) route: Arc<dyn Fn() -> Route + Send + Sync>,
     pub(super) entry: openapi::path::Operation,
@@ -56,7 +57,7 @@ impl Operation {
             }
         };
         let entry = OperationBuilder::new().security(SecurityRequirement::new(BEARER, [scope])).build();
-        Self { path, method, route: Arc::new(route), entry, schemas: Vec::new() }
+        Self { path, method, scope, route: Arc::new(route), entry, schemas: Vec::new() }
             .problems(&[400, 401, 403, 429, 500, 503])
     }
 
@@ -69,8 +70,9 @@ impl Operation {
     /// to say.
     #[must_use]
     pub fn named(self, id: &str, summary: &str, description: &str) -> Self {
-        let description = Some(description).filter(|text| !text.is_empty());
-        self.saying(|entry| entry.operation_id(Some(id)).summary(Some(summary)).description(description))
+        // Few tools show the scopes of a bearer token themselves.
+        let description = format!("{description} Needs the scope `{}`.", self.scope).trim_start().to_owned();
+        self.saying(|entry| entry.operation_id(Some(id)).summary(Some(summary)).description(Some(description)))
     }
 
     #[must_use]

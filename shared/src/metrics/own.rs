@@ -23,7 +23,7 @@ pub const CONNECTIONS_REFUSED: Counter = Counter::new(
 
 /// The pools that both services have.
 pub const POOLS: &[&str] = &["work", "requests"];
-pub const CONNECTIONS: &str = "db_client_connection_count";
+pub const CONNECTIONS: &str = "db_client_connections";
 pub const CONNECTIONS_MAX: Gauge =
     Gauge::new("db_client_connection_max", "The most connections that a pool opens").by(POOL, POOLS);
 pub const POOL: &str = "db_client_connection_pool_name";
