@@ -16,7 +16,7 @@ use shared::{
     telemetry::Telemetry,
 };
 use sqlx::{PgPool, migrate::Migrator};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     audit, calendar, commands,
@@ -31,7 +31,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
-    metrics,
+    metrics, pause,
     quarantine::Room,
     retention::Retention,
 };
@@ -39,7 +39,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -51,6 +51,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
@@ -115,6 +116,16 @@ pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
         command.run(&pool).await.map(|()| Exit::Stopped)
     };
     told(work.await)
+}
+
+/// The command `pause`.
+pub async fn pause(config: &Config, command: commands::Pause) -> Exit {
+    on_the_database(config, "activity-service pause", async |pool, _| command.run(pool).await).await
+}
+
+/// The command `resume`.
+pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
+    on_the_database(config, "activity-service resume", async |pool, _| command.run(pool).await).await
 }
 
 async fn on_the_database(
@@ -199,6 +210,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
 
+    let (seen, pause) = watch::channel(None);
+    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
+
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
@@ -235,7 +249,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, (shutdown, away), page));
+    let from = (shutdown, away);
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, from, page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)

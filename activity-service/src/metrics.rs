@@ -37,6 +37,7 @@ pub const REASONS: &[&str] = &{
     names
 };
 
+pub const PAUSED: Gauge = Gauge::new("activity_paused", "1 while an operator has paused counting");
 pub const LAG_MESSAGES: Gauge = Gauge::new(
     "activity_consumer_lag_messages",
     "Messages on the partitions of this instance that are not counted yet; not told while a partition cannot be asked",
@@ -133,6 +134,7 @@ pub const ALL: &[&dyn Metric] = &[
     &UNREAD,
     &THROTTLED,
     &ASSIGNED,
+    &PAUSED,
     &COUNT_DELAY,
     &BATCH_SIZE,
     &BATCH_DURATION,

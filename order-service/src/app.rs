@@ -39,13 +39,14 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("audit", "SELECT, INSERT"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),

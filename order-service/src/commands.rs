@@ -1,6 +1,6 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use shared::{
     audit::{Author, parse_actor},
     lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
+    pause,
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -157,6 +158,50 @@ pub enum Messages {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Lets announcing rest on all instances; orders are taken meanwhile.
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = parse_reason)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Ends the pause of announcing.
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "announcing is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "announcing is resumed" } else { "announcing was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
 }
 
 impl Messages {

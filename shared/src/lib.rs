@@ -16,6 +16,7 @@ pub mod message;
 pub mod metrics;
 pub mod pages;
 pub mod paging;
+pub mod pause;
 pub mod problem;
 pub mod query;
 pub mod telemetry;

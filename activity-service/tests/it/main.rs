@@ -33,6 +33,7 @@ mod offsets;
 mod offsets_ahead;
 mod operator;
 mod pages;
+mod pause;
 mod quarantine;
 mod quarantine_command;
 mod quarantine_filters;

@@ -34,6 +34,7 @@ mod overload;
 mod pages;
 mod partition_away;
 mod partitions;
+mod pause;
 mod plans;
 mod raw_requests;
 mod rejection;
