@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test fuzz mutants chaos upgrade bench check api-check deployment prepare audit
+.PHONY: help run down reset status build test attack fuzz mutants chaos upgrade bench check api-check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -27,6 +27,11 @@ test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it 
 	dev/provide test
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
+
+attack: ## Try the attack list of SECURITY.md (OWASP API Top 10, RFC 8725) on loopback, in minutes
+	dev/provide test
+	cargo build -p order-service -p activity-service --features order-service/failpoints,activity-service/failpoints
+	dev/with-stack dev/attack
 
 fuzz: ## Feed order bodies, tokens and messages made up by libFuzzer, 60 s each (ARGS='300 message')
 	dev/provide fuzz

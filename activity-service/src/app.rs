@@ -8,7 +8,7 @@ use shared::{
     auth::Authentication,
     database::{self, Failure},
     health::{Component, Health, Probes},
-    http::{Settings, listen},
+    http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
@@ -170,9 +170,15 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
-    let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
+    let needs_token = config.auth.needs_token();
+    let (authentication, issuer) = Authentication::new(config.auth)?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    }
+    let operators = config.management.operators(&authentication);
+    let server = listen("management", config.management.http, 1, grace)?;
     let (deeds, done) = shared::audit::deeds();
-    let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
+    let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
     let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
@@ -198,11 +204,6 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
     });
 
-    let needs_token = config.auth.needs_token();
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
-    }
     let api = listen("api", config.http, API_WORKERS, grace)?;
     let api_state = Api { pool: requests, time_zone: time_zone.clone() };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);

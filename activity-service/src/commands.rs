@@ -160,7 +160,7 @@ fn zone(text: &str) -> Result<String, String> {
 }
 
 fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn gap_table(gaps: &[Gap]) -> Table {

@@ -1,14 +1,14 @@
 //! Every setting of the service, read and checked before anything starts.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::{Bind, Reader},
+    config::Reader,
     database, health,
     kafka::{self, topics::Expected},
     lifecycle::Timing,
-    pages, telemetry,
+    management, pages, telemetry,
 };
 
 use crate::{calendar, consumer, metrics, quarantine::room, retention};
@@ -25,8 +25,8 @@ pub struct Config {
     pub http: shared::http::Settings,
     /// `pages.*`: what browsers show
     pub pages: pages::Settings,
-    /// `management.bind`: health, never to be exposed outside the cluster
-    pub management_bind: SocketAddr,
+    /// `management.*`: health, never to be exposed outside the cluster
+    pub management: management::Settings,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
     /// `kafka.longest_outage`, `kafka.allow_compacted`
@@ -56,12 +56,13 @@ impl Config {
     /// Every mistake, a line each.
     pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
+        let auth = auth::Settings::read(&mut reader);
         let config = Self {
             database: database::Settings::read(&mut reader),
-            auth: auth::Settings::read(&mut reader),
+            management: management::Settings::read(&mut reader, &auth),
+            auth,
             http: shared::http::Settings::read(&mut reader),
             pages: pages::Settings::read(&mut reader),
-            management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),

@@ -4,6 +4,7 @@ use shared::{
     audit::{Action, Author},
     http::schema,
     message::ActivityTypeCode,
+    text,
 };
 use sqlx::PgPool;
 use utoipa::openapi::{RefOr, Schema};
@@ -28,9 +29,7 @@ impl TypeName {
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let fits = (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        fits.then(|| Self(text.to_owned()))
+        text::visible(text, 200).map(Self)
     }
 }
 

@@ -352,7 +352,7 @@ fn error_part(text: &str) -> Result<String, String> {
 }
 
 fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {

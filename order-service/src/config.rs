@@ -4,10 +4,10 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::{Bind, Reader},
+    config::Reader,
     database, health,
     kafka::{self, topics::Expected},
-    lifecycle,
+    lifecycle, management,
     metrics::exposition,
     pages, telemetry,
 };
@@ -23,7 +23,7 @@ pub struct Config {
     pub auth: auth::Settings,
     pub http: shared::http::Settings,
     pub pages: pages::Settings,
-    pub management: Bind,
+    pub management: management::Settings,
     pub kafka: kafka::Settings,
     pub topic: Topic,
     pub placement: Placement,
@@ -134,6 +134,7 @@ impl Config {
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
@@ -142,10 +143,10 @@ impl Config {
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,
-            auth: auth::Settings::read(s),
+            management: management::Settings::read(s, &auth),
+            auth,
             http: shared::http::Settings::read(s),
             pages: pages::Settings::read(s),
-            management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic,
             placement: Placement {

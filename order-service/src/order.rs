@@ -116,6 +116,12 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Er
         let nearest = if digits.len() < text.len() { i64::MIN } else { i64::MAX };
         return Ok(text.parse().unwrap_or(nearest));
     }
+    // JSON knows one kind of number: 2.0 is 2.
+    if let Some(number) = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0) {
+        #[expect(clippy::cast_possible_truncation, reason = "it ends at the ends of an i64")]
+        let whole = number as i64;
+        return Ok(whole);
+    }
     Err(D::Error::invalid_type(Unexpected::Other("another value"), &"a whole number"))
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
-pub use setting::{Bind, Secret, Setting};
+pub use setting::{Bind, Secret, Setting, WebUrl};
 
 /// Reads the settings of one service. Keys are flat and dotted: `kafka.brokers`.
 #[derive(Debug)]

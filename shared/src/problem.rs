@@ -10,7 +10,7 @@ use actix_web::{
     body::BoxBody,
     http::{
         StatusCode,
-        header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
 use serde::Serialize;
@@ -36,7 +36,8 @@ pub struct Problem {
     detail: String,
     errors: Vec<Violation>,
     retry_after: Option<Duration>,
-    allow: Option<String>,
+    /// What its kind has besides: `Allow`, `WWW-Authenticate`.
+    header: Option<Box<(HeaderName, String)>>,
     cause: Option<Arc<anyhow::Error>>,
     components: Option<Box<serde_json::Value>>,
 }
@@ -48,7 +49,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
-            allow: None,
+            header: None,
             cause: None,
             components: None,
         }
@@ -68,6 +69,14 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    /// The token is good, but not for this.
+    #[must_use]
+    pub fn insufficient_scope(scope: &str) -> Self {
+        let lacking = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+        let refused = Self::forbidden(format!("The token must have the scope {scope}."));
+        Self { header: Some(Box::new((WWW_AUTHENTICATE, lacking))), ..refused }
+    }
+
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "There is nothing under this path.")
@@ -78,7 +87,7 @@ impl Problem {
     pub fn method_not_allowed(allow: impl Into<String>) -> Self {
         let allow = allow.into();
         let detail = format!("This path answers to {allow} only.");
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+        Self { header: Some(Box::new((ALLOW, allow))), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
     pub fn conflict(detail: impl Into<String>) -> Self {
@@ -100,6 +109,11 @@ impl Problem {
     #[must_use]
     pub fn unsupported_media_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
+    }
+
+    #[must_use]
+    pub fn unsupported_encoding() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent without a Content-Encoding.")
     }
 
     #[must_use]
@@ -169,8 +183,8 @@ impl Problem {
             // Whole seconds, and never too early.
             response.insert_header((RETRY_AFTER, after.as_millis().div_ceil(1000).to_string()));
         }
-        if let Some(allow) = &self.allow {
-            response.insert_header((ALLOW, allow.as_str()));
+        if let Some((name, value)) = self.header.as_deref() {
+            response.insert_header((name.clone(), value.as_str()));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));

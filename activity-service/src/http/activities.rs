@@ -1,9 +1,9 @@
 //! Figures of a day or of a range of days.
 
 use actix_web::{
-    HttpRequest,
-    http::Method,
-    web::{Data, Json},
+    HttpRequest, HttpResponse,
+    http::{Method, header::CACHE_CONTROL},
+    web::Data,
 };
 use serde_json::{Value, json};
 use shared::{
@@ -27,7 +27,11 @@ pub(super) fn operations() -> [Operation; 2] {
     let code = "Figures of this type only.";
     [
         Operation::new(Method::GET, "/activities/{date}", "activity:read", day)
-            .named("figuresOfDay", "The figures of one day", "Nothing where nothing was counted.")
+            .named(
+                "figuresOfDay",
+                "The figures of one day",
+                "Nothing where nothing was counted. 304 where `If-None-Match` has the `ETag` of now.",
+            )
             .parameter(Parameter::path(
                 "date",
                 "A day of the business time zone; `today` is the one it is now.",
@@ -35,7 +39,11 @@ pub(super) fn operations() -> [Operation; 2] {
             ))
             .answers_list::<ActivitySummary>("The figures, by type.", json!([summary()])),
         Operation::new(Method::GET, "/activities", "activity:read", range)
-            .named("figuresOfRange", "The figures of a range of days", "At most 400 days.")
+            .named(
+                "figuresOfRange",
+                "The figures of a range of days",
+                "At most 400 days. 304 where `If-None-Match` has the `ETag` of now.",
+            )
             .parameter(bound("from", "The first day."))
             .parameter(bound("to", "The last day."))
             .parameter(Parameter::query("activityTypeCode", code, ActivityTypeCode::schema()))
@@ -55,7 +63,7 @@ fn summary() -> Value {
 
 /// # Errors
 /// 400 where the path names no day; 503.
-async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     Query::parse(request.query_string(), &[])?;
     let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
     let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
@@ -65,12 +73,17 @@ async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySu
             read(statistics::between(&api.pool, day, day, None)).await
         }
     };
-    figures.map(Json)
+    figures.map(told)
+}
+
+/// A caller may keep it, and asks each time whether it has changed.
+fn told(figures: Vec<ActivitySummary>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "private, no-cache")).json(figures)
 }
 
 /// # Errors
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
-async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn range(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
     let from = required_date(&mut query, "from")?;
     let to = required_date(&mut query, "to")?;
@@ -79,7 +92,7 @@ async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<Activity
     match (to - from).whole_days() + 1 {
         ..1 => Err(violation("This must not be before from.".into())),
         1..=MAX_DAYS => {
-            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(Json)
+            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
         }
         _ => Err(violation(format!("The range must not be longer than {MAX_DAYS} days."))),
     }

@@ -227,7 +227,8 @@ async fn correct(request: HttpRequest, body: Payload, api: Data<Api>, caller: Ca
     let wrong = |rule: String| Problem::unprocessable(vec![Violation::new("/valueBase64", rule)]);
     let value = BASE64_STANDARD.decode(&body.value_base64).map_err(|_| wrong("This must be Base64.".into()))?;
     let (why, author) = (why(&body.reason)?, Author::of_request(&request, &caller));
-    let correction = Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why };
+    let correction =
+        Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why: &why };
     match read(correction.apply()).await? {
         Corrected::Done => known(&api, id).await.map(|found| Json(Whole::new(found))),
         Corrected::NotWaiting => Err(Problem::conflict("Only a message that waits can be corrected.")),
@@ -244,7 +245,7 @@ async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let id = id(&request)?;
     let text = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
-    let why = why(&text)?;
+    let why = &why(&text)?;
     match read(quarantine::discard(&api.pool, id, &Author::of_request(&request, &caller), why)).await? {
         Discard::Done => known(&api, id).await.map(|(entry, _)| Json(entry)),
         Discard::NotWaiting => Err(Problem::conflict("Only a message that waits can be discarded.")),

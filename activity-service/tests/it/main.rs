@@ -43,6 +43,7 @@ mod registration;
 mod retention;
 mod retries;
 mod schema;
+mod secrets;
 mod settings;
 mod shards;
 mod shop;

@@ -79,6 +79,8 @@ impl Page {
         let filter = Filter {
             customer_ref: customer_ref
                 .or_else(|| query.text("customerRef"))
+                // As it is stored. What no order can have any more may stand in old ones.
+                .map(|text| CustomerRef::parse(&text).map_or(text, |known| known.as_str().to_owned()))
                 .or_else(|| only.as_ref().map(|only| only.as_str().to_owned())),
             status: query
                 .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,

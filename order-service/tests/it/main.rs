@@ -4,6 +4,7 @@
 
 mod auth;
 mod bad_input;
+mod browsers;
 mod canaries;
 mod changes;
 mod changes_lost;
@@ -24,6 +25,7 @@ mod lists;
 mod log;
 mod logs;
 mod lost_answers;
+mod manners;
 mod matrix;
 mod messages;
 mod messages_command;
@@ -41,6 +43,8 @@ mod rejection;
 mod reload;
 mod retention;
 mod schema;
+mod scopes;
+mod secrets;
 mod settings;
 mod slow_callers;
 mod stop;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpResponse,
-    http::header::LOCATION,
+    http::header::{CACHE_CONTROL, LOCATION},
     web::{self, Bytes, Data, Path, ServiceConfig},
 };
 use utoipa::openapi::OpenApi;
@@ -32,14 +32,23 @@ impl Docs {
         routes
             .app_data(self.document.clone())
             .app_data(self.page.clone())
+            .service(web::resource("/").get(from_the_root).default_service(only("GET")))
             .service(web::resource("/openapi.json").get(document).default_service(only("GET")))
             .service(web::resource("/docs").get(to_the_page).default_service(only("GET")))
             .service(web::resource("/docs/{file:.*}").get(file).default_service(only("GET")));
     }
 }
 
+/// Whoever has the address only finds the rest from there.
+async fn from_the_root() -> HttpResponse {
+    HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()
+}
+
 async fn document(document: Data<Bytes>) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(Bytes::clone(&document))
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-cache"))
+        .content_type("application/json")
+        .body(Bytes::clone(&document))
 }
 
 /// What the page is made of lies beside it.
@@ -50,5 +59,7 @@ async fn to_the_page() -> HttpResponse {
 async fn file(name: Path<String>, page: Data<Arc<Config<'static>>>) -> Result<HttpResponse, Problem> {
     let found = utoipa_swagger_ui::serve(&name, Arc::clone(&page));
     let file = found.map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?.ok_or_else(Problem::not_found)?;
-    Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-cache")).content_type(file.content_type);
+    Ok(answer.body(file.bytes.into_owned()))
 }
