@@ -14,8 +14,11 @@ use utoipa::ToSchema;
 use crate::metrics;
 
 pub(super) fn operations() -> [Operation; 1] {
+    // Every reason is told of, and most of them have nothing.
+    let by_reason: BTreeMap<_, _> =
+        metrics::REASONS.iter().map(|reason| (*reason, u64::from(*reason == "no_value"))).collect();
     let example = json!({
-        "quarantined": 2, "quarantinedByReason": { metrics::REASONS[0]: 2 }, "oldestQuarantinedAgeSeconds": 340.5,
+        "quarantined": 1, "quarantinedByReason": by_reason, "oldestQuarantinedAgeSeconds": 340.5,
         "lagMessages": 0, "openGaps": 0
     });
     [Operation::new(Method::GET, "/admin/overview", "operations", overview)
