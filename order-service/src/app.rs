@@ -28,6 +28,7 @@ use crate::{
     metrics,
     partitions::Partitions,
     placement,
+    progress::{Progress, announcer::Announcer},
     publisher::{Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
@@ -38,15 +39,20 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 13] = [
+    ("announced", "SELECT, INSERT, DELETE"),
+    ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
+    ("log_progress", "SELECT, INSERT, DELETE"),
+    ("message_counts", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT"),
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("told_counts", "SELECT, UPDATE"),
 ];
 
 /// What handing over at the end may take, on top of `shutdown.grace`.
@@ -188,6 +194,14 @@ fn spawn_flow(
         |page| async move {
             Publisher::new(&config, queued, answers, returned, (flight, instance), page)?.run(shutdown).await
         }
+    });
+    tasks.spawn("progress", {
+        let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
+        |page| progress.run(drained, page)
+    });
+    tasks.spawn("announcer", {
+        let (announcer, shutdown) = (Announcer::new(config, pool.clone(), instance.clone())?, shutdown.clone());
+        |page| announcer.run(shutdown, page)
     });
     tasks.spawn("marks", {
         let (pool, settings, instance) = (pool.clone(), config.publisher.clone(), instance.clone());

@@ -201,7 +201,7 @@ impl Statement {
             )
             INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
                 format, traceparent, tracestate)
-            SELECT $4, $6, $7, order_id, version, $5, now(), $8, $9, $10 FROM changed
+            SELECT $4, $6, $7, order_id, version, $5, greatest(now(), $11), $8, $9, $10 FROM changed
             RETURNING instance AS log, seq, order_id, order_version, activity_at
             "#,
             self.order_ref.number(),
@@ -213,7 +213,8 @@ impl Statement {
             self.announcement.ticket.seq,
             FORMAT,
             self.announcement.trace.parent,
-            self.announcement.trace.state
+            self.announcement.trace.state,
+            self.announcement.ticket.not_before
         )
         .fetch_all(connection)
         .await?;

@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod partitions;
 pub mod placement;
+pub mod progress;
 pub mod publisher;
 pub mod queue;
 pub mod reload;

@@ -9,7 +9,7 @@ mod format;
 mod published;
 mod rejected;
 
-pub use format::FORMAT;
+pub use format::{FORMAT, SOURCE};
 pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
 use shared::traces::TraceContext;

@@ -9,7 +9,7 @@ mod backoff;
 pub mod marks;
 mod outage;
 mod producer;
-mod topic;
+pub mod topic;
 
 use std::pin::pin;
 
@@ -69,7 +69,7 @@ impl Publisher {
             queue,
             returned,
             producers: Producers::new(config, answers, (outage.delivered(), reach.clone()), page.clone())?,
-            topic: topic::Creation::new(config)?,
+            topic: topic::Creation::new(&config.kafka, config.topic.of_messages(), &[])?,
             flight,
             instance,
             settings: config.publisher.clone(),

@@ -10,14 +10,16 @@ use rdkafka::{
 };
 use shared::{health::Component, kafka, lifecycle::Shutdown};
 
-use crate::config::{self, Config};
+use crate::config;
 
 /// Short, because a stop waits for the thread that asks.
 const METADATA_WITHIN: Duration = Duration::from_secs(1);
 
-pub(super) struct Creation {
+pub(crate) struct Creation {
     admin: Arc<AdminClient<kafka::Quiet>>,
-    topic: config::Topic,
+    topic: config::NewTopic,
+    /// Of the topic, where this makes it.
+    properties: &'static [(&'static str, &'static str)],
 }
 
 impl std::fmt::Debug for Creation {
@@ -27,16 +29,23 @@ impl std::fmt::Debug for Creation {
 }
 
 impl Creation {
-    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let admin = config.kafka.client(&[]).create_with_context(kafka::Quiet);
-        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic: config.topic.clone() })
+    pub(crate) fn new(
+        kafka: &kafka::Settings,
+        topic: config::NewTopic,
+        properties: &'static [(&'static str, &'static str)],
+    ) -> anyhow::Result<Self> {
+        let admin = kafka.client(&[]).create_with_context(kafka::Quiet);
+        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic, properties })
     }
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
     /// waits for somebody who may: sending finds out.
-    pub(super) async fn ensure(&self, page: &Component, shutdown: &Shutdown) {
-        let config::Topic { name, partitions, replication } = &self.topic;
-        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+    pub(crate) async fn ensure(&self, page: &Component, shutdown: &Shutdown) {
+        let config::NewTopic { name, partitions, replication } = &self.topic;
+        let mut wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+        for (property, value) in self.properties {
+            wanted = wanted.set(property, value);
+        }
         let options = AdminOptions::new()
             .request_timeout(Some(kafka::ANSWER_WITHIN))
             .operation_timeout(Some(kafka::ANSWER_WITHIN));

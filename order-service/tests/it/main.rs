@@ -32,6 +32,7 @@ mod orders;
 mod overload;
 mod partitions;
 mod plans;
+mod progress;
 mod raw_requests;
 mod rejection;
 mod reload;
