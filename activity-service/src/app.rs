@@ -31,15 +31,17 @@ use crate::{
     },
     http::{self, Api},
     metrics,
+    progress::Progress,
     retention::Retention,
 };
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 17] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("business_calendar", "SELECT, INSERT"),
+    ("complete_days", "SELECT, INSERT"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
@@ -52,6 +54,8 @@ const NEEDED: [(&str, &str); 14] = [
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
     ("quarantine_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("source_minutes", "SELECT, INSERT, UPDATE, DELETE"),
+    ("sources", "SELECT, INSERT, UPDATE"),
 ];
 
 /// Reads are short, and Postgres is what limits them.
@@ -98,6 +102,14 @@ pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit 
 /// The command `gaps`.
 pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
     on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
+}
+
+/// The command `figures`.
+pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
+    on_the_database(config, "activity-service figures", async |pool| {
+        command.run(pool, &config.consumer.topics, &config.time_zone).await
+    })
+    .await
 }
 
 async fn on_the_database(
@@ -156,12 +168,28 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
+    let routes = http::routes(Api {
+        pool: requests,
+        time_zone: config.time_zone.clone(),
+        topics: config.consumer.topics.clone(),
+    });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
+
+    tasks.spawn("progress", |page| {
+        let progress = Progress {
+            kafka: config.kafka.clone(),
+            topic: config.consumer.progress_topic.clone(),
+            group_id: config.consumer.group_id.clone(),
+            topics: config.consumer.topics.clone(),
+            time_zone: config.time_zone.clone(),
+            pool: pool.clone(),
+        };
+        progress.run(shutdown.clone(), page)
+    });
 
     let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
     exposition.at_scrape({

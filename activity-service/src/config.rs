@@ -26,7 +26,7 @@ pub struct Config {
     pub management_bind: SocketAddr,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
-    /// `kafka.topics`, `kafka.group_id`, `consumer.*`
+    /// `kafka.topics`, `kafka.progress_topic`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
     /// `retention.*`
     pub retention: retention::Settings,

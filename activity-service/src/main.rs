@@ -29,6 +29,9 @@ enum Command {
     /// Look at what was lost before it was counted, or close it
     #[command(subcommand)]
     Gaps(commands::Gaps),
+    /// See whether the figures are right
+    #[command(subcommand)]
+    Figures(commands::Figures),
 }
 
 #[tokio::main]
@@ -48,6 +51,7 @@ async fn main() -> ExitCode {
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
+        Command::Figures(figures) => app::figures(&config, figures).await.into(),
         Command::Config => {
             print!("{effective}");
             Exit::Stopped.into()

@@ -225,9 +225,17 @@ pub struct ActivitySummary {
 /// # Errors
 /// The database does not answer.
 pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
-    let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
-    let today = today.fetch_one(pool).await?;
+    let today = today(pool, time_zone).await?;
     between(pool, today, today, None).await
+}
+
+/// The day it is now, by Postgres's clock.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn today(pool: &PgPool, time_zone: &str) -> Result<Date, sqlx::Error> {
+    let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
+    today.fetch_one(pool).await
 }
 
 /// The figures from the first to the last day, both included, by day and code.

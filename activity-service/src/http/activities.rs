@@ -57,15 +57,23 @@ fn summary() -> Value {
 /// 400 where the path names no day; 503.
 async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
     Query::parse(request.query_string(), &[])?;
-    let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
-    let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
-        "today" => read(statistics::of_today(&api.pool, &api.time_zone)).await,
-        text => {
-            let day = date(text).ok_or_else(not_a_date)?;
-            read(statistics::between(&api.pool, day, day, None)).await
-        }
+    let figures = match day_of_path(&request)? {
+        None => read(statistics::of_today(&api.pool, &api.time_zone)).await,
+        Some(day) => read(statistics::between(&api.pool, day, day, None)).await,
     };
     figures.map(Json)
+}
+
+/// The day that the path names; none where it is today.
+///
+/// # Errors
+/// 400 where it names no day.
+pub(super) fn day_of_path(request: &HttpRequest) -> Result<Option<Date>, Problem> {
+    let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
+    match path_parameter(request).map_err(|_| not_a_date())?.as_str() {
+        "today" => Ok(None),
+        text => date(text).map(Some).ok_or_else(not_a_date),
+    }
 }
 
 /// # Errors

@@ -5,6 +5,7 @@
 mod auth;
 mod bad_requests;
 mod canaries;
+mod completeness;
 mod crash;
 mod database_away;
 mod days;
