@@ -18,7 +18,7 @@ use sqlx::{PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
 
 use crate::{
-    calendar, commands,
+    audit, calendar, commands,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -38,8 +38,9 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 17] = [
+const NEEDED: [(&str, &str); 18] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
+    ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT"),
     ("complete_days", "SELECT, INSERT"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
@@ -151,7 +152,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
     let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
-    let routes = management::routes(&probes, &exposition, &telemetry.level);
+    let (deeds, done) = shared::audit::deeds();
+    let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
     let page = health.component("database");
@@ -174,6 +176,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         topics: config.consumer.topics.clone(),
     });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
+
+    tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };

@@ -1,10 +1,11 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use std::{io::Write, os::unix::fs::MetadataExt};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use shared::audit::{Author, parse_actor};
 use sqlx::PgPool;
 use time::{Date, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -125,7 +126,7 @@ impl Figures {
 #[derive(Args, Debug)]
 pub struct Who {
     /// Who does it, kept with the message; the user of the operating system unless given.
-    #[arg(long, value_parser = why)]
+    #[arg(long, value_parser = actor)]
     actor: Option<String>,
 }
 
@@ -149,8 +150,8 @@ impl Quarantine {
                 if let Some(id) = id {
                     waiting(pool, id).await?;
                 }
-                let (actor, scope) = (who.name(), id.map_or(Scope::All, Scope::One));
-                let how = How { time_zone, force, actor: &actor, why: Reason::of_replay(force), dry_run };
+                let (author, scope) = (who.author(), id.map_or(Scope::All, Scope::One));
+                let how = How { time_zone, force, author: &author, why: Reason::of_replay(force), dry_run };
                 let mut replay = Replay::new(pool, scope, how);
                 let mut sum = Replayed::default();
                 while let Some(done) = replay.step().await? {
@@ -163,7 +164,7 @@ impl Quarantine {
                 })
             }
             Self::Discard { id, reason, json, who } => {
-                match quarantine::discard(pool, id, &who.name(), &reason).await? {
+                match quarantine::discard(pool, id, &who.author(), &reason).await? {
                     Discard::Done => {}
                     Discard::NotWaiting | Discard::Unknown => waiting(pool, id).await?,
                 }
@@ -184,7 +185,7 @@ impl Gaps {
                 show(json, &found, || gap_table(&found).to_string())
             }
             Self::Close { id, reason, json, who } => {
-                let closed = gaps::close(pool, id, &who.name(), &reason).await?;
+                let closed = gaps::close(pool, id, &who.author(), &reason).await?;
                 let gap = gaps::find(pool, id).await?.context("there is no gap of this id")?;
                 anyhow::ensure!(closed, "the gap is not open; it is {}", gap.state);
                 show(json, &gap, || gap_table(std::slice::from_ref(&gap)).to_string())
@@ -194,12 +195,8 @@ impl Gaps {
 }
 
 impl Who {
-    fn name(self) -> String {
-        let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-        let named = self.actor.into_iter().chain(named).find(|name| !name.trim().is_empty());
-        // In a container there is often a number only.
-        let number = || std::fs::metadata("/proc/self").map_or("unknown".into(), |own| format!("uid {}", own.uid()));
-        named.unwrap_or_else(number)
+    fn author(&self) -> Author {
+        Author::of_command(self.actor.as_deref())
     }
 }
 
@@ -221,6 +218,10 @@ fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String
 fn reason(text: &str) -> Result<Reason, String> {
     let all: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     Reason::parse(text).ok_or_else(|| format!("must be one of: {}", all.join(", ")))
+}
+
+fn actor(text: &str) -> Result<String, String> {
+    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn why(text: &str) -> Result<String, String> {

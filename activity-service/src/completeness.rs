@@ -124,11 +124,13 @@ pub(crate) async fn note(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
-        INSERT INTO sources AS known (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO sources AS known (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset,
+            discarded)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (source) DO UPDATE SET topic = excluded.topic,
             announced_to = greatest(known.announced_to, excluded.announced_to), unannounced = excluded.unannounced,
-            oldest_unannounced_at = excluded.oldest_unannounced_at, failed = excluded.failed, told_at = now(),
+            oldest_unannounced_at = excluded.oldest_unannounced_at, failed = excluded.failed,
+            discarded = excluded.discarded, told_at = now(),
             told_offset = excluded.told_offset
         -- Not what is only read again. On a topic that was made anew offsets begin again.
         WHERE known.told_offset < excluded.told_offset OR known.announced_to < excluded.announced_to
@@ -139,7 +141,8 @@ pub(crate) async fn note(
         announcement.unannounced,
         announcement.oldest_unannounced_at,
         announcement.failed,
-        offset
+        offset,
+        announcement.discarded
     )
     .execute(pool)
     .await?;
@@ -207,7 +210,7 @@ pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Er
         WITH missing AS (
             SELECT (SELECT count(*) FROM (SELECT FROM quarantine WHERE state <> 'counted' LIMIT 10001) AS bounded)
                 + (SELECT coalesce(sum(to_offset - from_offset), 0)::bigint FROM consumption_gaps WHERE state <> 'closed')
-                + (SELECT coalesce(sum(failed), 0)::bigint FROM sources) AS messages
+                + (SELECT coalesce(sum(failed + discarded), 0)::bigint FROM sources) AS messages
         ), differing AS (
             SELECT (SELECT max(coalesce((m.counted ->> one.key)::bigint, 0) - coalesce((m.quantities ->> one.key)::bigint, 0))
                     FROM jsonb_each_text(m.quantities || m.counted) AS one) AS more,

@@ -3,6 +3,7 @@
 mod activities;
 mod activity_types;
 mod completeness;
+mod operators;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
@@ -28,6 +29,7 @@ pub fn api() -> shared::http::Api {
         .section("completeness", "How far the figures can be trusted.", completeness::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+        .section("operators", "Who did what.", operators::operations())
 }
 
 /// The routes of the API port.

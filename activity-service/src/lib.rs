@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod calendar;
 pub mod commands;
 pub mod completeness;

@@ -53,6 +53,9 @@ pub(crate) struct Announcement {
     #[serde(with = "time::serde::rfc3339::option", default)]
     pub oldest_unannounced_at: Option<OffsetDateTime>,
     pub failed: i64,
+    /// Given up by operators of the source.
+    #[serde(default)]
+    pub discarded: i64,
     pub counts: Option<Counts>,
 }
 
@@ -158,10 +161,11 @@ impl Progress {
 
     /// Writes down what is told. One that cannot be read says nothing: what is complete stands still then.
     async fn take(&self, message: &BorrowedMessage<'_>, pending: &mut VecDeque<Pending>, page: &Component) {
-        let announcement = match serde_json::from_slice::<Announcement>(message.payload().unwrap_or_default()) {
+        let announcement = match parse(message.payload().unwrap_or_default()) {
             Ok(announcement) => announcement,
             Err(error) => {
-                tracing::warn!(offset = message.offset(), error = %error, "an announcement of progress cannot be read");
+                let error = format!("{error:#}");
+                tracing::warn!(offset = message.offset(), error, "an announcement of progress cannot be read");
                 return;
             }
         };
@@ -204,4 +208,12 @@ impl Progress {
         pending.retain(|one| complete.get(&one.source).is_none_or(|to| one.announced_to > *to));
         Ok(())
     }
+}
+
+/// An announcement; what it counts is a minute.
+fn parse(value: &[u8]) -> anyhow::Result<Announcement> {
+    let announcement: Announcement = serde_json::from_slice(value)?;
+    let is_minute = |counts: &Counts| counts.to - counts.from == time::Duration::MINUTE;
+    anyhow::ensure!(announcement.counts.as_ref().is_none_or(is_minute), "counts of something else than a minute");
+    Ok(announcement)
 }

@@ -50,6 +50,7 @@ pub async fn verify(
     let missing = missing(&mut snapshot).await?;
     let complete = all.complete_to;
     let lines = lines(&mut snapshot, (from, to), topics, time_zone, complete).await?;
+    snapshot.rollback().await?;
     let mut out = std::io::stdout().lock();
     let mut is_right = true;
     let mut days: BTreeMap<Date, bool> = BTreeMap::new();
@@ -67,7 +68,6 @@ pub async fn verify(
     }
     let wrong = days.values().filter(|is_right| !**is_right).count();
     writeln!(out, "{} days, {wrong} of them wrong; in quarantine, in gaps or failed: {missing}", days.len())?;
-    snapshot.rollback().await?;
     Ok(is_right)
 }
 
@@ -94,7 +94,7 @@ async fn missing(snapshot: &mut PgConnection) -> Result<i64, sqlx::Error> {
         r#"
         SELECT ((SELECT count(*) FROM quarantine WHERE state <> 'counted')
             + (SELECT coalesce(sum(to_offset - from_offset), 0) FROM consumption_gaps WHERE state <> 'closed')
-            + (SELECT coalesce(sum(failed), 0) FROM sources))::bigint AS "missing!"
+            + (SELECT coalesce(sum(failed + discarded), 0) FROM sources))::bigint AS "missing!"
         "#
     );
     missing.fetch_one(snapshot).await

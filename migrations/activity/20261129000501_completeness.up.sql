@@ -11,6 +11,8 @@ CREATE TABLE sources (
     unannounced bigint NOT NULL,
     oldest_unannounced_at timestamptz,
     failed bigint NOT NULL,
+    -- Given up by operators of the source.
+    discarded bigint NOT NULL,
     -- When it was heard of last, and where on the topic of progress that stands.
     told_at timestamptz NOT NULL DEFAULT now(),
     told_offset bigint NOT NULL,

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    change,
+    audit, change,
     config::Config,
     flight::Flight,
     http,
@@ -39,8 +39,9 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 15] = [
     ("announced", "SELECT, INSERT, DELETE"),
+    ("audit", "SELECT, INSERT"),
     ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
@@ -52,6 +53,7 @@ const NEEDED: [(&str, &str); 13] = [
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejections", "SELECT, INSERT, DELETE"),
     ("told_counts", "SELECT, UPDATE"),
 ];
 
@@ -85,8 +87,9 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     });
 
     let server = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
+    let (deeds, done) = shared::audit::deeds();
     tasks.spawn("management", {
-        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level), shutdown.clone());
+        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level, deeds), shutdown.clone());
         |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
@@ -99,6 +102,10 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         tracing::error!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     };
+    tasks.spawn("audit", {
+        let (pool, shutdown) = (pool.clone(), shutdown.clone());
+        |page| audit::run(pool, done, shutdown, page)
+    });
     // The session outlives the drain: without its confirmations nothing is handed over.
     let drained = CancellationToken::new();
     tasks.spawn("session", {

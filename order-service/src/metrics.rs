@@ -80,6 +80,8 @@ pub const RETRIED: Counter = Counter::new(
     "outbox_retried_messages_total",
     "Messages that operators let be sent again over the API, after a failure",
 );
+pub const DISCARDED: Counter =
+    Counter::new("outbox_discarded_messages_total", "Failed messages that operators gave up over the API");
 pub const ANNOUNCEMENTS: Counter = Counter::new(
     "outbox_announcements_total",
     "Times that this instance told Kafka up to when everything is announced; together about one a second",
@@ -123,6 +125,7 @@ pub const ALL: &[&dyn Metric] = &[
     &PARTITIONS_AHEAD,
     &PURGED_KEYS,
     &RETRIED,
+    &DISCARDED,
     &ANNOUNCEMENTS,
     &ANNOUNCED_AGE,
 ];
@@ -135,6 +138,8 @@ pub struct Outstanding {
     pub retrying: i64,
     /// At most 100,001.
     pub failed: i64,
+    /// At most 100,001.
+    pub discarded: i64,
     pub oldest_unpublished_at: Option<OffsetDateTime>,
     /// In seconds.
     pub unpublished_age: Option<f64>,
@@ -184,6 +189,9 @@ pub async fn outstanding(connection: &mut PgConnection) -> Result<Outstanding, s
             ((SELECT coalesce(sum(unpublished), 0) FROM counted) + (SELECT count FROM retrying))::bigint AS "unpublished!",
             (SELECT coalesce(sum(unpublished), 0)::bigint FROM counted WHERE is_unowned) AS "unowned!",
             (SELECT count(*) FROM (SELECT FROM rejected_messages WHERE state = 'failed' LIMIT 100001) AS bounded) AS "failed!",
+            (SELECT count(*) FROM (
+                SELECT FROM rejected_messages WHERE state = 'discarded' LIMIT 100001
+            ) AS bounded) AS "discarded!",
             (SELECT count FROM retrying) AS "retrying!",
             least((SELECT min(activity_at) FROM counted WHERE unpublished > 0), (SELECT activity_at FROM retrying))
                 AS oldest_unpublished_at,

@@ -50,6 +50,8 @@ fn summary() -> Value {
         "activityTypeCode": "ORDER_CREATED",
         "activityTypeName": "Order Created",
         "quantity": 1234,
+        "lastCountedAt": "2026-11-22T14:03:07.123456Z",
+        "lateQuantity": 0,
     })
 }
 

@@ -9,6 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
+    audit::Author,
     auth::Caller,
     http::{Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
@@ -143,7 +144,7 @@ async fn replay(
     if entry.state != State::Waiting.as_str() {
         return Err(Problem::conflict("Only a message that waits can be replayed."));
     }
-    run(&api, Scope::One(id), force, &caller).await
+    run(&api, Scope::One(id), force, &Author::of_request(&request, &caller)).await
 }
 
 /// # Errors
@@ -156,7 +157,7 @@ async fn replay_all(
 ) -> Result<Json<Replayed>, Problem> {
     Query::parse(request.query_string(), &[])?;
     let force = force(&request, body).await?;
-    run(&api, Scope::All, force, &caller).await
+    run(&api, Scope::All, force, &Author::of_request(&request, &caller)).await
 }
 
 /// # Errors
@@ -168,7 +169,7 @@ async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result
     let why = parse_why(&why).ok_or_else(|| {
         Problem::unprocessable(vec![Violation::new("/reason", "This must be 1 to 500 visible characters.")])
     })?;
-    match read(quarantine::discard(&api.pool, id, &caller.subject, why)).await? {
+    match read(quarantine::discard(&api.pool, id, &Author::of_request(&request, &caller), why)).await? {
         Discard::Done => known(&api, id).await.map(|(entry, _)| Json(entry)),
         Discard::NotWaiting => Err(Problem::conflict("Only a message that waits can be discarded.")),
         Discard::Unknown => Err(Problem::not_found()),
@@ -184,9 +185,9 @@ pub(super) async fn to_the_end(mut replay: Replay<'_>) -> Result<Replayed, Probl
     Ok(sum)
 }
 
-async fn run(api: &Api, scope: Scope, force: bool, caller: &Caller) -> Result<Json<Replayed>, Problem> {
+async fn run(api: &Api, scope: Scope, force: bool, author: &Author) -> Result<Json<Replayed>, Problem> {
     let why = Reason::of_replay(force);
-    let how = How { time_zone: &api.time_zone, force, actor: &caller.subject, why, dry_run: false };
+    let how = How { time_zone: &api.time_zone, force, author, why, dry_run: false };
     to_the_end(Replay::new(&api.pool, scope, how)).await.map(Json)
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use shared::{
+    audit::{Action, Author},
     http::schema,
     paging::{self, Cursor},
     problem::Problem,
@@ -16,6 +17,7 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::Reason;
+use crate::audit;
 
 /// A message in quarantine, all but its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -187,20 +189,24 @@ pub enum Discard {
 ///
 /// # Errors
 /// The database's.
-pub async fn discard(pool: &PgPool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
+pub async fn discard(pool: &PgPool, id: Uuid, author: &Author, why: &str) -> Result<Discard, sqlx::Error> {
     let discarded = sqlx::query!(
         r#"
         UPDATE quarantine SET state = 'discarded', resolved_at = now(), resolved_by = $2, resolution = $3
         WHERE state = 'waiting' AND quarantine_id = $1
         "#,
         id,
-        actor,
+        author.actor,
         why
     );
-    if discarded.execute(pool).await?.rows_affected() == 1 {
-        tracing::info!(quarantine.id = %id, actor, "message discarded");
+    let mut transaction = pool.begin().await?;
+    if discarded.execute(&mut *transaction).await?.rows_affected() == 1 {
+        audit::record(&mut transaction, author, Action::QuarantineDiscarded, &[id.to_string()], Some(why)).await?;
+        transaction.commit().await?;
+        tracing::info!(quarantine.id = %id, actor = author.actor, "message discarded");
         return Ok(Discard::Done);
     }
+    transaction.rollback().await?;
     let is_known =
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM quarantine WHERE quarantine_id = $1) AS "is_known!""#, id);
     Ok(if is_known.fetch_one(pool).await? { Discard::NotWaiting } else { Discard::Unknown })

@@ -7,7 +7,11 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
-use shared::{database::Failure, message::ActivityTypeCode};
+use shared::{
+    audit::{Action, Author},
+    database::Failure,
+    message::ActivityTypeCode,
+};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -16,7 +20,7 @@ use super::{Reason, Rejected};
 use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
-    key,
+    audit, key,
     metrics::REPLAYED,
     statistics::{self, Outcome, Received},
     trial,
@@ -61,7 +65,7 @@ pub struct How<'a> {
     /// Counts even what may have been counted before its key was purged.
     pub force: bool,
     /// Who wants it, and why: kept with each message that is counted.
-    pub actor: &'a str,
+    pub author: &'a Author,
     pub why: &'a str,
     /// Rolls each step back and tells what it would have done.
     pub dry_run: bool,
@@ -279,11 +283,14 @@ impl<'a> Replay<'a> {
             WHERE quarantine_id = ANY ($1)
             "#,
             &ids,
-            self.how.actor,
+            self.how.author.actor,
             self.how.why
         );
         let resolved = resolved.execute(&mut *transaction).await?.rows_affected();
         expect_rows("messages counted", ids.len(), resolved)?;
+        let subjects: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+        let (action, why) = (Action::QuarantineReplayed, Some(self.how.why));
+        audit::record(&mut transaction, self.how.author, action, &subjects, why).await?;
         still_waiting(&mut transaction, &still).await?;
         if !admission.still_holds(&mut transaction).await? {
             transaction.rollback().await?;

@@ -50,6 +50,7 @@ async fn every_operation_answers_its_example_as_documented() {
     documented.ask("discardQuarantined", &format!("{one}?reason=a%20test")).await;
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 201);
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 200);
+    documented.ask("listAudit", "/admin/audit?action=type_renamed").await;
     documented.all_were_asked();
     world.judge().await;
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod audit;
 mod auth;
 mod bad_requests;
 mod canaries;
@@ -39,4 +40,5 @@ mod schema;
 mod settings;
 mod shards;
 mod stop;
+mod upgrade;
 mod world;

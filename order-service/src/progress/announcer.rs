@@ -72,6 +72,8 @@ struct Announcement {
     #[serde(with = "time::serde::rfc3339::option")]
     oldest_unannounced_at: Option<OffsetDateTime>,
     failed: i64,
+    /// Those that operators gave up: written, and counted by nobody.
+    discarded: i64,
     /// A minute that is closed, each told once, in order; nothing between them.
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Counts>,
@@ -145,6 +147,7 @@ impl Announcer {
             oldest_unannounced_at: outstanding.oldest_unpublished_at,
             // One that is tried again has failed once, and what was told has passed it.
             failed: outstanding.failed + outstanding.retrying,
+            discarded: outstanding.discarded,
             counts,
         };
         let value = serde_json::to_string(&announcement).context("an announcement is JSON")?;
