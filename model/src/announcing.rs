@@ -6,7 +6,7 @@
 use stateright::{Model, Property};
 
 /// The last time of the clock.
-const LAST: u8 = 3;
+const LAST: u8 = 2;
 const LOGS: usize = 2;
 const MESSAGES: usize = 2;
 
@@ -47,6 +47,8 @@ impl Fault {
 /// The protocol, where the clock may go back so often.
 #[derive(Clone, Copy, Debug)]
 pub struct Announcing {
+    /// One finds every fault; a second one shows that they do not help each other.
+    pub messages: usize,
     pub steps_back: u8,
     pub fault: Option<Fault>,
 }
@@ -298,9 +300,9 @@ impl Model for Announcing {
         for l in 0..LOGS {
             actions.extend([Action::Appear(l), Action::Take(l), Action::Ask(l), Action::Note(l), Action::State(l)]);
             actions.extend([Action::End(l), Action::Done(l)]);
-            actions.extend((0..MESSAGES).map(|m| Action::Draw(m, l)));
+            actions.extend((0..self.messages).map(|m| Action::Draw(m, l)));
         }
-        for m in 0..MESSAGES {
+        for m in 0..self.messages {
             actions.extend([Action::Begin(m), Action::Commit(m), Action::Abort(m), Action::Announce(m)]);
         }
     }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// After the full second: when the statements of [`super::Progress`] have come.
-const TELLS_AFTER: Duration = Duration::from_millis(SETTLES_WITHIN.as_millis() as u64 + 100);
+const TELLS_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
 /// Short, because a stop waits for the thread that asks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What Kafka has not taken by then is out of date.
@@ -112,7 +112,7 @@ impl Announcer {
                     ANNOUNCEMENTS.add(u64::from(is_told));
                 }
                 Err(error) => {
-                    if page.waiting(&format!("{error:#}")) {
+                    if page.waiting(format!("{error:#}")) {
                         tracing::warn!(
                             error = format!("{error:#}"),
                             "cannot tell how far everything is announced; trying again"
