@@ -6,10 +6,15 @@
 
 mod field;
 
+use std::borrow::Cow;
+
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
-use shared::{json::Object, message::ActivityTypeCode};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use shared::{
+    json::Object,
+    message::{ActivityTypeCode, timestamp},
+};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::quarantine::{Reason, Rejected};
@@ -32,48 +37,66 @@ struct Fields<'a> {
     activity_at: Field<'a>,
 }
 
+/// The texts among the fields.
+struct Texts<'a> {
+    message_ref: Option<Cow<'a, str>>,
+    activity_type_code: Option<Cow<'a, str>>,
+    activity_at: Option<Cow<'a, str>>,
+}
+
 /// `ce_type` is the header of that name.
 ///
 /// # Errors
-/// Why the message cannot be counted.
+/// Why the message cannot be counted; with its reference and its type where they could be read.
 pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
-    let fields = read(value)?;
-    let code = fields.activity_type_code.as_text().and_then(ActivityTypeCode::parse);
-    check(&fields, code.as_ref(), ce_type).map_err(|why| Rejected { code, ..why })
+    let texts = read(value)?;
+    let message_ref = texts.message_ref.as_deref().and_then(reference);
+    let code = texts.activity_type_code.as_deref().and_then(ActivityTypeCode::parse);
+    let at = texts.activity_at.as_deref().and_then(timestamp);
+    check(message_ref, code.clone(), at, ce_type).map_err(|why| Rejected { code, message_ref, ..why })
 }
 
-fn check(fields: &Fields<'_>, code: Option<&ActivityTypeCode>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
+/// A UUID in the usual spelling. The nil one is what a sender has that has forgotten to draw one.
+fn reference(text: &str) -> Option<Uuid> {
+    // uuid reads other spellings too, none of them of this length.
+    let found = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+    found.filter(|found| !found.is_nil())
+}
+
+fn check(
+    message_ref: Option<Uuid>,
+    code: Option<ActivityTypeCode>,
+    at: Option<OffsetDateTime>,
+    ce_type: Option<&[u8]>,
+) -> Result<Activity, Rejected> {
     // Before the fields: another version may have others.
     if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
         return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
     }
-    let message_ref = fields
-        .message_ref
-        .as_text()
-        // uuid reads other spellings too, none of them of this length.
-        .filter(|text| text.len() == 36)
-        .and_then(|text| Uuid::try_parse(text).ok())
-        .ok_or_else(|| rejected(Reason::BadField, "messageRef must be a UUID"))?;
-    let code = code.ok_or_else(|| rejected(Reason::BadField, "activityTypeCode must be a code like ORDER_CREATED"))?;
-    let at = fields
-        .activity_at
-        .as_text()
-        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
-        .ok_or_else(|| rejected(Reason::BadField, "activityAt must be a timestamp of RFC 3339"))?;
-    Ok(Activity { message_ref, code: code.clone(), at })
+    let bad = |rule| rejected(Reason::BadField, rule);
+    let message_ref = message_ref.ok_or_else(|| bad("messageRef must be a UUID, and not the nil one"))?;
+    let code = code.ok_or_else(|| bad("activityTypeCode must be a code like ORDER_CREATED"))?;
+    let at = at.ok_or_else(|| bad("activityAt must be a timestamp of RFC 3339"))?;
+    Ok(Activity { message_ref, code, at })
 }
 
-fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
+fn read<'a>(value: &'a [u8]) -> Result<Texts<'a>, Rejected> {
     // First, and whole: serde_json does not look into the texts it skips.
     let text = std::str::from_utf8(value).map_err(|_| rejected(Reason::NotJson, "the value must be UTF-8"))?;
-    serde_json::from_str::<Object<Fields<'_>>>(text).map(|fields| fields.0).map_err(|error| {
+    let fields = serde_json::from_str::<Object<Fields<'a>>>(text).map(|fields| fields.0).map_err(|error| {
         // A wrong shape may stand before a syntax error.
         if !error.is_data() || serde_json::from_str::<IgnoredAny>(text).is_err() {
             rejected(Reason::NotJson, "the value must be JSON")
         } else {
             rejected(Reason::BadField, "the value must be an object that has each field once")
         }
+    })?;
+    let decoded = |field: Field<'a>| field.as_text().map_err(|_| rejected(Reason::NotJson, "the value must be JSON"));
+    Ok(Texts {
+        message_ref: decoded(fields.message_ref)?,
+        activity_type_code: decoded(fields.activity_type_code)?,
+        activity_at: decoded(fields.activity_at)?,
     })
 }
 

@@ -18,7 +18,9 @@ use sqlx::{PgPool, migrate::Migrator};
 use tokio::sync::mpsc;
 
 use crate::{
-    audit, calendar, commands,
+    audit,
+    calendar::{self, Watch},
+    commands,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -32,6 +34,7 @@ use crate::{
     http::{self, Api},
     metrics,
     progress::Progress,
+    quarantine::Room,
     retention::Retention,
 };
 
@@ -41,7 +44,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 const NEEDED: [(&str, &str); 18] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
-    ("business_calendar", "SELECT, INSERT"),
+    ("business_calendar", "SELECT, INSERT, UPDATE"),
     ("complete_days", "SELECT, INSERT"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
@@ -96,19 +99,30 @@ pub async fn migrate(config: &Config) -> Exit {
 
 /// The command `quarantine`.
 pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit {
-    on_the_database(config, "activity-service quarantine", async |pool| command.run(pool, &config.time_zone).await)
-        .await
+    on_the_database(config, "activity-service quarantine", async |pool, zone| command.run(pool, zone).await).await
 }
 
 /// The command `gaps`.
 pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
-    on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
+    on_the_database(config, "activity-service gaps", async |pool, _| command.run(pool).await).await
+}
+
+/// The command `calendar`. It is for when the setting and what is kept do not agree, so that is not asked.
+pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
+    let work = async {
+        let pool = config.database.pool("activity-service calendar")?;
+        if !schema_fits(&pool).await.context("the database cannot be used")? {
+            return Ok(Exit::OldSchema);
+        }
+        command.run(&pool).await.map(|()| Exit::Stopped)
+    };
+    told(work.await)
 }
 
 /// The command `figures`.
 pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
-    on_the_database(config, "activity-service figures", async |pool| {
-        command.run(pool, &config.consumer.topics, &config.time_zone).await
+    on_the_database(config, "activity-service figures", async |pool, zone| {
+        command.run(pool, &config.consumer.topics, zone).await
     })
     .await
 }
@@ -116,16 +130,20 @@ pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
 async fn on_the_database(
     config: &Config,
     name: &str,
-    command: impl AsyncFnOnce(&PgPool) -> anyhow::Result<()>,
+    command: impl AsyncFnOnce(&PgPool, &str) -> anyhow::Result<()>,
 ) -> Exit {
     let work = async {
         let pool = config.database.pool(name)?;
-        if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
-            return Ok(exit);
+        match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
+            Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
+            Err(exit) => Ok(exit),
         }
-        command(&pool).await.map(|()| Exit::Stopped)
     };
-    work.await.unwrap_or_else(|error: anyhow::Error| {
+    told(work.await)
+}
+
+fn told(done: anyhow::Result<Exit>) -> Exit {
+    done.unwrap_or_else(|error| {
         eprintln!("{error:#}");
         Exit::Failed
     })
@@ -161,20 +179,24 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         ready = database_ready(&pool, &config.time_zone, &page) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
-    if let Err(exit) = ready? {
-        return Ok(exit);
+    let time_zone = match ready? {
+        Ok(zone) => zone,
+        Err(exit) => return Ok(exit),
+    };
+    if time_zone != config.time_zone {
+        let asked = "the database does not know the time zone by its name and is asked for another name of it";
+        tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
     }
+    probes.needs("calendar");
+    tasks.spawn("calendar", |page| Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone()));
 
     let (authentication, issuer) = Authentication::new(config.auth)?;
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes = http::routes(Api {
-        pool: requests,
-        time_zone: config.time_zone.clone(),
-        topics: config.consumer.topics.clone(),
-    });
+    let routes =
+        http::routes(Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
@@ -189,7 +211,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
             topic: config.consumer.progress_topic.clone(),
             group_id: config.consumer.group_id.clone(),
             topics: config.consumer.topics.clone(),
-            time_zone: config.time_zone.clone(),
+            time_zone: time_zone.clone(),
             pool: pool.clone(),
         };
         progress.run(shutdown.clone(), page)
@@ -214,9 +236,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.at_scrape(in_hand.tell());
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
-        let (shutdown, time_zone) = (shutdown.clone(), config.time_zone);
-        let counting =
-            Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
+        let shutdown = shutdown.clone();
+        let (at_once, room) = (AtOnce::default(), Room::new(config.quarantine));
+        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
     tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
@@ -226,7 +248,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> anyhow::Result<Result<(), Exit>> {
+async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
         match fits(pool, time_zone).await {
@@ -237,9 +259,9 @@ async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> any
     }
 }
 
-async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
-    if !database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await? {
-        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+/// The name by which the database is to be asked for the time zone.
+async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+    if !schema_fits(pool).await? {
         return Ok(Err(Exit::OldSchema));
     }
     database::may_work(pool, &NEEDED).await?;
@@ -247,4 +269,12 @@ async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::
         eprintln!("{refused}");
         Exit::WrongSettings
     }))
+}
+
+async fn schema_fits(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let fits = database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await?;
+    if !fits {
+        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+    }
+    Ok(fits)
 }

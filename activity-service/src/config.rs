@@ -10,7 +10,7 @@ use shared::{
     telemetry,
 };
 
-use crate::{calendar, consumer, metrics, retention};
+use crate::{calendar, consumer, metrics, quarantine::room, retention};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub kafka: kafka::Settings,
     /// `kafka.topics`, `kafka.progress_topic`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
+    /// `quarantine.max_rows`, `quarantine.max_megabytes`
+    pub quarantine: room::Limits,
     /// `retention.*`
     pub retention: retention::Settings,
     /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
@@ -56,6 +58,7 @@ impl Config {
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
+            quarantine: room::Limits::read(&mut reader),
             retention: retention::Settings::read(&mut reader),
             time_zone: reader.checked("statistics.time_zone", calendar::check_name),
             task_hung_after: health::task_hung_after(&mut reader),

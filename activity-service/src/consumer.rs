@@ -9,6 +9,7 @@ pub mod batch;
 pub mod continuity;
 pub mod counting;
 pub mod group;
+mod kept;
 pub mod lag;
 pub mod positions;
 pub mod reading;

@@ -3,6 +3,7 @@
 mod activities;
 mod activity_types;
 mod completeness;
+mod lookup;
 mod operators;
 pub mod quarantine;
 
@@ -30,6 +31,7 @@ pub fn api() -> shared::http::Api {
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())
+        .section("messages", "What became of one message, for operators.", lookup::operations())
 }
 
 /// The routes of the API port.

@@ -32,6 +32,9 @@ enum Command {
     /// See whether the figures are right
     #[command(subcommand)]
     Figures(commands::Figures),
+    /// Give the business time zone another of its names
+    #[command(subcommand)]
+    Calendar(commands::Calendar),
 }
 
 #[tokio::main]
@@ -50,6 +53,7 @@ async fn main() -> ExitCode {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
+        Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
         Command::Figures(figures) => app::figures(&config, figures).await.into(),
         Command::Config => {

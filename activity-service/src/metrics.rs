@@ -73,6 +73,10 @@ pub const OLDEST_QUARANTINED: Gauge = Gauge::new(
     "activity_oldest_quarantined_age_seconds",
     "How long the message has waited that is longest in quarantine, of all instances",
 );
+pub const WITHOUT_VALUE: Gauge = Gauge::new(
+    "activity_quarantined_without_value_messages",
+    "Messages that wait in quarantine by place, hash and reason only, of all instances; 10001 means more than 10000",
+);
 pub const REPLAYED: Counter =
     Counter::new("activity_replayed_messages_total", "Messages of the quarantine tried again over the API, by outcome")
         .by("outcome", &["counted", "duplicate", "still waiting"]);
@@ -110,6 +114,12 @@ pub const DIFFERING_MINUTES: Gauge = Gauge::new(
     "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
 );
 
+pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
+    "activity_time_zone_differing_days",
+    "Days from 2000 to 2037 on which the database's rules of the time zone are others than those kept, or the program's",
+)
+.by("with", &["kept", "program"]);
+
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
     &LAG_MESSAGES,
@@ -123,6 +133,7 @@ pub const ALL: &[&dyn Metric] = &[
     &KEPT,
     &QUARANTINED,
     &OLDEST_QUARANTINED,
+    &WITHOUT_VALUE,
     &REPLAYED,
     &ATTEMPTS_FAILED,
     &OPEN_GAPS,
@@ -134,6 +145,7 @@ pub const ALL: &[&dyn Metric] = &[
     &COMPLETE_AGE,
     &SILENT_SOURCES,
     &DIFFERING_MINUTES,
+    &ZONE_DIFFERENCES,
 ];
 
 /// The numbers that live in the table, of all instances.
@@ -146,7 +158,9 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let found = sqlx::query!(
             r#"
             SELECT reason AS "reason!", (SELECT count(*) FROM (
-                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = known.reason LIMIT 10001
+                -- by the words, which are in the index that holds nothing else
+                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = replace(known.reason, '_', ' ')
+                LIMIT 10001
             ) AS bounded) AS "waiting!"
             FROM UNNEST($1::text[]) AS known (reason)
             "#,
@@ -161,6 +175,14 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
             "#
         );
         let oldest = oldest.fetch_optional(&mut *connection).await?.flatten();
+        let without_value = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "without_value!" FROM (
+                SELECT FROM quarantine WHERE state = 'waiting' AND value_sha256 IS NOT NULL LIMIT 10001
+            ) AS bounded
+            "#
+        );
+        WITHOUT_VALUE.set_count(without_value.fetch_one(&mut *connection).await?.unsigned_abs());
         for row in found {
             if let Some(reason) = Reason::parse(&row.reason) {
                 QUARANTINED.set_count_of(reason.as_str(), row.waiting.unsigned_abs());

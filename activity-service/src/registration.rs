@@ -10,7 +10,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 use crate::{
     admission, audit,
-    quarantine::{Replay, Scope, replay::How},
+    quarantine::{Filter, Pass, Reason, Replay, replay::How},
 };
 
 /// The name of a type: 1 to 200 visible characters.
@@ -95,7 +95,8 @@ pub fn waiting_for<'a>(
     author: &'a Author,
 ) -> Replay<'a> {
     let how = How { time_zone, force: is_new, author, why: "its type was registered", dry_run: false };
-    Replay::new(pool, Scope::OfType(code), how)
+    let filter = Filter { reason: Some(Reason::UnknownType), code: Some(code), ..Filter::default() };
+    Replay::new(pool, Pass::new(filter), how)
 }
 
 #[cfg(test)]

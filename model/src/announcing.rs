@@ -59,7 +59,7 @@ pub struct Log {
     started: Option<u8>,
     /// No message that is drawn from now on has an earlier time. None before the identity may write.
     not_before: Option<u8>,
-    /// The clock, as it was asked, and the places drawn when it was.
+    /// Places noted before the clock is asked for.
     asked: Option<(u8, u8)>,
     /// A clock, and the places drawn when it was noted.
     moment: Option<(u8, u8)>,
@@ -114,7 +114,7 @@ pub enum Action {
     /// `identity::take`: the row, and then what was told.
     Appear(usize),
     Take(usize),
-    /// `progress::note_clock`: the question, and its answer.
+    /// `progress::note_clock`. The question by itself only where it comes too late.
     Ask(usize),
     Note(usize),
     /// `OwnLog::settled_until`, stated.
@@ -192,18 +192,21 @@ impl Announcing {
             Action::Ask(l) => {
                 let drawn = Self::drawn(next, l);
                 let log = &mut next.logs[l];
-                (log.may_write() && log.asked.is_none()).then(|| log.asked = Some((clock, drawn)))
+                let is_of_interest = self.has(Fault::ClockAfterPlace) && log.asked.is_none();
+                (log.may_write() && is_of_interest).then(|| log.asked = Some((clock, drawn)))
             }
             Action::Note(l) => {
                 let drawn = Self::drawn(next, l);
                 let late = self.has(Fault::ClockAfterPlace);
                 let log = &mut next.logs[l];
-                let (asked, then) = log.asked.filter(|_| !log.ended)?;
-                log.asked = None;
-                let at = if late { clock } else { asked }.max(log.not_before?);
-                log.not_before = Some(at);
+                // A clock that was known longer ago would tell less.
+                let (asked, then) = if late { (clock, log.asked.take()?.1) } else { (clock, drawn) };
+                let at = asked.max(log.not_before.filter(|_| log.may_write())?);
                 // A moment that is not settled yet stays, and the newer one is forgotten.
-                log.moment.is_none().then(|| log.moment = Some((at, if late { then } else { drawn })))
+                (log.moment.is_none() && log.stated < Some(at)).then(|| {
+                    log.not_before = Some(at);
+                    log.moment = Some((at, then));
+                })
             }
             Action::State(l) => {
                 let (at, drawn) = next.logs[l].moment.filter(|_| !next.logs[l].ended)?;
@@ -256,7 +259,7 @@ impl Announcing {
                 Some(())
             }
             Action::See => {
-                next.seen.is_none().then_some(())?;
+                (next.seen.is_none() && !next.is_to_be_told).then_some(())?;
                 next.seen = Some(self.least(next)?);
                 Some(())
             }
@@ -297,9 +300,10 @@ impl Model for Announcing {
 
     fn actions(&self, _: &State, actions: &mut Vec<Action>) {
         actions.extend([Action::Tick, Action::StepBack, Action::See, Action::Write, Action::Tell]);
+        // The first log ends, the second one begins.
+        actions.extend([Action::End(0), Action::Done(0), Action::Appear(1), Action::Take(1)]);
         for l in 0..LOGS {
-            actions.extend([Action::Appear(l), Action::Take(l), Action::Ask(l), Action::Note(l), Action::State(l)]);
-            actions.extend([Action::End(l), Action::Done(l)]);
+            actions.extend([Action::Ask(l), Action::Note(l), Action::State(l)]);
             actions.extend((0..self.messages).map(|m| Action::Draw(m, l)));
         }
         for m in 0..self.messages {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use shared::{
     audit::{Author, parse_actor},
-    message::ActivityTypeCode,
+    message::{ActivityTypeCode, timestamp},
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -269,7 +269,7 @@ fn actor(text: &str) -> Result<String, String> {
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "must be a moment like 2026-11-22T17:04:05Z".into())
+    timestamp(text).ok_or_else(|| "must be a moment like 2026-11-22T17:04:05Z".into())
 }
 
 fn table(messages: &[OutboxMessage]) -> Table {

@@ -177,7 +177,8 @@ impl Topic {
 }
 
 pub(crate) fn producer(brokers: &str) -> FutureProducer {
-    client(brokers).set("acks", "all").create().unwrap()
+    // As large as a broker takes a request.
+    client(brokers).set("acks", "all").set("message.max.bytes", "100000000").create().unwrap()
 }
 
 pub(crate) async fn send(producer: &FutureProducer, topic: &str, messages: &[Received]) {

@@ -88,8 +88,8 @@ async fn register(
         .ok_or_else(|| Problem::unprocessable(vec![Violation::new("/activityTypeName", TypeName::RULE)]))?;
     let author = Author::of_request(&request, &caller);
     let is_new = read(registration::register(&api.pool, &code, &name, &author)).await?;
-    let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &author);
-    let done = to_the_end(waiting).await?;
+    let mut waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &author);
+    let done = to_the_end(&mut waiting).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(response.json(Registered { counted: done.counted, duplicates: done.duplicates }))
 }

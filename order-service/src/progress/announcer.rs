@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::Config,
     instance::Instance,
-    metrics::{self, ANNOUNCEMENTS},
+    metrics::{self, ANNOUNCEMENTS, Outstanding},
     outbox::SOURCE,
     publisher::topic::Creation,
 };
@@ -127,17 +127,9 @@ impl Announcer {
     /// Tells it, unless another instance does this time, or a new one came in between. Whether it did.
     async fn tell(&self) -> anyhow::Result<bool> {
         let Some(announced_to) = within(ANSWER_WITHIN, next(&self.pool)).await? else { return Ok(false) };
-        // A second look, with what is to be told committed: an identity that is not seen here reads it before its
-        // first message gets a time, see `identity::take`.
-        let mut connection = self.pool.acquire().await?;
-        let is_so = sqlx::query_scalar!(r#"SELECT coalesce(announced_to() >= $1, false) AS "is_so!""#, announced_to);
-        if !within(ANSWER_WITHIN, is_so.fetch_one(&mut *connection)).await? {
+        let Some((outstanding, counts)) = within(ANSWER_WITHIN, look(&self.pool, announced_to)).await? else {
             return Ok(false);
-        }
-        let outstanding = within(ANSWER_WITHIN, metrics::outstanding(&mut connection)).await?;
-        within(ANSWER_WITHIN, counting::count(&mut connection)).await?;
-        let counts = within(ANSWER_WITHIN, counting::closed(&mut connection, announced_to)).await?;
-        drop(connection);
+        };
         let announcement = Announcement {
             source: SOURCE,
             announced_to,
@@ -197,4 +189,24 @@ async fn next(pool: &PgPool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
         "#
     );
     next.fetch_optional(pool).await
+}
+
+/// A second look, with what is to be told committed: an identity that is not seen here reads it before its first
+/// message gets a time, see `identity::take`. None where it does not hold any more.
+async fn look(
+    pool: &PgPool,
+    announced_to: OffsetDateTime,
+) -> Result<Option<(Outstanding, Option<Counts>)>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // Planned each time: a plan of when the outbox was small would read all of it, every second.
+    sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
+    let is_so = sqlx::query_scalar!(r#"SELECT coalesce(announced_to() >= $1, false) AS "is_so!""#, announced_to);
+    if !is_so.fetch_one(&mut *transaction).await? {
+        return Ok(None);
+    }
+    let outstanding = metrics::outstanding(&mut transaction).await?;
+    counting::count(&mut transaction).await?;
+    let counts = counting::closed(&mut transaction, announced_to).await?;
+    transaction.commit().await?;
+    Ok(Some((outstanding, counts)))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use time::{Duration, OffsetDateTime};
 
 /// Messages of a log that are counted at once: some 20 ms. What has come in an hour of an outage takes minutes.
@@ -24,20 +24,15 @@ pub(super) struct Counts {
 /// Counts what can be counted since the last time. One instance at a time; who comes meanwhile passes by.
 ///
 /// # Errors
-/// The database's.
-pub(super) async fn count(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+/// The database's. The transaction is lost then.
+pub(super) async fn count(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
     let lock = sqlx::query_scalar!(
         r#"SELECT pg_try_advisory_xact_lock('message_counts'::regclass::oid::bigint) AS "is_held!""#
     );
     // With a statement of its own: the next one has to see what whoever had it before has committed.
-    if lock.fetch_one(&mut *transaction).await? {
-        count_on(&mut transaction).await?;
+    if !lock.fetch_one(&mut *transaction).await? {
+        return Ok(());
     }
-    transaction.commit().await
-}
-
-async fn count_on(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         INSERT INTO counted_logs (instance)
@@ -46,42 +41,60 @@ async fn count_on(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *transaction)
     .await?;
-    sqlx::query!(
+    let parts = sqlx::query!(
         r#"
-        WITH logs AS MATERIALIZED (
+        SELECT instance, counted_to, least(settled_to, counted_to + $1::bigint) AS count_to,
+            is_done AND coalesce(settled_to <= counted_to + $1::bigint, true) AS "is_whole!"
+        FROM (
             SELECT c.instance, c.counted_to, i.done_at IS NOT NULL AS is_done,
-                -- What is settled is committed, so that this statement sees it. Of a log that is done that is all.
+                -- What is settled is committed, so that the next statement sees it. Of a log that is done that is all.
                 CASE WHEN i.done_at IS NULL THEN (
                     SELECT p.settled_to FROM log_progress p WHERE p.instance = c.instance
                     ORDER BY p.settled_until DESC LIMIT 1
                 ) ELSE (
-                    SELECT m.seq FROM outbox m WHERE m.instance = c.instance ORDER BY m.instance DESC, m.seq DESC LIMIT 1
+                    SELECT m.seq FROM outbox m WHERE m.instance = c.instance
+                    ORDER BY m.instance DESC, m.seq DESC LIMIT 1
                 ) END AS settled_to
             FROM counted_logs c JOIN instances i ON i.instance_id = c.instance
             WHERE NOT c.is_whole
-        ), parts AS MATERIALIZED (
-            SELECT instance, counted_to, least(settled_to, counted_to + $1::bigint) AS count_to,
-                is_done AND coalesce(settled_to <= counted_to + $1::bigint, true) AS is_whole
-            FROM logs
-        ), counts AS (
+        ) AS logs
+        "#,
+        AT_ONCE
+    );
+    for part in parts.fetch_all(&mut *transaction).await? {
+        let count_to = part.count_to.unwrap_or(part.counted_to);
+        if count_to > part.counted_to || part.is_whole {
+            // With the places as values: so it is planned for as few messages as there are.
+            count_part(transaction, part.instance, (part.counted_to, count_to), part.is_whole).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the messages of a log behind one place, up to another.
+async fn count_part(
+    transaction: &mut PgConnection,
+    log: i64,
+    (counted_to, count_to): (i64, i64),
+    is_whole: bool,
+) -> Result<(), sqlx::Error> {
+    let counting = sqlx::query!(
+        r#"
+        WITH counts AS (
             INSERT INTO message_counts AS known (minute, activity_type_code, quantity)
-            SELECT date_trunc('minute', m.activity_at, 'UTC'), m.activity_type_code, count(*)
-            FROM parts CROSS JOIN LATERAL (
-                SELECT activity_at, activity_type_code FROM outbox m
-                WHERE m.instance = parts.instance AND m.seq > parts.counted_to AND m.seq <= parts.count_to
-            ) m
+            SELECT date_trunc('minute', activity_at, 'UTC'), activity_type_code, count(*) FROM outbox
+            WHERE instance = $1 AND seq > $2 AND seq <= $3
             GROUP BY 1, 2
             ON CONFLICT (minute, activity_type_code) DO UPDATE SET quantity = known.quantity + excluded.quantity
         )
-        UPDATE counted_logs c SET counted_to = greatest(c.counted_to, parts.count_to), is_whole = parts.is_whole
-        FROM parts
-        WHERE c.instance = parts.instance AND (parts.count_to > c.counted_to OR parts.is_whole)
+        UPDATE counted_logs SET counted_to = $3, is_whole = $4 WHERE instance = $1
         "#,
-        AT_ONCE
-    )
-    .execute(&mut *transaction)
-    .await?;
-    Ok(())
+        log,
+        counted_to,
+        count_to,
+        is_whole
+    );
+    counting.execute(transaction).await.map(drop)
 }
 
 /// The next minute to be told, if it is closed: it ends at or before `announced_to`, and every message of it is
