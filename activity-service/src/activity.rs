@@ -35,13 +35,17 @@ struct Fields<'a> {
     activity_type_code: Field<'a>,
     #[serde(borrow, default)]
     activity_at: Field<'a>,
+    #[serde(borrow, default)]
+    specversion: Field<'a>,
 }
 
-/// The texts among the fields.
-struct Texts<'a> {
-    message_ref: Option<Cow<'a, str>>,
-    activity_type_code: Option<Cow<'a, str>>,
-    activity_at: Option<Cow<'a, str>>,
+/// A `CloudEvent` in structured mode: what are headers otherwise stands in the value, and the fields in `data`.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    ce_type: Field<'a>,
+    #[serde(borrow)]
+    data: Object<Fields<'a>>,
 }
 
 /// `ce_type` is the header of that name.
@@ -50,10 +54,24 @@ struct Texts<'a> {
 /// Why the message cannot be counted; with its reference and its type where they could be read.
 pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
-    let texts = read(value)?;
-    let message_ref = texts.message_ref.as_deref().and_then(reference);
-    let code = texts.activity_type_code.as_deref().and_then(ActivityTypeCode::parse);
-    let at = texts.activity_at.as_deref().and_then(timestamp);
+    let fields = read(value)?;
+    // Told by the value, not by its content type: of what is in quarantine nothing else is kept.
+    if fields.message_ref.is_missing() && decoded(&fields.specversion)?.is_some() {
+        let event: Object<Event<'_>> = serde_json::from_slice(value).map_err(|_| {
+            rejected(Reason::BadField, "data of a CloudEvent must be an object that has each field once")
+        })?;
+        let of_event = decoded(&event.0.ce_type)?;
+        return of(&event.0.data.0, of_event.as_deref().map(str::as_bytes).or(ce_type));
+    }
+    of(&fields, ce_type)
+}
+
+fn of(fields: &Fields<'_>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
+    let texts = [decoded(&fields.message_ref)?, decoded(&fields.activity_type_code)?, decoded(&fields.activity_at)?];
+    let [message_ref, code, at] = texts.each_ref().map(Option::as_deref);
+    let message_ref = message_ref.and_then(reference);
+    let code = code.and_then(ActivityTypeCode::parse);
+    let at = at.and_then(timestamp);
     check(message_ref, code.clone(), at, ce_type).map_err(|why| Rejected { code, message_ref, ..why })
 }
 
@@ -72,7 +90,7 @@ fn check(
 ) -> Result<Activity, Rejected> {
     // Before the fields: another version may have others.
     if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
-        return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
+        return Err(rejected(Reason::UnknownVersion, "ce_type, or the type of a CloudEvent, must end in .v1"));
     }
     let bad = |rule| rejected(Reason::BadField, rule);
     let message_ref = message_ref.ok_or_else(|| bad("messageRef must be a UUID, and not the nil one"))?;
@@ -81,23 +99,21 @@ fn check(
     Ok(Activity { message_ref, code, at })
 }
 
-fn read<'a>(value: &'a [u8]) -> Result<Texts<'a>, Rejected> {
+fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
     // First, and whole: serde_json does not look into the texts it skips.
     let text = std::str::from_utf8(value).map_err(|_| rejected(Reason::NotJson, "the value must be UTF-8"))?;
-    let fields = serde_json::from_str::<Object<Fields<'a>>>(text).map(|fields| fields.0).map_err(|error| {
+    serde_json::from_str::<Object<Fields<'_>>>(text).map(|fields| fields.0).map_err(|error| {
         // A wrong shape may stand before a syntax error.
         if !error.is_data() || serde_json::from_str::<IgnoredAny>(text).is_err() {
             rejected(Reason::NotJson, "the value must be JSON")
         } else {
             rejected(Reason::BadField, "the value must be an object that has each field once")
         }
-    })?;
-    let decoded = |field: Field<'a>| field.as_text().map_err(|_| rejected(Reason::NotJson, "the value must be JSON"));
-    Ok(Texts {
-        message_ref: decoded(fields.message_ref)?,
-        activity_type_code: decoded(fields.activity_type_code)?,
-        activity_at: decoded(fields.activity_at)?,
     })
+}
+
+fn decoded<'a>(field: &Field<'a>) -> Result<Option<Cow<'a, str>>, Rejected> {
+    field.as_text().map_err(|_| rejected(Reason::NotJson, "the value must be JSON"))
 }
 
 fn rejected(reason: Reason, detail: &'static str) -> Rejected {

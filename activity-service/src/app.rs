@@ -9,18 +9,17 @@ use shared::{
     database::{self, Failure},
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
 };
 use sqlx::{PgPool, migrate::Migrator};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
-    audit,
-    calendar::{self, Watch},
-    commands,
+    audit, calendar, commands,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -32,7 +31,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
-    metrics,
+    metrics, pause,
     progress::Progress,
     quarantine::Room,
     retention::Retention,
@@ -41,7 +40,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 18] = [
+const NEEDED: [(&str, &str); 19] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -54,6 +53,7 @@ const NEEDED: [(&str, &str); 18] = [
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
@@ -64,6 +64,9 @@ const NEEDED: [(&str, &str); 18] = [
 
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
+
+/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
+const TOPICS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Before the database is asked again that went away while it was looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -127,6 +130,16 @@ pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
     .await
 }
 
+/// The command `pause`.
+pub async fn pause(config: &Config, command: commands::Pause) -> Exit {
+    on_the_database(config, "activity-service pause", async |pool, _| command.run(pool).await).await
+}
+
+/// The command `resume`.
+pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
+    on_the_database(config, "activity-service resume", async |pool, _| command.run(pool).await).await
+}
+
 async fn on_the_database(
     config: &Config,
     name: &str,
@@ -174,6 +187,11 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
+    let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
+    if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let page = health.component("database");
     let ready = tokio::select! {
         ready = database_ready(&pool, &config.time_zone, &page) => ready,
@@ -188,7 +206,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
     }
     probes.needs("calendar");
-    tasks.spawn("calendar", |page| Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone()));
+    tasks.spawn("calendar", |page| {
+        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
+    });
 
     let (authentication, issuer) = Authentication::new(config.auth)?;
     if let Some(issuer) = issuer {
@@ -200,6 +220,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
+
+    let (seen, pause) = watch::channel(None);
+    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
@@ -222,8 +245,16 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let group = Arc::clone(&group);
         move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
     });
+    let watch = Watch::new(topics);
+    let away = watch.away();
+    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
     tasks.spawn("lag", |page| {
-        let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every: config.metrics.lag_every };
+        let lag = Lag {
+            broker: broker.clone(),
+            group: Arc::clone(&group),
+            every: config.metrics.lag_every,
+            seen: BTreeMap::new(),
+        };
         lag.run(shutdown.clone(), page)
     });
     tasks.spawn("continuity", |page| {
@@ -241,7 +272,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
+    let from = (shutdown, away);
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, from, page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)

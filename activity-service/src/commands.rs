@@ -2,7 +2,7 @@
 
 mod quarantine;
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -10,6 +10,7 @@ use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
     audit::{Author, parse_actor},
+    pause,
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -90,6 +91,50 @@ pub struct Who {
     /// Who does it, kept with the message; the user of the operating system unless given.
     #[arg(long, value_parser = actor)]
     actor: Option<String>,
+}
+
+/// Let counting rest on all instances; messages stay on the topic
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = parse_reason)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// End the pause of counting
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "counting is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "counting is resumed" } else { "counting was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
 }
 
 impl Gaps {

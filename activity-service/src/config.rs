@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use shared::{
     auth,
     config::{Bind, Reader},
-    database, health, kafka,
+    database, health,
+    kafka::{self, topics::Expected},
     lifecycle::Timing,
     telemetry,
 };
@@ -26,6 +27,8 @@ pub struct Config {
     pub management_bind: SocketAddr,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
+    /// `kafka.longest_outage`, `kafka.allow_compacted`
+    pub expected: Expected,
     /// `kafka.topics`, `kafka.progress_topic`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
     /// `quarantine.max_rows`, `quarantine.max_megabytes`
@@ -57,6 +60,7 @@ impl Config {
             http: shared::http::Settings::read(&mut reader),
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
+            expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
             quarantine: room::Limits::read(&mut reader),
             retention: retention::Settings::read(&mut reader),

@@ -14,6 +14,7 @@ pub mod http;
 pub mod key;
 pub mod lookup;
 pub mod metrics;
+pub mod pause;
 pub mod progress;
 pub mod quarantine;
 pub mod registration;

@@ -35,6 +35,8 @@ enum Command {
     /// Give the business time zone another of its names
     #[command(subcommand)]
     Calendar(commands::Calendar),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
 }
 
 #[tokio::main]
@@ -56,6 +58,8 @@ async fn main() -> ExitCode {
         Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
         Command::Figures(figures) => app::figures(&config, figures).await.into(),
+        Command::Pause(pause) => app::pause(&config, pause).await.into(),
+        Command::Resume(resume) => app::resume(&config, resume).await.into(),
         Command::Config => {
             print!("{effective}");
             Exit::Stopped.into()

@@ -37,9 +37,24 @@ const REASONS: &[&str] = &{
     names
 };
 
+pub const PAUSED: Gauge = Gauge::new("activity_paused", "1 while an operator has paused counting");
 pub const LAG_MESSAGES: Gauge = Gauge::new(
     "activity_consumer_lag_messages",
-    "Messages on the partitions of this instance that are not counted yet; the last known number while Kafka is away",
+    "Messages on the partitions of this instance that are not counted yet; not told while a partition cannot be asked",
+);
+pub const LAG_UNKNOWN: Gauge =
+    Gauge::new("activity_unknown_lag_partitions", "Partitions of this instance that cannot be asked for their end");
+pub const BEHIND_OPEN: Gauge = Gauge::new(
+    "activity_behind_open_transaction_messages",
+    "Offsets behind a transaction of another producer that has been open for 30 s; counted when it ends",
+);
+pub const UNREAD: Gauge = Gauge::new(
+    "activity_unread_seconds",
+    "For how long nothing was counted of a partition of this instance where messages wait, the longest",
+);
+pub const THROTTLED: Gauge = Gauge::new(
+    "activity_kafka_throttle_seconds",
+    "The longest that Kafka has made a request wait because of a quota, in the last interval of 5 s",
 );
 pub const LAG_SECONDS: Gauge = Gauge::new(
     "activity_consumer_lag_seconds",
@@ -124,7 +139,12 @@ pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
 pub const ALL: &[&dyn Metric] = &[
     &LAG_MESSAGES,
     &LAG_SECONDS,
+    &LAG_UNKNOWN,
+    &BEHIND_OPEN,
+    &UNREAD,
+    &THROTTLED,
     &ASSIGNED,
+    &PAUSED,
     &COUNT_DELAY,
     &BATCH_SIZE,
     &BATCH_DURATION,

@@ -1,5 +1,6 @@
 //! Messages that could not be counted: why, and with everything needed to try them again.
 
+mod content;
 pub mod correction;
 pub mod discarding;
 pub mod filter;
@@ -13,13 +14,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
+pub use content::Content;
 pub use discarding::{Discard, Discarded, Discarding, discard};
 pub use filter::{Filter, Pass};
 pub use known::{Identities, Identity, Known, Original};
 pub use listing::{Entry, Page, State, find, list};
 pub use replay::{Replay, Replayed};
 pub use room::Room;
-use sha2::{Digest, Sha256};
 use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
 use utoipa::openapi::{RefOr, Schema};
@@ -127,61 +128,6 @@ pub struct Kept<'a> {
     pub identity: Identity,
     pub content: Content<'a>,
     pub why: Cow<'a, Rejected>,
-}
-
-/// What is at hand of a message.
-#[derive(Clone, Copy, Debug)]
-pub enum Content<'a> {
-    Whole {
-        key: Option<&'a [u8]>,
-        value: Option<&'a [u8]>,
-        ce_type: Option<&'a [u8]>,
-    },
-    /// Of one that is too large to be held, the SHA-256 of its value.
-    TooLarge([u8; 32]),
-}
-
-impl<'a> Content<'a> {
-    fn key(self) -> Option<&'a [u8]> {
-        match self {
-            Self::Whole { key, .. } => key,
-            Self::TooLarge(_) => None,
-        }
-    }
-
-    fn value(self) -> Option<&'a [u8]> {
-        match self {
-            Self::Whole { value, .. } => value,
-            Self::TooLarge(_) => None,
-        }
-    }
-
-    fn ce_type(self) -> Option<&'a [u8]> {
-        match self {
-            Self::Whole { ce_type, .. } => ce_type,
-            Self::TooLarge(_) => None,
-        }
-    }
-
-    /// The bytes that its row takes.
-    fn bytes(self) -> u64 {
-        [self.key(), self.value(), self.ce_type()].iter().flatten().map(|part| part.len() as u64).sum()
-    }
-
-    /// The same with its value's hash only.
-    fn without_bytes(self) -> Self {
-        match self {
-            Self::Whole { value, .. } => Self::TooLarge(Sha256::digest(value.unwrap_or_default()).into()),
-            Self::TooLarge(hash) => Self::TooLarge(hash),
-        }
-    }
-
-    fn hash(&self) -> Option<&[u8]> {
-        match self {
-            Self::Whole { .. } => None,
-            Self::TooLarge(hash) => Some(hash),
-        }
-    }
 }
 
 /// Where a message stands that has a row already: a copy, or the same message delivered again.

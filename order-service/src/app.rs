@@ -10,6 +10,7 @@ use shared::{
     database,
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -29,7 +30,7 @@ use crate::{
     partitions::Partitions,
     placement,
     progress::{Progress, announcer::Announcer},
-    publisher::{Publisher, marks::Marks},
+    publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
     retention::Retention,
@@ -39,7 +40,7 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("announced", "SELECT, INSERT, DELETE"),
     ("audit", "SELECT, INSERT"),
     ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
@@ -50,6 +51,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
@@ -59,6 +61,9 @@ const NEEDED: [(&str, &str); 15] = [
 
 /// What handing over at the end may take, on top of `shutdown.grace`.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a start waits to hear of the topic's settings. Without Kafka it goes on without.
+const TOPIC_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal or a failure ends it.
 ///
@@ -93,6 +98,11 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
+    let topics = Topics::new(&config.kafka, vec![config.topic.name.clone()], config.topic.expected.clone())?;
+    if let Some(refusal) = topics.refusal(TOPIC_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let flight = Flight::new(config.publisher.max_in_flight);
     let begun = tokio::select! {
         begun = begin(&config, (&pool, &requests), &flight, health.component("database")) => begun,
@@ -113,6 +123,10 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| session.run(drained, page)
     });
     spawn_flow(&mut tasks, &config, (&pool, requests), &instance, flight, (&shutdown, &exposition), drained)?;
+    tasks.spawn("topics", {
+        let shutdown = shutdown.clone();
+        |page| Watch::new(topics).run(shutdown, page)
+    });
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -173,6 +187,7 @@ fn spawn_flow(
         let kept_for = config.retention.idempotency_keys;
         placement::line(&config.placement, kept_for, pool.clone(), queue.clone())
     };
+    let lanes = Lanes::new(config);
     let (changes, changer) = change::line(&config.changes, pool.clone(), queue.clone());
 
     exposition.at_scrape(queue.tell());
@@ -197,9 +212,9 @@ fn spawn_flow(
         tasks.spawn("changes", |page| changer.run(page));
     }
     tasks.spawn("publisher", {
-        let (config, instance, shutdown) = (config.clone(), instance.clone(), shutdown.clone());
+        let (config, instance, shutdown, lanes) = (config.clone(), instance.clone(), shutdown.clone(), lanes.clone());
         |page| async move {
-            Publisher::new(&config, queued, answers, returned, (flight, instance), page)?.run(shutdown).await
+            Publisher::new(&config, queued, answers, returned, (flight, instance, lanes), page)?.run(shutdown).await
         }
     });
     tasks.spawn("progress", {
@@ -218,7 +233,7 @@ fn spawn_flow(
         }
     });
     tasks.spawn("reload", {
-        let reloader = Reloader::new(&config.reload, config.publisher.queue_capacity, pool.clone(), queue);
+        let reloader = Reloader::new(&config.reload, config.publisher.queue_capacity, pool.clone(), queue, lanes);
         let shutdown = shutdown.clone();
         |page| reloader.run(shutdown, page)
     });

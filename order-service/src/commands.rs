@@ -1,13 +1,15 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use shared::{
     audit::{Author, parse_actor},
+    lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
+    pause,
     text::parse_reason,
 };
 use sqlx::PgPool;
@@ -15,11 +17,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
+    config::Config,
     messages::{
         self, Decision, Filter, OutboxMessage, Page, State,
         history::{self, Event},
         part_of_error,
         rebroadcast::{self, Span},
+        verify,
     },
     order::OrderRef,
 };
@@ -126,6 +130,19 @@ pub enum Messages {
         #[arg(long)]
         json: bool,
     },
+    /// Holds a span of the outbox against the topic: what is announced there and unknown here, and what is published
+    /// here and does not stand there. Changes nothing; ends with code 1 where they differ.
+    Verify {
+        /// Messages of what happened from this moment on (RFC 3339).
+        #[arg(long, value_parser = moment)]
+        from: OffsetDateTime,
+        /// Messages of what happened before this moment (RFC 3339).
+        #[arg(long, value_parser = moment)]
+        to: OffsetDateTime,
+        /// The sums as JSON; each difference is a line on standard error then.
+        #[arg(long)]
+        json: bool,
+    },
     /// Publishes published messages again, after a topic was lost. They are counted once all the same.
     Rebroadcast {
         /// Messages of what happened from this moment on (RFC 3339).
@@ -143,10 +160,54 @@ pub enum Messages {
     },
 }
 
+/// Lets announcing rest on all instances; orders are taken meanwhile.
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = parse_reason)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Ends the pause of announcing.
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "announcing is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "announcing is resumed" } else { "announcing was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
+}
+
 impl Messages {
     /// # Errors
-    /// The database's, or there is no such message, or it cannot be retried.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    /// The database's or Kafka's, or there is no such message, or it cannot be retried.
+    pub async fn run(self, config: &Config, pool: &PgPool) -> anyhow::Result<Exit> {
         let mut out = std::io::stdout().lock();
         match self {
             Self::List { state, choice, limit, json } => {
@@ -221,9 +282,35 @@ impl Messages {
                 };
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
+            Self::Verify { from, to, json } => {
+                let reader = verify::Reader::new(&config.kafka, &config.topic.name)?;
+                let span = Span { from, to };
+                let found = if json {
+                    verify::compare(pool, &reader, span, &mut std::io::stderr()).await?
+                } else {
+                    verify::compare(pool, &reader, span, &mut out).await?
+                };
+                tell(&mut out, &found, json)?;
+                return Ok(if found.agree() { Exit::Stopped } else { Exit::Failed });
+            }
         }
-        Ok(())
+        Ok(Exit::Stopped)
     }
+}
+
+fn tell(out: &mut impl Write, found: &verify::Found, json: bool) -> anyhow::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(found)?)?;
+        return Ok(());
+    }
+    let verify::Found { on_topic, unknown, published, missing, deleted, not_published } = found;
+    writeln!(out, "on the topic: {on_topic} messages, {unknown} of them unknown to the outbox")?;
+    writeln!(
+        out,
+        "published: {published} messages, {missing} of them missing on the topic, {deleted} deleted by its retention"
+    )?;
+    writeln!(out, "not published: {not_published} messages")?;
+    Ok(())
 }
 
 /// What was done, or would have been, to how many messages.

@@ -20,7 +20,7 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
-        .section("operators", "An order's way, who publishes, who did what.", operators::operations())
+        .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
 }
 
 /// The routes of the API port.

@@ -3,6 +3,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use order_service::{app, commands, config::Config};
 use shared::{database, lifecycle::Exit, telemetry::Telemetry};
+use sqlx::PgPool;
 
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
@@ -26,6 +27,8 @@ enum Command {
     /// Looks at the messages of the outbox and lets them be sent again.
     #[command(subcommand)]
     Messages(commands::Messages),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
 }
 
 #[tokio::main]
@@ -45,7 +48,15 @@ async fn main() -> ExitCode {
             Ok(Exit::Stopped)
         }
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
-        Command::Messages(messages) => run_on_database(&config, messages).await,
+        Command::Messages(messages) => {
+            on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
+        }
+        Command::Pause(pause) => {
+            on_database(&config, "pause", async |pool| pause.run(pool).await.map(|()| Exit::Stopped)).await
+        }
+        Command::Resume(resume) => {
+            on_database(&config, "resume", async |pool| resume.run(pool).await.map(|()| Exit::Stopped)).await
+        }
         Command::Serve => match Telemetry::start(&config.telemetry, "order-service") {
             Ok(telemetry) => app::serve(config, &telemetry).await,
             Err(error) => Err(error),
@@ -58,11 +69,15 @@ async fn main() -> ExitCode {
     .into()
 }
 
-async fn run_on_database(config: &Config, messages: commands::Messages) -> anyhow::Result<Exit> {
-    let pool = config.database.pool("order-service messages")?;
+async fn on_database(
+    config: &Config,
+    command: &str,
+    work: impl AsyncFnOnce(&PgPool) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    let pool = config.database.pool(&format!("order-service {command}"))?;
     if !database::schema_fits(&mut *pool.acquire().await?, &app::SCHEMA).await? {
         eprintln!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }
-    messages.run(&pool).await.map(|()| Exit::Stopped)
+    work(&pool).await
 }

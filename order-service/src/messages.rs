@@ -6,6 +6,7 @@ mod filter;
 pub mod history;
 mod listing;
 pub mod rebroadcast;
+pub mod verify;
 
 pub use filter::{Filter, part_of_error};
 pub use listing::{Page, Place, find, list};

@@ -15,6 +15,7 @@ pub mod management;
 pub mod message;
 pub mod metrics;
 pub mod paging;
+pub mod pause;
 pub mod problem;
 pub mod query;
 pub mod telemetry;

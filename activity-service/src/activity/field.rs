@@ -15,6 +15,10 @@ pub(super) struct Field<'a>(#[serde(borrow)] Option<&'a RawValue>);
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Field<'a> {
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// None where it is no text.
     ///
     /// # Errors

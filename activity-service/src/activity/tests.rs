@@ -43,6 +43,26 @@ fn what_is_no_json_is_told_from_json_that_does_not_fit() {
 }
 
 #[test]
+fn a_cloud_event_in_structured_mode_is_read() {
+    let event = |data: &str, kind: &str| {
+        format!(
+            r#"{{"specversion": "1.0", "id": "1", "source": "/other", "type": "{kind}", "datacontenttype": "application/json",
+                "data": {data}}}"#
+        )
+    };
+    let read = parse(Some(event(GOOD, "summarisation.ORDER_CREATED.v1").as_bytes()), None).unwrap();
+    assert_eq!(read, parse(Some(GOOD.as_bytes()), None).unwrap());
+    assert_eq!(reason(&event(GOOD, "summarisation.ORDER_CREATED.v2")), Reason::UnknownVersion);
+    for data in ["5", "[]", "null", "{}", "\"text\"", &GOOD.replace("\"orderRef\"", "\"messageRef\"")] {
+        assert_eq!(reason(&event(data, "a.v1")), Reason::BadField, "{data}");
+    }
+    // What else a message holds is its sender's business.
+    let other =
+        GOOD.replace("\"orderRef\"", r#""specversion": "1.0", "data": {"messageRef": 1, "messageRef": 2}, "orderRef""#);
+    assert!(parse(Some(other.as_bytes()), None).is_ok());
+}
+
+#[test]
 fn a_deep_value_of_an_ignored_field_is_skipped() {
     let deep = format!(r#"{{"other": {}{}, {}"#, "[".repeat(100_000), "]".repeat(100_000), &GOOD[1..]);
     assert!(parse(Some(deep.as_bytes()), None).is_ok());

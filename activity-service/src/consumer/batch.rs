@@ -7,17 +7,17 @@ use std::{ops::Range, time::SystemTime};
 
 use opentelemetry::{KeyValue, trace::SpanKind};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use sha2::{Digest as _, Sha256};
 use shared::traces::{self, TraceContext};
 use time::OffsetDateTime;
 
 use super::{
     group::{Group, Tenure},
+    large::{Large, identities},
     record::{self, Digest},
 };
 use crate::{
     activity::{self, Activity},
-    quarantine::{Content, Identities, Identity, Rejected},
+    quarantine::{Content, Identities, Rejected},
     statistics::Position,
 };
 
@@ -59,14 +59,6 @@ pub struct Raw<'a> {
     pub ce_type: Option<&'a [u8]>,
     /// As Kafka has it, in milliseconds since 1970.
     pub timestamp: Option<i64>,
-}
-
-/// What a message is recognised by whose bytes are not held.
-#[derive(Debug)]
-struct Large {
-    value_sha256: [u8; 32],
-    identities: Identities,
-    digest: Digest,
 }
 
 #[derive(Debug)]
@@ -242,32 +234,6 @@ impl Batch {
     }
 }
 
-impl Large {
-    fn new(raw: &Raw<'_>, parsed: &Result<Activity, Rejected>) -> Self {
-        Self {
-            value_sha256: Sha256::digest(raw.value.unwrap_or_default()).into(),
-            identities: identities(parsed, raw.key, raw.value, raw.ce_type),
-            digest: record::digest(raw.timestamp, raw.key, raw.value, raw.ce_type),
-        }
-    }
-}
-
-fn identities(
-    parsed: &Result<Activity, Rejected>,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    ce_type: Option<&[u8]>,
-) -> Identities {
-    let message_ref = match parsed {
-        Ok(activity) => Some(activity.message_ref),
-        Err(rejected) => rejected.message_ref,
-    };
-    Identities {
-        read: message_ref.map(|message_ref| Identity::of_read(message_ref, value)),
-        unread: Identity::of_unread(key, ce_type, value),
-    }
-}
-
 fn trace_of(message: &BorrowedMessage<'_>) -> TraceContext {
     let header = |name: &str| {
         let found = message.headers()?.iter().find(|header| header.key == name)?;
@@ -278,7 +244,10 @@ fn trace_of(message: &BorrowedMessage<'_>) -> TraceContext {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+    use crate::quarantine::Identity;
 
     #[test]
     fn ends_follow_the_last_message_of_each_partition_in_the_part() {

@@ -88,6 +88,7 @@ pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyh
             break;
         }
         counting.in_hand.note(None);
+        counting.group.fetching.counted(batch.messages.len());
         batch.trace();
         BATCH_SIZE.record_count(batch.messages.len());
         BATCH_DURATION.record(begin.elapsed().as_secs_f64());

@@ -13,13 +13,18 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
-use shared::{health::Component, kafka, lifecycle::Shutdown};
+use shared::{
+    health::Component,
+    kafka::{self, topics::Away},
+    lifecycle::Shutdown,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{Settings, batch::Batch, group::Group};
+use crate::pause;
 
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
 /// is told again. Not polling for as long only delays a rebalance.
@@ -35,6 +40,8 @@ const SEEK_WITHIN: Duration = Duration::from_secs(1);
 const SEEK_AGAIN: Duration = Duration::from_millis(50);
 /// Events served in one go.
 const EVENTS_AT_ONCE: u32 = 10_000;
+/// While a topic is away.
+const AWAY: &str = "a topic is missing, or this service may not use it: the component topics says which";
 /// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
 /// is delivered again and recognised. But a join that waits for a dead member holds both up on the
 /// connection, and who has gone without leaving is waited for after that, for another session.
@@ -69,6 +76,8 @@ fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
         ("fetch.max.bytes", "2097152"),
         // With a queue that short the default of a second would be felt at once.
         ("fetch.queue.backoff.ms", "5"),
+        // How it is known that nothing is left to be read, and whether a quota makes requests wait.
+        ("statistics.interval.ms", "5000"),
     ])
 }
 
@@ -127,12 +136,14 @@ pub async fn read(
     member: Member,
     settings: Settings,
     batches: mpsc::Sender<Batch>,
-    shutdown: Shutdown,
+    mut pause: pause::Seen,
+    (shutdown, away): (Shutdown, Away),
     page: Component,
 ) -> anyhow::Result<()> {
     let group = Arc::clone(member.consumer().context());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
-    let mut reading = Reading { member: &member, page, batch: Batch::default(), max_messages, paused: false };
+    let batch = Batch::default();
+    let mut reading = Reading { member: &member, page, away, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let work = reading.page.work();
@@ -140,11 +151,18 @@ pub async fn read(
         reading.take()?;
         group.tell(member.consumer(), CommitMode::Async);
         let full = reading.batch.is_full(max_messages);
+        // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
+        let seen = *pause.borrow_and_update();
+        let rests = seen != Some(false);
+        if seen == Some(true) {
+            reading.page.waiting("counting is paused by an operator");
+        }
+        reading.rest(rests, full)?;
         // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
         let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
         let waits = !reading.batch.messages.is_empty();
         drop(work);
-        let is_due = waits && (full || due <= Instant::now());
+        let is_due = waits && !rests && (full || due <= Instant::now());
         tokio::select! {
             permit = batches.reserve(), if is_due => {
                 fail::fail_point!("consumer::batch_read", |_| std::process::abort());
@@ -152,7 +170,9 @@ pub async fn read(
                 handed_over = Some(Instant::now());
                 reading.resume()?;
             }
-            () = sleep_until(due), if waits && !is_due => {}
+            () = sleep_until(due), if waits && !rests && !is_due => {}
+            // An error says that the process ends.
+            Ok(()) = pause.changed() => {}
             () = group.wake.notified(), if !full || reading.paused => {}
             () = sleep(SEEK_AGAIN), if !all_begun => {}
             () = sleep(LOOK_EVERY) => {
@@ -165,7 +185,8 @@ pub async fn read(
         }
     }
     let last = reading.batch;
-    if !last.messages.is_empty() {
+    // Where counting is paused Kafka has them for whoever resumes.
+    if !last.messages.is_empty() && *pause.borrow() == Some(false) {
         // Refused where counting has given up because of an outage: Kafka still has it.
         drop(batches.send(last).await);
     }
@@ -178,9 +199,13 @@ pub async fn read(
 struct Reading<'a> {
     member: &'a Member,
     page: Component,
+    /// A topic that is gone is read no more, whatever comes of the others.
+    away: Away,
     batch: Batch,
     max_messages: usize,
     paused: bool,
+    /// Counting is paused by an operator.
+    rests: bool,
 }
 
 impl Reading<'_> {
@@ -224,10 +249,13 @@ impl Reading<'_> {
             group.wake.notify_one();
         }
         let came = self.batch.messages.len() > before;
+        group.fetching.handed_out(self.batch.messages.len() - before);
         if came {
             group.failure.forget();
         }
-        if came || group.epoch() != epoch {
+        if self.away.any() {
+            self.page.waiting(AWAY);
+        } else if came || group.epoch() != epoch {
             self.page.working();
         }
         if self.paused && came { self.pause() } else { Ok(()) }
@@ -249,6 +277,23 @@ impl Reading<'_> {
         self.paused = true;
         let consumer = self.member.consumer();
         consumer.pause(&consumer.assignment()?).context("kafka does not pause")
+    }
+
+    /// While an operator has paused counting the partitions are; the group keeps this member.
+    fn rest(&mut self, rests: bool, full: bool) -> anyhow::Result<()> {
+        match (self.rests, rests) {
+            (false, true) => {
+                self.rests = true;
+                self.pause()
+            }
+            (true, false) => {
+                self.rests = false;
+                self.page.working();
+                // A full batch goes to counting first.
+                if full { Ok(()) } else { self.resume() }
+            }
+            (false, false) | (true, true) => Ok(()),
+        }
     }
 
     fn resume(&mut self) -> anyhow::Result<()> {

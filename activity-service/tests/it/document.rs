@@ -64,6 +64,9 @@ async fn every_operation_answers_its_example_as_documented() {
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 201);
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 200);
     documented.ask("listAudit", "/admin/audit?action=type_renamed").await;
+    for id in ["findPause", "pause", "findPause", "resume"] {
+        documented.ask(id, "/admin/pause").await;
+    }
     documented.all_were_asked();
     world.judge().await;
 }

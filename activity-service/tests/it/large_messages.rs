@@ -20,7 +20,7 @@ async fn messages_of_50_megabytes_are_counted_or_kept_by_their_hash_in_the_memor
     world.topics = vec![largest];
     let padded = created().with_field("note", "x".repeat(MEGABYTES_50));
     let unreadable = created().with_value(vec![b'x'; MEGABYTES_50]);
-    for message in [padded.clone(), unreadable.clone(), unreadable.clone(), created(), unreadable, padded, created()] {
+    for message in [padded, unreadable.clone(), created(), unreadable, created()] {
         world.produce(&[message]).await;
     }
     let service = world.setup().start().await;
@@ -30,8 +30,8 @@ async fn messages_of_50_megabytes_are_counted_or_kept_by_their_hash_in_the_memor
     let kept = operator.quarantine("").await;
     assert_eq!(kept.len(), 1, "{kept:?}");
     let told = (&kept[0]["reason"], &kept[0]["messages"], kept[0]["valueSha256"].is_string());
-    assert_eq!(told, (&json!("not_json"), &json!(3), true));
-    assert_eq!((world.counted().await, service.metrics().await.sum("activity_duplicate_messages_total")), (3, 1.0));
+    assert_eq!(told, (&json!("not_json"), &json!(2), true));
+    assert_eq!(world.counted().await, 3);
     let (_, most) = service.memory();
     assert!(most < LIMIT, "{} MiB", most / 1024 / 1024);
     assert_eq!(service.stop().await, Some(0));

@@ -212,7 +212,8 @@ async fn one_instance_at_a_time_purges_page_by_page_and_counting_goes_on() {
 async fn a_replay_of_what_is_as_old_as_purged_keys_ends_while_keys_are_purged_all_the_time() {
     let world = World::new(1).await;
     world.produce(&[eaten(), eaten()]).await;
-    let service = world.setup().start().await;
+    // Long enough for a purge to come in between, each time.
+    let service = world.setup().failpoint("consumer::admission_open", "sleep(50)").start().await;
     world.at_rest().await;
     world
         .database

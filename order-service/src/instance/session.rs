@@ -166,6 +166,7 @@ impl Session {
             let _work = page.work();
             let asked_at = Instant::now();
             let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
+            self.instance.note_pause(look.is_paused);
             if look.ended {
                 self.instance.distrust();
                 if self.ending != Some(id) {

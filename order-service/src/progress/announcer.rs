@@ -87,7 +87,7 @@ impl Announcer {
         let own =
             [("message.timeout.ms", DELIVERED_WITHIN), ("max.in.flight.requests.per.connection", "1"), ("acks", "all")];
         let producer = FutureProducer::from_config_and_context(&config.kafka.client(&own), kafka::Quiet);
-        let creation = Creation::new(&config.kafka, config.topic.of_progress(), &TOPIC)?;
+        let creation = Creation::new(&config.kafka, config.topic.of_progress(), config.topic.properties(&TOPIC))?;
         Ok(Self {
             pool,
             instance,
@@ -103,7 +103,7 @@ impl Announcer {
     /// # Errors
     /// None: what fails is told by whoever is first a second later.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        self.creation.ensure(&page, &shutdown).await;
+        self.creation.ensure(None, &page, &shutdown).await;
         while shutdown.unless_draining(sleep(until(&self.instance, TELLS_AFTER))).await.is_some() {
             let _work = page.work();
             match self.tell().await {

@@ -61,6 +61,9 @@ async fn every_operation_answers_its_example_as_documented() {
     let other = client.place_one().await;
     documented.ask("listAudit", "/admin/audit?action=message_retried").await;
     documented.ask("cancelOrder", &format!("/orders/{other}/cancel")).await;
+    for id in ["findPause", "pause", "findPause", "resume"] {
+        documented.ask(id, "/admin/pause").await;
+    }
     documented.all_were_asked();
 
     world.at_rest(seconds(30)).await;
