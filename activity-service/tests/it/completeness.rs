@@ -124,7 +124,7 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     let now = OffsetDateTime::now_utc();
     let day = now.date().previous_day().unwrap();
     let at = day.midnight().assume_utc() + Duration::hours(12);
-    let reference = |number| crate::world::reference(&day.to_string(), number + (12 * 3_600_000 << 80));
+    let reference = |number| crate::world::reference(&day.to_string(), number + ((12 * 3_600_000) << 80));
     let message = |number: u128| {
         created()
             .with_field("messageRef", reference(number).to_string())
