@@ -54,11 +54,13 @@ bench: ## Measure speed and memory; figures go to target/bench
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
 
-check: ## Formatting, lints, and whether the checked-in query data and the seeded bugs are fresh
+check: ## Formatting, lints, types of the pages' scripts, and whether the checked-in query data and the seeded bugs are fresh
 	dev/provide test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check
+	dev/provide pages
+	@for of in shared order-service activity-service; do .dev/tools/typescript/node_modules/.bin/tsc -p $$of/pages || exit 1; done
 	@for bug in testing/seeded-bugs/*.patch; do git apply --check $$bug || exit 1; done
 
 api-check: ## Let Schemathesis look for answers that the OpenAPI documents do not tell of (ARGS='-n 100')

@@ -210,13 +210,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
     });
 
+    let needs_token = config.auth.needs_token();
     let (authentication, issuer) = Authentication::new(config.auth)?;
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes =
-        http::routes(Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() });
+    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() };
+    let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));

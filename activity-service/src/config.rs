@@ -8,7 +8,7 @@ use shared::{
     database, health,
     kafka::{self, topics::Expected},
     lifecycle::Timing,
-    telemetry,
+    pages, telemetry,
 };
 
 use crate::{calendar, consumer, metrics, quarantine::room, retention};
@@ -23,6 +23,8 @@ pub struct Config {
     pub auth: auth::Settings,
     /// `http.*`: the API
     pub http: shared::http::Settings,
+    /// `pages.*`: what browsers show
+    pub pages: pages::Settings,
     /// `management.bind`: health, never to be exposed outside the cluster
     pub management_bind: SocketAddr,
     /// `kafka.brokers`, `kafka.properties.*`
@@ -58,6 +60,7 @@ impl Config {
             database: database::Settings::read(&mut reader),
             auth: auth::Settings::read(&mut reader),
             http: shared::http::Settings::read(&mut reader),
+            pages: pages::Settings::read(&mut reader),
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),

@@ -5,9 +5,12 @@ mod activity_types;
 mod completeness;
 mod lookup;
 mod operators;
+mod overview;
+mod pages;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
+use shared::{metrics::exposition::Exposition, pages::Settings};
 use sqlx::PgPool;
 
 /// What handlers work with.
@@ -32,13 +35,23 @@ pub fn api() -> shared::http::Api {
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())
         .section("messages", "What became of one message, for operators.", lookup::operations())
+        .section("overview", "How counting is doing.", overview::operations())
 }
 
 /// The routes of the API port.
-pub fn routes(with: Api) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let (with, api) = (Data::new(with), api().routes());
+pub fn routes(
+    with: Api,
+    exposition: Exposition,
+    pages: &Settings,
+    needs_token: bool,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let pages = pages::of(pages, &with.time_zone, needs_token);
+    let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
     move |routes| {
-        routes.app_data(with.clone());
+        routes.app_data(with.clone()).app_data(exposition.clone());
         api(routes);
+        if let Some(pages) = &pages {
+            pages.routes(routes);
+        }
     }
 }

@@ -27,7 +27,7 @@ impl Settings {
     }
 }
 
-const REASONS: &[&str] = &{
+pub const REASONS: &[&str] = &{
     let mut names = [""; Reason::ALL.len()];
     let mut index = 0;
     while index < names.len() {

@@ -200,7 +200,9 @@ fn spawn_flow(
     }
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
-        let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
+        let pages = http::pages::of(&config.pages, config.auth.needs_token());
+        let routes = http::routes(requests, placement, changes, exposition.clone(), pages);
+        let shutdown = shutdown.clone();
         |page| api.serve(routes, authentication, shutdown, page)
     });
     for _ in 0..config.placement.tasks {

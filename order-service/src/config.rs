@@ -9,7 +9,7 @@ use shared::{
     kafka::{self, topics::Expected},
     lifecycle,
     metrics::exposition,
-    telemetry,
+    pages, telemetry,
 };
 
 use crate::instance::session;
@@ -22,6 +22,7 @@ pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
     pub http: shared::http::Settings,
+    pub pages: pages::Settings,
     pub management: Bind,
     pub kafka: kafka::Settings,
     pub topic: Topic,
@@ -174,6 +175,7 @@ impl Config {
             database,
             auth: auth::Settings::read(s),
             http: shared::http::Settings::read(s),
+            pages: pages::Settings::read(s),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
             topic,

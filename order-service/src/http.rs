@@ -3,9 +3,11 @@
 mod messages;
 mod operators;
 mod orders;
+mod overview;
+pub mod pages;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::http::Api;
+use shared::{http::Api, metrics::exposition::Exposition, pages::Pages};
 use sqlx::PgPool;
 
 use crate::{change::Changes, placement::Placement};
@@ -21,6 +23,7 @@ pub fn api() -> Api {
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
+        .section("overview", "How the outbox is doing.", overview::operations())
 }
 
 /// The routes of the API port.
@@ -28,11 +31,17 @@ pub fn routes(
     pool: PgPool,
     placement: Placement,
     changes: Changes,
+    exposition: Exposition,
+    pages: Option<Pages>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
-    let api = api().routes();
+    let (exposition, api) = (Data::new(exposition), api().routes());
     move |routes| {
         routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone());
+        routes.app_data(exposition.clone());
         api(routes);
+        if let Some(pages) = &pages {
+            pages.routes(routes);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls: every request to the API but those for its documents carries a bearer token, and is
+//! Who calls: every request to the API but those for its documents and pages carries a bearer token, and is
 //! refused before any handler sees it where the token is not good.
 //!
 //! With `auth.mode = "disabled"` everybody is the one anonymous caller, who may do everything.
@@ -25,7 +25,7 @@ pub use settings::Settings;
 use time::OffsetDateTime;
 use token::{Expected, Refusal, Token};
 
-use crate::{customer::CustomerRef, problem::Problem, telemetry::ALWAYS};
+use crate::{customer::CustomerRef, pages, problem::Problem, telemetry::ALWAYS};
 
 /// A caller whose identity is established; handlers take it as a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ pub async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !is_public(request.path()) {
+    if !is_public(request.path()) && !pages::is_asked_for(&request) {
         match authentication.caller(request.headers()).await {
             Ok(caller) => drop(request.extensions_mut().insert(caller)),
             Err(problem) => return Ok(request.error_response(problem)),
@@ -167,7 +167,7 @@ pub async fn authenticate(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// The documents of the API. Everything else wants a token, what does not exist included.
+/// The documents of the API. But for the pages everything else wants a token, what does not exist included.
 fn is_public(path: &str) -> bool {
     path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/")
 }

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod management;
 pub mod message;
 pub mod metrics;
+pub mod pages;
 pub mod paging;
 pub mod pause;
 pub mod problem;

@@ -67,6 +67,7 @@ async fn every_operation_answers_its_example_as_documented() {
     for id in ["findPause", "pause", "findPause", "resume"] {
         documented.ask(id, "/admin/pause").await;
     }
+    documented.ask("overview", "/admin/overview").await;
     documented.all_were_asked();
     world.judge().await;
 }

@@ -31,6 +31,7 @@ mod metrics;
 mod operators;
 mod orders;
 mod overload;
+mod pages;
 mod partition_away;
 mod partitions;
 mod pause;

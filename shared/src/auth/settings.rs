@@ -15,6 +15,11 @@ pub enum Settings {
 }
 
 impl Settings {
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        !matches!(self, Self::Disabled)
+    }
+
     /// Reads the file of keys too: a mistake in it is one of the settings.
     pub fn read(s: &mut Reader) -> Self {
         let mode: String = s.checked("auth.mode", |mode: &String| match mode.as_str() {

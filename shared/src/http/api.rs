@@ -63,6 +63,13 @@ impl Api {
         }
     }
 
+    /// Of the operations: method and path.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let operations = self.sections.iter().flat_map(|section| &section.operations);
+        operations.map(|operation| format!("{} {}", operation.method, operation.path)).collect()
+    }
+
     /// A path comes before those that have a parameter in its place and would match it too: `{` sorts
     /// behind every letter.
     fn by_path(&self) -> BTreeMap<&'static str, Vec<&Operation>> {
