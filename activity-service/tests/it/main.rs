@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod bad_requests;
 mod canaries;
+mod completeness;
 mod correction;
 mod crash;
 mod database_away;
