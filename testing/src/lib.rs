@@ -13,6 +13,7 @@ mod database;
 pub mod document;
 pub mod documented;
 mod failpoints;
+pub mod front;
 mod group;
 mod history;
 mod issuer;

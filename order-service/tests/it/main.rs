@@ -42,6 +42,7 @@ mod partitions;
 mod pause;
 mod plans;
 mod progress;
+mod proxies;
 mod raw_requests;
 mod rejection;
 mod reload;
