@@ -43,6 +43,10 @@ const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_se
 const REQUESTS_SESSION: &str = "SET statement_timeout = '2s'; SET idle_in_transaction_session_timeout = '10s'; \
      SET plan_cache_mode = force_generic_plan; SET jit = off; SET default_transaction_isolation = 'read committed'";
 
+/// What a migration is told, whatever the role or the database was given: a backslash is a backslash, and a large table takes
+/// its time. A `lock_timeout` stays: it keeps others from waiting behind a migration that waits.
+const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0";
+
 /// Of these a time limit consists, see [`within`].
 const PARTS: u32 = 5;
 
@@ -262,6 +266,7 @@ pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
 /// The database is out of reach or refuses a migration.
 pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
     let mut connection = reach(settings).await?;
+    connection.execute(MIGRATION).await?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")

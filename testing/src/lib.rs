@@ -29,6 +29,7 @@ mod recount;
 mod schema;
 mod scrape;
 mod server;
+pub mod server_settings;
 mod service;
 mod sign_in;
 mod signer;

@@ -46,6 +46,7 @@ mod retention;
 mod retries;
 mod schema;
 mod secrets;
+mod server_settings;
 mod settings;
 mod shards;
 mod shop;

@@ -50,6 +50,7 @@ mod retention;
 mod schema;
 mod scopes;
 mod secrets;
+mod server_settings;
 mod settings;
 mod slow_callers;
 mod stop;
