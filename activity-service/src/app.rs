@@ -231,15 +231,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let (seen, pause) = watch::channel(None);
     tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
 
-    let broker = Broker::new(&config.kafka, &config.consumer.group_id);
+    let broker = Broker::new(&config.kafka, &config.consumer.group_id)?;
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
 
     tasks.spawn("progress", |page| {
         let progress = Progress {
-            kafka: config.kafka.clone(),
+            reader: broker.reader(),
             topic: config.consumer.progress_topic.clone(),
-            group_id: config.consumer.group_id.clone(),
             topics: config.consumer.topics.clone(),
             time_zone: time_zone.clone(),
             pool: pool.clone(),

@@ -6,27 +6,19 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    config::FromClientConfigAndContext,
-    consumer::{Consumer, StreamConsumer},
-    message::BorrowedMessage,
-};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
 use serde::Deserialize;
-use shared::{
-    health::Component,
-    kafka::{self, Quiet},
-    lifecycle::Shutdown,
-};
+use shared::{health::Component, kafka::ClosedAside, lifecycle::Shutdown};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{completeness, consumer::reading::SESSION};
+use crate::{completeness, consumer::watermarks::Reader};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -81,11 +73,9 @@ struct Pending {
 /// The background task that reads it.
 #[derive(Debug)]
 pub struct Progress {
-    pub kafka: kafka::Settings,
+    pub reader: Arc<ClosedAside<Reader>>,
     /// Where sources tell of their progress.
     pub topic: String,
-    /// Whose offsets are not touched: the client has to have one.
-    pub group_id: String,
     pub topics: Vec<String>,
     pub time_zone: String,
     pub pool: PgPool,
@@ -95,30 +85,17 @@ impl Progress {
     /// Reads until the drain begins.
     ///
     /// # Errors
-    /// librdkafka refuses the settings.
+    /// librdkafka refuses the topic.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        // It joins no group; the session is the reading client's, so that whatever settings fit that one fit this.
-        let session = SESSION.as_millis().to_string();
-        let own = [
-            ("session.timeout.ms", session.as_str()),
-            ("group.id", self.group_id.as_str()),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-        ];
-        let consumer = StreamConsumer::<Quiet>::from_config_and_context(&self.kafka.client(&own), Quiet);
-        let consumer = consumer.context("kafka.properties")?;
-        if let Some(assigned) = shutdown.unless_draining(self.assign(&consumer, &page)).await {
+        if let Some(assigned) = shutdown.unless_draining(self.assign(&page)).await {
             assigned?;
-            shutdown.unless_draining(self.follow(&consumer, &page)).await;
+            shutdown.unless_draining(self.follow(&page)).await;
         }
-        // Closing may take as long as the broker likes.
-        std::thread::spawn(move || drop(consumer));
         Ok(())
     }
 
     /// Begins with the last announcement that is known, to learn again what it waits for.
-    async fn assign(&self, consumer: &StreamConsumer<Quiet>, page: &Component) -> anyhow::Result<()> {
+    async fn assign(&self, page: &Component) -> anyhow::Result<()> {
         let offset = loop {
             match completeness::told_offset(&self.pool).await {
                 Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
@@ -128,15 +105,15 @@ impl Progress {
         };
         let mut assigned = TopicPartitionList::with_capacity(1);
         assigned.add_partition_offset(&self.topic, 0, offset).context("kafka.progress_topic")?;
-        consumer.assign(&assigned).context("kafka.progress_topic")
+        self.reader.assign(&assigned).context("kafka.progress_topic")
     }
 
-    async fn follow(&self, consumer: &StreamConsumer<Quiet>, page: &Component) {
+    async fn follow(&self, page: &Component) {
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                message = consumer.recv() => match message {
+                message = self.reader.recv() => match message {
                     Ok(message) => self.take(&message, &mut pending, page).await,
                     // That of the partition, which is tried again by the client.
                     Err(error) => drop(page.waiting(&error)),
