@@ -120,7 +120,7 @@ pub struct Line {
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
 pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: PgPool, queue: Queue) -> (Placement, Line) {
-    let (entrance, waiting) = line::line(settings.waiting_line);
+    let (entrance, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
     (Placement(entrance), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
@@ -131,7 +131,7 @@ impl Line {
     /// None: a failure is answered to those who wait.
     pub async fn run(self, page: Component) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
-        while self.waiting.next(&mut batch, self.batch_max).await {
+        while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
             PLACEMENT_BATCH.record_count(batch.len());
             let begun = Instant::now();
