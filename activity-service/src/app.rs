@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
-    database::{self, Failure},
+    database::{self, Failure, Pool},
     health::{Component, Health, Probes},
     http::{Settings, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
@@ -14,7 +14,7 @@ use shared::{
     metrics::exposition::Exposition,
     telemetry::Telemetry,
 };
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::migrate::Migrator;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -100,11 +100,7 @@ pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
     on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
 }
 
-async fn on_the_database(
-    config: &Config,
-    name: &str,
-    command: impl AsyncFnOnce(&PgPool) -> anyhow::Result<()>,
-) -> Exit {
+async fn on_the_database(config: &Config, name: &str, command: impl AsyncFnOnce(&Pool) -> anyhow::Result<()>) -> Exit {
     let work = async {
         let pool = config.database.pool(name)?;
         if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
@@ -194,7 +190,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> anyhow::Result<Result<(), Exit>> {
+async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<(), Exit>> {
     loop {
         database::reached(pool, page).await;
         match fits(pool, time_zone).await {
@@ -205,8 +201,8 @@ async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> any
     }
 }
 
-async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
-    if !database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await? {
+async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
+    if !database::schema_fits(pool, &MIGRATIONS).await? {
         eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
         return Ok(Err(Exit::OldSchema));
     }

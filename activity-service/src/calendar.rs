@@ -1,7 +1,6 @@
 //! Which day it is: the business time zone, kept in the database from the first start on.
 
-use shared::database::Failure;
-use sqlx::PgPool;
+use shared::database::{Failure, Pool};
 
 /// The setting `statistics.time_zone`.
 ///
@@ -28,7 +27,7 @@ pub enum Refused {
 ///
 /// # Errors
 /// Outer: the database did not answer. Inner: the zone cannot be used.
-pub async fn keep(pool: &PgPool, zone: &str) -> Result<Result<(), Refused>, sqlx::Error> {
+pub async fn keep(pool: &Pool, zone: &str) -> Result<Result<(), Refused>, sqlx::Error> {
     match sqlx::query_scalar!("SELECT now() AT TIME ZONE $1", zone).fetch_one(pool).await {
         Err(error) if Failure::of(&error) == Failure::Refused => {
             return Ok(Err(Refused::UnknownToPostgres(zone.to_owned())));

@@ -1,11 +1,11 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
+use shared::database::Pool;
 use std::{io::Write, os::unix::fs::MetadataExt};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use sqlx::PgPool;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
@@ -107,7 +107,7 @@ pub struct Who {
 impl Quarantine {
     /// # Errors
     /// The database's, or there is no such message, or it does not wait.
-    pub async fn run(self, pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool, time_zone: &str) -> anyhow::Result<()> {
         match self {
             Self::List { state, reason, limit, json } => {
                 let (found, _) = quarantine::list(pool, &Page { state, reason, limit, after: None }).await?;
@@ -152,7 +152,7 @@ impl Quarantine {
 impl Gaps {
     /// # Errors
     /// The database's, or there is no such gap, or it is not open.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         match self {
             Self::List { state, limit, json } => {
                 let found = gaps::list(pool, state, limit).await?;
@@ -178,7 +178,7 @@ impl Who {
     }
 }
 
-async fn waiting(pool: &PgPool, id: Uuid) -> anyhow::Result<()> {
+async fn waiting(pool: &Pool, id: Uuid) -> anyhow::Result<()> {
     let (entry, _) = quarantine::find(pool, id).await?.context("there is no message of this id")?;
     anyhow::ensure!(
         entry.state == State::Waiting.as_str(),

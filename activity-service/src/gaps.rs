@@ -1,10 +1,11 @@
 //! Offsets that were passed without a message. A gap is written by the transaction that passes it, so that it
 //! outlives whoever found it, and stays open until an operator has looked after it and says why it may be closed.
 
+use shared::database::Pool;
 use std::fmt;
 
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::consumer::{group::Partition, positions::Jump};
@@ -133,7 +134,7 @@ pub async fn unchecked(connection: &mut PgConnection, partitions: &[Partition]) 
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn open(pool: &PgPool, id: i64, to: i64) -> Result<bool, sqlx::Error> {
+pub async fn open(pool: &Pool, id: i64, to: i64) -> Result<bool, sqlx::Error> {
     let opened = sqlx::query!(
         "UPDATE consumption_gaps SET state = 'open', to_offset = $2 WHERE gap_id = $1 AND state = 'unchecked'",
         id,
@@ -146,7 +147,7 @@ pub async fn open(pool: &PgPool, id: i64, to: i64) -> Result<bool, sqlx::Error> 
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn forget(pool: &PgPool, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn forget(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -175,7 +176,7 @@ pub async fn how_many(connection: &mut PgConnection) -> Result<(u64, u64), sqlx:
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn list(pool: &PgPool, state: State, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn list(pool: &Pool, state: State, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"
@@ -194,7 +195,7 @@ pub async fn list(pool: &PgPool, state: State, limit: i64) -> Result<Vec<Gap>, s
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn find(pool: &PgPool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
+pub async fn find(pool: &Pool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"
@@ -212,7 +213,7 @@ pub async fn find(pool: &PgPool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn close(pool: &PgPool, id: i64, actor: &str, reason: &str) -> Result<bool, sqlx::Error> {
+pub async fn close(pool: &Pool, id: i64, actor: &str, reason: &str) -> Result<bool, sqlx::Error> {
     let closed = sqlx::query!(
         r#"
         UPDATE consumption_gaps SET state = 'closed', closed_at = now(), closed_by = $2, reason = $3

@@ -5,12 +5,12 @@ mod activity_types;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
-use sqlx::PgPool;
+use shared::database::Pool;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub time_zone: String,
 }
 

@@ -1,7 +1,6 @@
 //! Types come into the world by registration, and what waited for one is counted then.
 
-use shared::{http::schema, message::ActivityTypeCode};
-use sqlx::PgPool;
+use shared::{database::Pool, http::schema, message::ActivityTypeCode};
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::{
@@ -35,7 +34,7 @@ impl TypeName {
 ///
 /// # Errors
 /// The database's.
-pub async fn register(pool: &PgPool, code: &ActivityTypeCode, name: &TypeName) -> Result<bool, sqlx::Error> {
+pub async fn register(pool: &Pool, code: &ActivityTypeCode, name: &TypeName) -> Result<bool, sqlx::Error> {
     let renamed = sqlx::query!(
         "UPDATE activity_types SET activity_type_name = $2 WHERE activity_type_code = $1",
         code.as_str(),
@@ -74,7 +73,7 @@ pub async fn register(pool: &PgPool, code: &ActivityTypeCode, name: &TypeName) -
 /// somebody goes on with what an earlier registration left, that is not certain any more.
 #[must_use]
 pub fn waiting_for<'a>(
-    pool: &'a PgPool,
+    pool: &'a Pool,
     code: ActivityTypeCode,
     is_new: bool,
     time_zone: &'a str,

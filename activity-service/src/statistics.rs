@@ -4,11 +4,12 @@
 //! figures and keys agree in every snapshot, and a message that comes again changes nothing. A figure is the
 //! sum of its shards: transactions that count at the same time add to different rows.
 
+use shared::database::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use shared::message::ActivityTypeCode;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -224,7 +225,7 @@ pub struct ActivitySummary {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
+pub async fn of_today(pool: &Pool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
     let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
     let today = today.fetch_one(pool).await?;
     between(pool, today, today, None).await
@@ -235,7 +236,7 @@ pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySumm
 /// # Errors
 /// The database does not answer.
 pub async fn between(
-    pool: &PgPool,
+    pool: &Pool,
     from: Date,
     to: Date,
     code: Option<&str>,

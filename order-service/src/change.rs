@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use fail::fail_point;
-use shared::{customer::CustomerRef, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
-use sqlx::{PgPool, postgres::PgConnection};
+use shared::{customer::CustomerRef, database::Pool, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
+use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
@@ -85,13 +85,13 @@ impl Changes {
 #[derive(Clone, Debug)]
 pub struct Changer {
     waiting: Exit<Wish, Answer>,
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
 }
 
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Changes, pool: PgPool, queue: Queue) -> (Changes, Changer) {
+pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
     let (entrance, waiting) = line::line(settings.waiting_line);
     (Changes(entrance), Changer { waiting, pool, queue })
 }

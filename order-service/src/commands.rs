@@ -1,11 +1,11 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
+use shared::database::Pool;
 use std::io::Write;
 
 use anyhow::Context;
 use clap::Subcommand;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ pub enum Messages {
 impl Messages {
     /// # Errors
     /// The database's, or there is no such message, or it cannot be retried.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
         match self {
             Self::List { state, limit, json } => {

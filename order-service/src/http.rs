@@ -4,8 +4,8 @@ mod messages;
 mod orders;
 
 use actix_web::web::{Data, ServiceConfig};
+use shared::database::Pool;
 use shared::http::Api;
-use sqlx::PgPool;
 
 use crate::{change::Changes, placement::Placement};
 
@@ -23,7 +23,7 @@ pub fn api() -> Api {
 
 /// The routes of the API port.
 pub fn routes(
-    pool: PgPool,
+    pool: Pool,
     placement: Placement,
     changes: Changes,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {

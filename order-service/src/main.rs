@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 
 async fn run_on_database(config: &Config, messages: commands::Messages) -> anyhow::Result<Exit> {
     let pool = config.database.pool("order-service messages")?;
-    if !database::schema_fits(&mut *pool.acquire().await?, &app::SCHEMA).await? {
+    if !database::schema_fits(&pool, &app::SCHEMA).await? {
         eprintln!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }

@@ -7,8 +7,7 @@ pub mod rebroadcast;
 
 pub use listing::{Page, Place, find, list};
 use serde::Serialize;
-use shared::{http::schema, message::ActivityTypeCode};
-use sqlx::PgPool;
+use shared::{database::Pool, http::schema, message::ActivityTypeCode};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -98,7 +97,7 @@ pub enum Retry {
 ///
 /// # Errors
 /// The database's.
-pub async fn retry(pool: &PgPool, message_ref: Uuid) -> Result<Retry, sqlx::Error> {
+pub async fn retry(pool: &Pool, message_ref: Uuid) -> Result<Retry, sqlx::Error> {
     let reset = sqlx::query!(
         r#"
         UPDATE rejected_messages SET state = 'retrying', failures = 0, last_error = NULL, retry_at = NULL, holder = NULL
@@ -119,7 +118,7 @@ pub async fn retry(pool: &PgPool, message_ref: Uuid) -> Result<Retry, sqlx::Erro
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(pool: &Pool) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
         let page = sqlx::query_scalar!(
@@ -146,7 +145,7 @@ pub async fn retry_all(pool: &PgPool) -> Result<u64, sqlx::Error> {
 ///
 /// # Errors
 /// The database's.
-pub async fn count_failed(pool: &PgPool) -> Result<u64, sqlx::Error> {
+pub async fn count_failed(pool: &Pool) -> Result<u64, sqlx::Error> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'"#);
     Ok(count.fetch_one(pool).await?.unsigned_abs())
 }

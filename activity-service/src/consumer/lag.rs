@@ -13,6 +13,9 @@ use tokio::time::sleep;
 use super::{group::Group, watermarks::Broker};
 use crate::metrics::{LAG_MESSAGES, LAG_SECONDS};
 
+/// Partitions are asked of one by one: thousands of them take a while.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub struct Lag {
     pub broker: Broker,
@@ -27,8 +30,7 @@ impl Lag {
     /// None: what fails is tried again the next time.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            let work = page.work();
-            match shutdown.unless_draining(self.messages()).await {
+            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.messages())).await {
                 Some(Ok(messages)) => {
                     LAG_MESSAGES.set_count(messages);
                     page.working();
@@ -37,7 +39,6 @@ impl Lag {
                 Some(Err(error)) => drop(page.waiting(format!("{error:#}"))),
                 None => {}
             }
-            drop(work);
             shutdown.unless_draining(sleep(self.every)).await;
         }
         Ok(())

@@ -135,15 +135,17 @@ pub async fn read(
     let mut reading = Reading { member: &member, page, batch: Batch::default(), max_messages, paused: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
-        let work = reading.page.work();
-        let all_begun = reading.begin()?;
-        reading.take()?;
-        group.tell(member.consumer(), CommitMode::Async);
+        let page = reading.page.clone();
+        let all_begun = page.work_at_once(|| {
+            let all_begun = reading.begin()?;
+            reading.take()?;
+            group.tell(member.consumer(), CommitMode::Async);
+            anyhow::Ok(all_begun)
+        })?;
         let full = reading.batch.is_full(max_messages);
         // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
         let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
         let waits = !reading.batch.messages.is_empty();
-        drop(work);
         let is_due = waits && (full || due <= Instant::now());
         tokio::select! {
             permit = batches.reserve(), if is_due => {

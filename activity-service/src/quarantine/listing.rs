@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 use shared::{
+    database::Pool,
     http::schema,
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -107,7 +107,7 @@ impl Page {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<Entry>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<Entry>, Option<String>), sqlx::Error> {
     let after = page.after.unwrap_or(Uuid::nil());
     let reason = page.reason.map(Reason::as_str);
     // The state stands in the text of the query: a partial index is of use to no parameter.
@@ -144,7 +144,7 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<Entry>, Option<Stri
 ///
 /// # Errors
 /// The database's.
-pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<(Entry, Option<Vec<u8>>)>, sqlx::Error> {
+pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<(Entry, Option<Vec<u8>>)>, sqlx::Error> {
     let found = sqlx::query!(
         r#"
         SELECT quarantine_id AS id, topic, partition, "offset", reason, detail, state, received_at,
@@ -187,7 +187,7 @@ pub enum Discard {
 ///
 /// # Errors
 /// The database's.
-pub async fn discard(pool: &PgPool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
+pub async fn discard(pool: &Pool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
     let discarded = sqlx::query!(
         r#"
         UPDATE quarantine SET state = 'discarded', resolved_at = now(), resolved_by = $2, resolution = $3

@@ -7,8 +7,10 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
-use shared::{database::Failure, message::ActivityTypeCode};
-use sqlx::PgPool;
+use shared::{
+    database::{Failure, Pool},
+    message::ActivityTypeCode,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -70,7 +72,7 @@ pub struct How<'a> {
 /// One pass over the messages of a scope, the oldest first, each once.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    pool: &'a PgPool,
+    pool: &'a Pool,
     how: How<'a>,
     scope: Scope,
     /// None after the last.
@@ -114,7 +116,7 @@ fn halves(part: &[Uuid]) -> [Vec<Uuid>; 2] {
 
 impl<'a> Replay<'a> {
     #[must_use]
-    pub fn new(pool: &'a PgPool, scope: Scope, how: How<'a>) -> Self {
+    pub fn new(pool: &'a Pool, scope: Scope, how: How<'a>) -> Self {
         Self { pool, how, scope, after: Some(Uuid::nil()), parts: Vec::new() }
     }
 

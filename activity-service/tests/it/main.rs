@@ -4,6 +4,7 @@
 
 mod auth;
 mod bad_requests;
+mod black_hole;
 mod canaries;
 mod crash;
 mod database_away;

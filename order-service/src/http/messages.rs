@@ -7,12 +7,12 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 use shared::{
+    database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
     paging,
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::messages::{self, OutboxMessage, Page, Retried, Retry, State};
@@ -61,19 +61,19 @@ fn message(state: &str) -> Value {
     })
 }
 
-async fn list(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string())?;
     let (messages, next) = read(messages::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &messages, next))
 }
 
-async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn find(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     let message_ref = message_ref(&request)?;
     let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(message))
 }
 
-async fn retry(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn retry(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     match read(messages::retry(&pool, message_ref(&request)?)).await? {
         Retry::Accepted(message) => Ok(HttpResponse::Accepted().json(message)),
         Retry::NotFailed => Err(Problem::conflict("Only a failed message can be sent again.")),
@@ -81,7 +81,7 @@ async fn retry(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse,
     }
 }
 
-async fn retry_all(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn retry_all(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let retried = read(messages::retry_all(&pool)).await?;
     Ok(HttpResponse::Accepted().json(Retried { retried }))

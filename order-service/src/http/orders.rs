@@ -10,6 +10,7 @@ use actix_web::{
 use serde_json::{Value, json};
 use shared::{
     auth::Caller,
+    database::Pool,
     http::{DATABASE_PATIENCE, Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
     paging,
@@ -17,7 +18,6 @@ use shared::{
     query::Query,
     traces::{self, TraceContext},
 };
-use sqlx::PgPool;
 use tokio::time::timeout;
 
 use crate::{
@@ -127,7 +127,7 @@ async fn place(
     Ok(response.json(placed.order))
 }
 
-async fn find(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let order =
@@ -135,13 +135,13 @@ async fn find(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Resul
     Ok(HttpResponse::Ok().json(order))
 }
 
-async fn list(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string(), None, caller.customer_ref)?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
-async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn list_of_customer(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
     let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer_ref)?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
@@ -150,7 +150,7 @@ async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>, caller: Call
 
 async fn complete(
     request: HttpRequest,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     changes: Data<Changes>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
@@ -159,7 +159,7 @@ async fn complete(
 
 async fn cancel(
     request: HttpRequest,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     changes: Data<Changes>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
@@ -169,7 +169,7 @@ async fn cancel(
 async fn change(
     change: Change,
     request: &HttpRequest,
-    pool: &PgPool,
+    pool: &Pool,
     changes: &Changes,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {

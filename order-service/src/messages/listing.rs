@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    database::Pool,
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ macro_rules! listed {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
     let mut found = match page.state {
         State::Failed => failed(pool, page).await?,
         State::Unpublished => unpublished(pool, page).await?,
@@ -112,7 +112,7 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OutboxMessage>, Opt
     Ok((found.into_iter().map(OutboxMessage::from).collect(), next))
 }
 
-async fn failed(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
+async fn failed(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
     listed!(
         r#"
         FROM (
@@ -130,7 +130,7 @@ async fn failed(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
 
 /// Newest log first. What is settled is never looked at: in a log there is no more behind that than is on
 /// its way, or waits for Kafka.
-async fn unpublished(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
+async fn unpublished(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
     let (log, seq) = match page.after {
         Some(Place::InLog(log, seq)) => (log, seq),
         Some(Place::Message(_)) | None => (i64::MAX, i64::MAX),
@@ -172,7 +172,7 @@ async fn unpublished(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Er
 }
 
 /// Begins at what was published last: everything written since may wait for Kafka.
-async fn published(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
+async fn published(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
     listed!(
         r#"
         FROM (
@@ -214,7 +214,7 @@ impl Page {
 
 /// # Errors
 /// The database's.
-pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<OutboxMessage>, sqlx::Error> {
+pub async fn find(pool: &Pool, message_ref: Uuid) -> Result<Option<OutboxMessage>, sqlx::Error> {
     let found = listed!("FROM outbox_messages WHERE message_ref = $1", message_ref);
     Ok(found.fetch_optional(pool).await?.map(OutboxMessage::from))
 }

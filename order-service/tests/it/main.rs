@@ -4,6 +4,7 @@
 
 mod auth;
 mod bad_input;
+mod black_hole;
 mod canaries;
 mod changes;
 mod changes_lost;
