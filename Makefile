@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test fuzz mutants chaos bench check api-check deployment prepare audit
+.PHONY: help run down reset status build test fuzz mutants chaos upgrade bench check api-check deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -42,6 +42,11 @@ chaos: ## Break everything at random under load, then at each step there is, and
 	cargo run --release -p testing --example chaos -- $(ARGS)
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
+
+upgrade: ## Run the version before the newest migration beside that of now (ARGS=COMMIT: that version)
+	dev/provide test
+	cargo build --workspace --all-targets --features failpoints
+	dev/with-stack dev/upgrade $(ARGS)
 
 bench: ## Measure speed and memory; figures go to target/bench
 	dev/provide test

@@ -6,10 +6,15 @@
 
 mod field;
 
+use std::borrow::Cow;
+
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
-use shared::{json::Object, message::ActivityTypeCode};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use shared::{
+    json::Object,
+    message::{ActivityTypeCode, timestamp},
+};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::quarantine::{Reason, Rejected};
@@ -30,38 +35,68 @@ struct Fields<'a> {
     activity_type_code: Field<'a>,
     #[serde(borrow, default)]
     activity_at: Field<'a>,
+    #[serde(borrow, default)]
+    specversion: Field<'a>,
+}
+
+/// A `CloudEvent` in structured mode: what are headers otherwise stands in the value, and the fields in `data`.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    ce_type: Field<'a>,
+    #[serde(borrow)]
+    data: Object<Fields<'a>>,
 }
 
 /// `ce_type` is the header of that name.
 ///
 /// # Errors
-/// Why the message cannot be counted.
+/// Why the message cannot be counted; with its reference and its type where they could be read.
 pub fn parse(value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
     let value = value.ok_or_else(|| rejected(Reason::NoValue, "the message has no value"))?;
     let fields = read(value)?;
-    let code = fields.activity_type_code.as_text().and_then(ActivityTypeCode::parse);
-    check(&fields, code.as_ref(), ce_type).map_err(|why| Rejected { code, ..why })
+    // Told by the value, not by its content type: of what is in quarantine nothing else is kept.
+    if fields.message_ref.is_missing() && decoded(&fields.specversion)?.is_some() {
+        let event: Object<Event<'_>> = serde_json::from_slice(value).map_err(|_| {
+            rejected(Reason::BadField, "data of a CloudEvent must be an object that has each field once")
+        })?;
+        let of_event = decoded(&event.0.ce_type)?;
+        return of(&event.0.data.0, of_event.as_deref().map(str::as_bytes).or(ce_type));
+    }
+    of(&fields, ce_type)
 }
 
-fn check(fields: &Fields<'_>, code: Option<&ActivityTypeCode>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
+fn of(fields: &Fields<'_>, ce_type: Option<&[u8]>) -> Result<Activity, Rejected> {
+    let texts = [decoded(&fields.message_ref)?, decoded(&fields.activity_type_code)?, decoded(&fields.activity_at)?];
+    let [message_ref, code, at] = texts.each_ref().map(Option::as_deref);
+    let message_ref = message_ref.and_then(reference);
+    let code = code.and_then(ActivityTypeCode::parse);
+    let at = at.and_then(timestamp);
+    check(message_ref, code.clone(), at, ce_type).map_err(|why| Rejected { code, message_ref, ..why })
+}
+
+/// A UUID in the usual spelling. The nil one is what a sender has that has forgotten to draw one.
+fn reference(text: &str) -> Option<Uuid> {
+    // uuid reads other spellings too, none of them of this length.
+    let found = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+    found.filter(|found| !found.is_nil())
+}
+
+fn check(
+    message_ref: Option<Uuid>,
+    code: Option<ActivityTypeCode>,
+    at: Option<OffsetDateTime>,
+    ce_type: Option<&[u8]>,
+) -> Result<Activity, Rejected> {
     // Before the fields: another version may have others.
     if ce_type.is_some_and(|ce_type| !ce_type.ends_with(b".v1")) {
-        return Err(rejected(Reason::UnknownVersion, "the header ce_type must end in .v1"));
+        return Err(rejected(Reason::UnknownVersion, "ce_type, or the type of a CloudEvent, must end in .v1"));
     }
-    let message_ref = fields
-        .message_ref
-        .as_text()
-        // uuid reads other spellings too, none of them of this length.
-        .filter(|text| text.len() == 36)
-        .and_then(|text| Uuid::try_parse(text).ok())
-        .ok_or_else(|| rejected(Reason::BadField, "messageRef must be a UUID"))?;
-    let code = code.ok_or_else(|| rejected(Reason::BadField, "activityTypeCode must be a code like ORDER_CREATED"))?;
-    let at = fields
-        .activity_at
-        .as_text()
-        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
-        .ok_or_else(|| rejected(Reason::BadField, "activityAt must be a timestamp of RFC 3339"))?;
-    Ok(Activity { message_ref, code: code.clone(), at })
+    let bad = |rule| rejected(Reason::BadField, rule);
+    let message_ref = message_ref.ok_or_else(|| bad("messageRef must be a UUID, and not the nil one"))?;
+    let code = code.ok_or_else(|| bad("activityTypeCode must be a code like ORDER_CREATED"))?;
+    let at = at.ok_or_else(|| bad("activityAt must be a timestamp of RFC 3339"))?;
+    Ok(Activity { message_ref, code, at })
 }
 
 fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
@@ -75,6 +110,10 @@ fn read(value: &[u8]) -> Result<Fields<'_>, Rejected> {
             rejected(Reason::BadField, "the value must be an object that has each field once")
         }
     })
+}
+
+fn decoded<'a>(field: &Field<'a>) -> Result<Option<Cow<'a, str>>, Rejected> {
+    field.as_text().map_err(|_| rejected(Reason::NotJson, "the value must be JSON"))
 }
 
 fn rejected(reason: Reason, detail: &'static str) -> Rejected {

@@ -37,7 +37,6 @@ pub struct Admission {
     /// Nothing is too old, by an operator's word.
     forced: bool,
     strangers: HashSet<Uuid>,
-    oldest_admitted: Option<OffsetDateTime>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +120,6 @@ impl Admission {
             horizon: Horizon { purges: opened.purges, newest_purged: opened.newest_purged },
             forced: false,
             strangers: HashSet::new(),
-            oldest_admitted: None,
         })
     }
 
@@ -212,18 +210,22 @@ impl Admission {
         if self.strangers.contains(&activity.message_ref) {
             return rejected(Reason::TooOld, "activityAt must be later than that of every purged key");
         }
-        self.oldest_admitted = Some(self.oldest_admitted.map_or(activity.at, |oldest| oldest.min(activity.at)));
         Ok(activity)
     }
 
     /// Whether what was judged is right even after the keys purged since. Asked after the counting:
     /// a key counted as new because it was purged in between was purged in a transaction that has
-    /// ended, so this sees it.
+    /// ended, so this sees it. Only what was just counted as new can be wrong: where keys are purged all the time
+    /// a message that is as old and has its key would be judged anew for ever.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
-    pub async fn still_holds(&self, transaction: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let Some(oldest) = self.oldest_admitted.filter(|_| !self.forced) else {
+    pub async fn still_holds(
+        &self,
+        transaction: &mut PgConnection,
+        oldest_counted: Option<OffsetDateTime>,
+    ) -> Result<bool, sqlx::Error> {
+        let Some(oldest) = oldest_counted.filter(|_| !self.forced) else {
             return Ok(true);
         };
         let horizon = sqlx::query_as!(Horizon, "SELECT purges, newest_purged FROM key_horizon");

@@ -9,6 +9,7 @@ use shared::{
     database::{self, Failure, Pool},
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -18,7 +19,7 @@ use sqlx::migrate::Migrator;
 use tokio::sync::mpsc;
 
 use crate::{
-    calendar, commands,
+    audit, calendar, commands,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -31,15 +32,17 @@ use crate::{
     },
     http::{self, Api},
     metrics,
+    quarantine::Room,
     retention::Retention,
 };
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
-    ("business_calendar", "SELECT, INSERT"),
+    ("audit", "SELECT, INSERT"),
+    ("business_calendar", "SELECT, INSERT, UPDATE"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
@@ -56,6 +59,9 @@ const NEEDED: [(&str, &str); 14] = [
 
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
+
+/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
+const TOPICS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Before the database is asked again that went away while it was looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -91,24 +97,43 @@ pub async fn migrate(config: &Config) -> Exit {
 
 /// The command `quarantine`.
 pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit {
-    on_the_database(config, "activity-service quarantine", async |pool| command.run(pool, &config.time_zone).await)
-        .await
+    on_the_database(config, "activity-service quarantine", async |pool, zone| command.run(pool, zone).await).await
 }
 
 /// The command `gaps`.
 pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
-    on_the_database(config, "activity-service gaps", async |pool| command.run(pool).await).await
+    on_the_database(config, "activity-service gaps", async |pool, _| command.run(pool).await).await
 }
 
-async fn on_the_database(config: &Config, name: &str, command: impl AsyncFnOnce(&Pool) -> anyhow::Result<()>) -> Exit {
+/// The command `calendar`. It is for when the setting and what is kept do not agree, so that is not asked.
+pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
+    let work = async {
+        let pool = config.database.pool("activity-service calendar")?;
+        if !schema_fits(&pool).await.context("the database cannot be used")? {
+            return Ok(Exit::OldSchema);
+        }
+        command.run(&pool).await.map(|()| Exit::Stopped)
+    };
+    told(work.await)
+}
+
+async fn on_the_database(
+    config: &Config,
+    name: &str,
+    command: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
+) -> Exit {
     let work = async {
         let pool = config.database.pool(name)?;
-        if let Err(exit) = fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
-            return Ok(exit);
+        match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
+            Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
+            Err(exit) => Ok(exit),
         }
-        command(&pool).await.map(|()| Exit::Stopped)
     };
-    work.await.unwrap_or_else(|error: anyhow::Error| {
+    told(work.await)
+}
+
+fn told(done: anyhow::Result<Exit>) -> Exit {
+    done.unwrap_or_else(|error| {
         eprintln!("{error:#}");
         Exit::Failed
     })
@@ -135,25 +160,42 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
     let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
-    let routes = management::routes(&probes, &exposition, &telemetry.level);
+    let (deeds, done) = shared::audit::deeds();
+    let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
+    let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
+    if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let page = health.component("database");
     let ready = tokio::select! {
         ready = database_ready(&pool, &config.time_zone, &page) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
-    if let Err(exit) = ready? {
-        return Ok(exit);
+    let time_zone = match ready? {
+        Ok(zone) => zone,
+        Err(exit) => return Ok(exit),
+    };
+    if time_zone != config.time_zone {
+        let asked = "the database does not know the time zone by its name and is asked for another name of it";
+        tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
     }
+    probes.needs("calendar");
+    tasks.spawn("calendar", |page| {
+        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
+    });
 
     let (authentication, issuer) = Authentication::new(config.auth)?;
     if let Some(issuer) = issuer {
         tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
     }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes = http::routes(Api { pool: requests, time_zone: config.time_zone.clone() });
+    let routes = http::routes(Api { pool: requests, time_zone: time_zone.clone() });
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
+
+    tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
@@ -164,8 +206,16 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let group = Arc::clone(&group);
         move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
     });
+    let watch = Watch::new(topics);
+    let away = watch.away();
+    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
     tasks.spawn("lag", |page| {
-        let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every: config.metrics.lag_every };
+        let lag = Lag {
+            broker: broker.clone(),
+            group: Arc::clone(&group),
+            every: config.metrics.lag_every,
+            seen: BTreeMap::new(),
+        };
         lag.run(shutdown.clone(), page)
     });
     tasks.spawn("continuity", |page| {
@@ -178,19 +228,19 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.at_scrape(in_hand.tell());
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
-        let (shutdown, time_zone) = (shutdown.clone(), config.time_zone);
-        let counting =
-            Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once: AtOnce::default() };
+        let shutdown = shutdown.clone();
+        let (at_once, room) = (AtOnce::default(), Room::new(config.quarantine));
+        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, shutdown, page));
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, (shutdown, away), page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<(), Exit>> {
+async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
         match fits(pool, time_zone).await {
@@ -201,9 +251,9 @@ async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyho
     }
 }
 
-async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Error> {
-    if !database::schema_fits(pool, &MIGRATIONS).await? {
-        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+/// The name by which the database is to be asked for the time zone.
+async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+    if !schema_fits(pool).await? {
         return Ok(Err(Exit::OldSchema));
     }
     database::may_work(pool, &NEEDED).await?;
@@ -211,4 +261,12 @@ async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<(), Exit>, sqlx::Er
         eprintln!("{refused}");
         Exit::WrongSettings
     }))
+}
+
+async fn schema_fits(pool: &Pool) -> Result<bool, sqlx::Error> {
+    let fits = database::schema_fits(pool, &MIGRATIONS).await?;
+    if !fits {
+        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+    }
+    Ok(fits)
 }

@@ -5,12 +5,13 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use shared::{
     auth,
     config::{Bind, Reader},
-    database, health, kafka,
+    database, health,
+    kafka::{self, topics::Expected},
     lifecycle::Timing,
     telemetry,
 };
 
-use crate::{calendar, consumer, metrics, retention};
+use crate::{calendar, consumer, metrics, quarantine::room, retention};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -26,8 +27,12 @@ pub struct Config {
     pub management_bind: SocketAddr,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
+    /// `kafka.longest_outage`, `kafka.allow_compacted`
+    pub expected: Expected,
     /// `kafka.topics`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
+    /// `quarantine.max_rows`, `quarantine.max_megabytes`
+    pub quarantine: room::Limits,
     /// `retention.*`
     pub retention: retention::Settings,
     /// `statistics.time_zone`: the IANA name of the zone whose midnight ends a day
@@ -55,7 +60,9 @@ impl Config {
             http: shared::http::Settings::read(&mut reader),
             management_bind: reader.get::<Bind>("management.bind").0,
             kafka: kafka::Settings::read(&mut reader),
+            expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),
+            quarantine: room::Limits::read(&mut reader),
             retention: retention::Settings::read(&mut reader),
             time_zone: reader.checked("statistics.time_zone", calendar::check_name),
             task_hung_after: health::task_hung_after(&mut reader),

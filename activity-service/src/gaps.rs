@@ -1,14 +1,20 @@
 //! Offsets that were passed without a message. A gap is written by the transaction that passes it, so that it
 //! outlives whoever found it, and stays open until an operator has looked after it and says why it may be closed.
 
-use shared::database::Pool;
 use std::fmt;
 
 use serde::Serialize;
+use shared::{
+    audit::{Action, Author},
+    database::Pool,
+};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use crate::consumer::{group::Partition, positions::Jump};
+use crate::{
+    audit,
+    consumer::{group::Partition, positions::Jump},
+};
 
 /// More than this many are checked in several looks.
 const AT_ONCE: i64 = 1000;
@@ -213,15 +219,21 @@ pub async fn find(pool: &Pool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn close(pool: &Pool, id: i64, actor: &str, reason: &str) -> Result<bool, sqlx::Error> {
+pub async fn close(pool: &Pool, id: i64, author: &Author, reason: &str) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     let closed = sqlx::query!(
         r#"
         UPDATE consumption_gaps SET state = 'closed', closed_at = now(), closed_by = $2, reason = $3
         WHERE gap_id = $1 AND state = 'open'
         "#,
         id,
-        actor,
+        author.actor,
         reason
     );
-    Ok(closed.execute(pool).await?.rows_affected() == 1)
+    let is_closed = closed.execute(&mut *transaction).await?.rows_affected() == 1;
+    if is_closed {
+        audit::record(&mut transaction, author, Action::GapClosed, &[id.to_string()], Some(reason)).await?;
+    }
+    transaction.commit().await?;
+    Ok(is_closed)
 }

@@ -2,6 +2,8 @@
 
 mod activities;
 mod activity_types;
+mod lookup;
+mod operators;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
@@ -24,6 +26,8 @@ pub fn api() -> shared::http::Api {
         .section("activities", "Figures by day and type.", activities::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+        .section("operators", "Who did what.", operators::operations())
+        .section("messages", "What became of one message, for operators.", lookup::operations())
 }
 
 /// The routes of the API port.

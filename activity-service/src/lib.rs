@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod calendar;
 pub mod commands;
 pub mod config;
@@ -10,6 +11,7 @@ pub mod consumer;
 pub mod gaps;
 pub mod http;
 pub mod key;
+pub mod lookup;
 pub mod metrics;
 pub mod quarantine;
 pub mod registration;

@@ -29,6 +29,9 @@ enum Command {
     /// Look at what was lost before it was counted, or close it
     #[command(subcommand)]
     Gaps(commands::Gaps),
+    /// Give the business time zone another of its names
+    #[command(subcommand)]
+    Calendar(commands::Calendar),
 }
 
 #[tokio::main]
@@ -47,6 +50,7 @@ async fn main() -> ExitCode {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
+        Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
         Command::Config => {
             print!("{effective}");

@@ -39,7 +39,21 @@ const REASONS: &[&str] = &{
 
 pub const LAG_MESSAGES: Gauge = Gauge::new(
     "activity_consumer_lag_messages",
-    "Messages on the partitions of this instance that are not counted yet; the last known number while Kafka is away",
+    "Messages on the partitions of this instance that are not counted yet; not told while a partition cannot be asked",
+);
+pub const LAG_UNKNOWN: Gauge =
+    Gauge::new("activity_unknown_lag_partitions", "Partitions of this instance that cannot be asked for their end");
+pub const BEHIND_OPEN: Gauge = Gauge::new(
+    "activity_behind_open_transaction_messages",
+    "Offsets behind a transaction of another producer that has been open for 30 s; counted when it ends",
+);
+pub const UNREAD: Gauge = Gauge::new(
+    "activity_unread_seconds",
+    "For how long nothing was counted of a partition of this instance where messages wait, the longest",
+);
+pub const THROTTLED: Gauge = Gauge::new(
+    "activity_kafka_throttle_seconds",
+    "The longest that Kafka has made a request wait because of a quota, in the last interval of 5 s",
 );
 pub const LAG_SECONDS: Gauge = Gauge::new(
     "activity_consumer_lag_seconds",
@@ -73,6 +87,10 @@ pub const OLDEST_QUARANTINED: Gauge = Gauge::new(
     "activity_oldest_quarantined_age_seconds",
     "How long the message has waited that is longest in quarantine, of all instances",
 );
+pub const WITHOUT_VALUE: Gauge = Gauge::new(
+    "activity_quarantined_without_value_messages",
+    "Messages that wait in quarantine by place, hash and reason only, of all instances; 10001 means more than 10000",
+);
 pub const REPLAYED: Counter =
     Counter::new("activity_replayed_messages_total", "Messages of the quarantine tried again over the API, by outcome")
         .by("outcome", &["counted", "duplicate", "still waiting"]);
@@ -100,10 +118,20 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
 
+pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
+    "activity_time_zone_differing_days",
+    "Days from 2000 to 2037 on which the database's rules of the time zone are others than those kept, or the program's",
+)
+.by("with", &["kept", "program"]);
+
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
     &LAG_MESSAGES,
     &LAG_SECONDS,
+    &LAG_UNKNOWN,
+    &BEHIND_OPEN,
+    &UNREAD,
+    &THROTTLED,
     &ASSIGNED,
     &COUNT_DELAY,
     &BATCH_SIZE,
@@ -113,6 +141,7 @@ pub const ALL: &[&dyn Metric] = &[
     &KEPT,
     &QUARANTINED,
     &OLDEST_QUARANTINED,
+    &WITHOUT_VALUE,
     &REPLAYED,
     &ATTEMPTS_FAILED,
     &OPEN_GAPS,
@@ -121,6 +150,7 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &ZONE_DIFFERENCES,
 ];
 
 /// The numbers that live in the table, of all instances.
@@ -133,7 +163,9 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let found = sqlx::query!(
             r#"
             SELECT reason AS "reason!", (SELECT count(*) FROM (
-                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = known.reason LIMIT 10001
+                -- by the words, which are in the index that holds nothing else
+                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = replace(known.reason, '_', ' ')
+                LIMIT 10001
             ) AS bounded) AS "waiting!"
             FROM UNNEST($1::text[]) AS known (reason)
             "#,
@@ -148,6 +180,14 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
             "#
         );
         let oldest = oldest.fetch_optional(&mut *connection).await?.flatten();
+        let without_value = sqlx::query_scalar!(
+            r#"
+            SELECT count(*) AS "without_value!" FROM (
+                SELECT FROM quarantine WHERE state = 'waiting' AND value_sha256 IS NOT NULL LIMIT 10001
+            ) AS bounded
+            "#
+        );
+        WITHOUT_VALUE.set_count(without_value.fetch_one(&mut *connection).await?.unsigned_abs());
         for row in found {
             if let Some(reason) = Reason::parse(&row.reason) {
                 QUARANTINED.set_count_of(reason.as_str(), row.waiting.unsigned_abs());

@@ -1,17 +1,26 @@
 //! Messages that could not be counted: why, and with everything needed to try them again.
 
+mod content;
+pub mod correction;
+pub mod discarding;
+pub mod filter;
 pub mod known;
 pub mod listing;
 pub mod replay;
+pub mod room;
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
+pub use content::Content;
+pub use discarding::{Discard, Discarded, Discarding, discard};
+pub use filter::{Filter, Pass};
 pub use known::{Identities, Identity, Known, Original};
-pub use listing::{Discard, Entry, Page, State, discard, find, list};
-pub use replay::{Replay, Replayed, Scope};
+pub use listing::{Entry, Page, State, find, list};
+pub use replay::{Replay, Replayed};
+pub use room::Room;
 use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
 use utoipa::openapi::{RefOr, Schema};
@@ -54,23 +63,24 @@ impl Reason {
         schema::one_of(Self::ALL.map(Self::as_str))
     }
 
+    /// The words that reasons were before they were codes are read too.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text.replace(' ', "_"))
     }
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::NoValue => "no value",
-            Self::NotJson => "not json",
-            Self::BadField => "bad field",
-            Self::UnknownType => "unknown type",
-            Self::UnknownVersion => "unknown version",
-            Self::BadDate => "bad date",
-            Self::TooOld => "too old",
-            Self::NotStorable => "not storable",
-            Self::ConflictingCopy => "conflicting copy",
+            Self::NoValue => "no_value",
+            Self::NotJson => "not_json",
+            Self::BadField => "bad_field",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownVersion => "unknown_version",
+            Self::BadDate => "bad_date",
+            Self::TooOld => "too_old",
+            Self::NotStorable => "not_storable",
+            Self::ConflictingCopy => "conflicting_copy",
         }
     }
 }
@@ -115,9 +125,8 @@ impl Rejected {
 #[derive(Debug)]
 pub struct Kept<'a> {
     pub place: Place<'a>,
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub ce_type: Option<&'a [u8]>,
+    pub identity: Identity,
+    pub content: Content<'a>,
     pub why: Cow<'a, Rejected>,
 }
 
@@ -135,17 +144,8 @@ pub struct Place<'a> {
     pub offset: i64,
 }
 
-impl Kept<'_> {
-    fn identity(&self) -> Identity {
-        self.why.message_ref.map_or_else(
-            || Identity::of_unread(self.key, self.ce_type, self.value),
-            |message_ref| Identity::of_read(message_ref, self.value),
-        )
-    }
-}
-
 /// Keeps messages, and notes the places of those that are kept already; answers with how many of both are
-/// new, by reason.
+/// new, by reason. Of what comes when a topic has no room left only the hash of the value is kept.
 ///
 /// # Errors
 /// As Postgres answers. The transaction is lost then.
@@ -153,16 +153,17 @@ pub async fn keep<'a>(
     transaction: &mut PgConnection,
     messages: Vec<Kept<'a>>,
     mut again: Vec<Again<'a>>,
+    room: &Room,
 ) -> Result<BTreeMap<Reason, u64>, sqlx::Error> {
     // The first of the same ones stands for all. Every writer takes the rows in one order, so that two of them
     // cannot block each other.
     let mut new: BTreeMap<Identity, Vec<Kept<'a>>> = BTreeMap::new();
     for one in messages {
-        new.entry(one.identity()).or_default().push(one);
+        new.entry(one.identity).or_default().push(one);
     }
     let mut kept = BTreeMap::new();
     if !new.is_empty() {
-        for (identity, original, is_new) in insert(&mut *transaction, &new).await? {
+        for (identity, original, is_new) in insert(&mut *transaction, &new, room).await? {
             if let (true, Some(reason)) = (is_new, original.reason) {
                 *kept.entry(reason).or_default() += 1;
             }
@@ -187,6 +188,7 @@ pub async fn keep<'a>(
 async fn insert(
     transaction: &mut PgConnection,
     new: &BTreeMap<Identity, Vec<Kept<'_>>>,
+    room: &Room,
 ) -> Result<Vec<(Identity, Original, bool)>, sqlx::Error> {
     let identities: Vec<&[u8]> = new.keys().map(Identity::as_bytes).collect();
     let first: Vec<&Kept<'_>> = new.values().filter_map(|same| same.first()).collect();
@@ -197,9 +199,11 @@ async fn insert(
     let topics: Vec<&str> = first.iter().map(|one| one.place.topic).collect();
     let partitions: Vec<i32> = first.iter().map(|one| one.place.partition).collect();
     let offsets: Vec<i64> = first.iter().map(|one| one.place.offset).collect();
-    let keys: Vec<Option<&[u8]>> = first.iter().map(|one| one.key).collect();
-    let values: Vec<Option<&[u8]>> = first.iter().map(|one| one.value).collect();
-    let ce_types: Vec<Option<&[u8]>> = first.iter().map(|one| one.ce_type).collect();
+    let contents = room.fit(&mut *transaction, &first).await?;
+    let keys: Vec<Option<&[u8]>> = contents.iter().map(|one| one.key()).collect();
+    let values: Vec<Option<&[u8]>> = contents.iter().map(|one| one.value()).collect();
+    let hashes: Vec<Option<&[u8]>> = contents.iter().map(Content::hash).collect();
+    let ce_types: Vec<Option<&[u8]>> = contents.iter().map(|one| one.ce_type()).collect();
     let reasons: Vec<&str> = first.iter().map(|one| one.why.reason.as_str()).collect();
     let details: Vec<&str> = first.iter().map(|one| one.why.detail.as_ref()).collect();
     let codes: Vec<Option<&str>> = first.iter().map(|one| Some(one.why.code.as_ref()?.as_str())).collect();
@@ -207,12 +211,16 @@ async fn insert(
     let rows = sqlx::query!(
         r#"
         INSERT INTO quarantine AS known (identity, quarantine_id, topic, partition, "offset", key, value, ce_type,
-            reason, detail, activity_type_code, message_ref)
-        SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::text[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[],
-            $8::bytea[], $9::text[], $10::text[], $11::text[], $12::uuid[])
+            reason, detail, activity_type_code, message_ref, value_sha256)
+        SELECT identity, id, topic, partition, "offset", key, value, ce_type,
+            -- a version of before reads words; reason_code is made of them
+            replace(reason, '_', ' '), detail, code, message_ref, hash
+        FROM UNNEST($1::bytea[], $2::uuid[], $3::text[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[],
+            $8::bytea[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::bytea[])
+            AS new (identity, id, topic, partition, "offset", key, value, ce_type, reason, detail, code, message_ref, hash)
         -- waits for whoever is making it right now, and keeps it as it is
         ON CONFLICT (identity) WHERE state <> 'counted' DO UPDATE SET identity = known.identity
-        RETURNING identity, quarantine_id, reason, topic, partition, "offset", (xmax = 0) AS "is_new!"
+        RETURNING identity, quarantine_id, reason_code, topic, partition, "offset", (xmax = 0) AS "is_new!"
         "#,
         &identities as _,
         &ids,
@@ -226,16 +234,11 @@ async fn insert(
         &details as _,
         &codes as _,
         &refs as _,
+        &hashes as _,
     );
     let rows = rows.fetch_all(transaction).await?.into_iter();
     let made = rows.filter_map(|row| {
-        let original = Original {
-            quarantine_id: row.quarantine_id,
-            reason: Reason::parse(&row.reason),
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.offset,
-        };
+        let original = Original::new(row.quarantine_id, &row.reason_code, row.topic, row.partition, row.offset);
         Some((Identity::parse(&row.identity)?, original, row.is_new))
     });
     Ok(made.collect())
@@ -283,6 +286,7 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::parse(reason.as_str()), Some(reason));
         }
+        assert_eq!(Reason::parse("unknown type"), Some(Reason::UnknownType));
         assert_eq!(Reason::parse("no-value"), None);
     }
 }

@@ -1,11 +1,16 @@
 //! Types come into the world by registration, and what waited for one is counted then.
 
-use shared::{database::Pool, http::schema, message::ActivityTypeCode};
+use shared::{
+    audit::{Action, Author},
+    database::Pool,
+    http::schema,
+    message::ActivityTypeCode,
+};
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::{
-    admission,
-    quarantine::{Replay, Scope, replay::How},
+    admission, audit,
+    quarantine::{Filter, Pass, Reason, Replay, replay::How},
 };
 
 /// The name of a type: 1 to 200 visible characters.
@@ -29,22 +34,30 @@ impl TypeName {
     }
 }
 
-/// Registers a type or renames it; whether it was new. The transaction is short: those that count
+/// Registers a type or renames it, and notes who did; whether it was new. The transaction is short: those that count
 /// stand still while a type is new, and what waited for it is counted after, by [`waiting_for`].
 ///
 /// # Errors
 /// The database's.
-pub async fn register(pool: &Pool, code: &ActivityTypeCode, name: &TypeName) -> Result<bool, sqlx::Error> {
+pub async fn register(
+    pool: &Pool,
+    code: &ActivityTypeCode,
+    name: &TypeName,
+    author: &Author,
+) -> Result<bool, sqlx::Error> {
+    let subject = [code.as_str().to_owned()];
+    let mut transaction = pool.begin().await?;
     let renamed = sqlx::query!(
         "UPDATE activity_types SET activity_type_name = $2 WHERE activity_type_code = $1",
         code.as_str(),
         name.0
     );
     // A type that is there is known to everybody: nobody needs to be shut out.
-    if renamed.execute(pool).await?.rows_affected() == 1 {
+    if renamed.execute(&mut *transaction).await?.rows_affected() == 1 {
+        audit::record(&mut transaction, author, Action::TypeRenamed, &subject, None).await?;
+        transaction.commit().await?;
         return Ok(false);
     }
-    let mut transaction = pool.begin().await?;
     admission::close(&mut transaction, "2s").await?;
     // Somebody else may have registered it since.
     let is_new = sqlx::query_scalar!(
@@ -57,6 +70,8 @@ pub async fn register(pool: &Pool, code: &ActivityTypeCode, name: &TypeName) -> 
         name.0
     );
     let is_new = is_new.fetch_one(&mut *transaction).await?;
+    let action = if is_new { Action::TypeRegistered } else { Action::TypeRenamed };
+    audit::record(&mut transaction, author, action, &subject, None).await?;
     fail::fail_point!("registration::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
     transaction.commit().await?;
     fail::fail_point!("registration::registered", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -77,10 +92,11 @@ pub fn waiting_for<'a>(
     code: ActivityTypeCode,
     is_new: bool,
     time_zone: &'a str,
-    actor: &'a str,
+    author: &'a Author,
 ) -> Replay<'a> {
-    let how = How { time_zone, force: is_new, actor, why: "its type was registered", dry_run: false };
-    Replay::new(pool, Scope::OfType(code), how)
+    let how = How { time_zone, force: is_new, author, why: "its type was registered", dry_run: false };
+    let filter = Filter { reason: Some(Reason::UnknownType), code: Some(code), ..Filter::default() };
+    Replay::new(pool, Pass::new(filter), how)
 }
 
 #[cfg(test)]

@@ -257,7 +257,9 @@ impl Retention {
                 SELECT * FROM UNNEST($3::text[], $4::int[], $5::bigint[]) AS low (topic, partition, "offset")
             ), due AS (
                 SELECT quarantine_id FROM quarantine
-                WHERE state <> 'waiting' AND resolved_at < $1 AND (state = 'counted' OR EXISTS (
+                WHERE state <> 'waiting' AND resolved_at < $1 AND (
+                    -- what was corrected has no key that keeps it from coming back as it came
+                    state = 'counted' AND corrected_value IS NULL OR EXISTS (
                     SELECT FROM low WHERE (low.topic, low.partition) = (quarantine.topic, quarantine.partition)
                         AND quarantine."offset" < low."offset"
                 ) AND NOT EXISTS (

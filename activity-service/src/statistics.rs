@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{activity::Activity, consumer::record::Digest, key, quarantine::Place};
 
-time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
+time::serde::format_description!(pub(crate) iso_date, Date, "[year]-[month]-[day]");
 
 /// The first half of the keys of the locks on shards: "shar" in ASCII.
 const SHARDS: i32 = 0x7368_6172;
@@ -49,11 +49,22 @@ pub struct Position<'a> {
     pub digest: Digest,
 }
 
+/// How many activities, by day and type.
+pub type Figures = BTreeMap<(Date, String), u64>;
+
+pub fn add(to: &mut Figures, more: Figures) {
+    for (figure, change) in more {
+        *to.entry(figure).or_default() += change;
+    }
+}
+
 /// What became of activities.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// How many keys were new.
-    pub counted: u64,
+    pub counted: Figures,
+    /// The time of the oldest activity whose key was.
+    pub oldest_counted: Option<OffsetDateTime>,
     /// The indexes of those whose key is of another type or time: no duplicates, but other activities.
     pub conflicting: BTreeSet<usize>,
 }
@@ -79,7 +90,7 @@ pub async fn count(
     let next_offsets: Vec<i64> = positions.iter().map(|one| one.next_offset).collect();
     let generations: Vec<i64> = positions.iter().map(|one| one.generation).collect();
     let digests: Vec<&[u8]> = positions.iter().map(|one| one.digest.as_slice()).collect();
-    let counted = sqlx::query_scalar!(
+    let rows = sqlx::query!(
         r#"
         WITH received AS (
             -- A message that stands twice in the batch is one.
@@ -97,7 +108,7 @@ pub async fn count(
             -- first one instead of in a circle.
             ORDER BY message_ref
             ON CONFLICT (message_ref, undated) DO NOTHING
-            RETURNING activity_date, activity_type_code
+            RETURNING activity_date, activity_type_code, activity_at
         ), free AS (
             -- The first that nobody else adds to until the transaction ends. Its lock is given back after the
             -- locks of its rows, so that whoever has it waits for none of them. Beyond 16 at once one waits.
@@ -126,7 +137,8 @@ pub async fn count(
                 seen_digest = coalesce(known.seen_digest, excluded.seen_digest)
             WHERE known.generation = excluded.generation AND known.next_offset < excluded.next_offset
         )
-        SELECT count(*) AS "counted!" FROM counted
+        SELECT activity_date, activity_type_code, count(*) AS "counted!", min(activity_at) AS "oldest!" FROM counted
+        GROUP BY activity_date, activity_type_code
         "#,
         time_zone,
         &refs,
@@ -142,12 +154,14 @@ pub async fn count(
         &generations,
         &digests as _,
     )
-    .fetch_one(&mut *transaction)
+    .fetch_all(&mut *transaction)
     .await?;
-    let counted = u64::try_from(counted).expect("a count is not negative");
-    let conflicting =
-        if counted < activities.len() as u64 { note_copies(transaction, activities).await? } else { BTreeSet::new() };
-    Ok(Outcome { counted, conflicting })
+    let oldest_counted = rows.iter().map(|row| row.oldest).min();
+    let counted: Figures =
+        rows.into_iter().map(|row| ((row.activity_date, row.activity_type_code), row.counted.unsigned_abs())).collect();
+    let are_all_new = counted.values().sum::<u64>() == activities.len() as u64;
+    let conflicting = if are_all_new { BTreeSet::new() } else { note_copies(transaction, activities).await? };
+    Ok(Outcome { counted, oldest_counted, conflicting })
 }
 
 /// Notes where else counted messages stand, for as long as that is their keys are needed. What is

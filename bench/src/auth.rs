@@ -35,7 +35,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let service = |cost: fn(&(Cost, Cost)) -> &Cost| pairs.runs.iter().map(move |pair| cost(pair).service);
     Ok(Report {
         name: "auth",
-        about: "CPU time of the service and of Postgres for each order placed, published and marked at 32 connections; \
+        about: "CPU time of the service and of Postgres for each order placed, published and marked; \
             RS256, a token for each of 1000 customers",
         figures: vec![
             Figure::new("with authentication", "us/order", pairs.runs.iter().map(on)),

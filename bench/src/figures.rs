@@ -133,6 +133,7 @@ impl Report {
             "about": self.about,
             "scale": scale.name,
             "pairs": scale.pairs,
+            "connections": scale.connections,
             "endedAt": OffsetDateTime::now_utc().format(&Rfc3339).context("the clock")?,
             "cores": std::thread::available_parallelism().map_or(1, usize::from),
             "loadAverage": self.load,
@@ -151,7 +152,11 @@ pub fn print(reports: &[Report], scale: &Scale) {
         let load: Vec<_> = report.load.iter().map(|load| format!("{load:.2}")).collect();
         println!("  load average before each pair and at the end: {}", load.join(" "));
     }
-    println!("\n{} pairs of runs, interleaved; everything was checked by id; JSON in target/bench", scale.pairs);
+    let (pairs, connections) = (scale.pairs, scale.connections);
+    println!(
+        "\n{pairs} pairs of runs, interleaved, orders over {connections} connections; everything was checked by id"
+    );
+    println!("JSON in target/bench");
     if scale.name == "quick" {
         println!("quick: the figures mean nothing");
     }

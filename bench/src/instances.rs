@@ -29,7 +29,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     load.extend(counted.load);
     Ok(Report {
         name: "instances",
-        about: "orders at 32 connections with two order-services and with one; messages counted by four activity-services and by one",
+        about: "orders with two order-services and with one; messages counted by four activity-services and by one",
         figures: vec![
             Figure::new("two order-services", "orders/s", orders.runs.iter().map(several)),
             Figure::new("one order-service", "orders/s", orders.runs.iter().map(one)),

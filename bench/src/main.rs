@@ -52,6 +52,9 @@ struct Arguments {
     /// Published messages beside it, instead of 5,000,000
     #[arg(long)]
     published: Option<i64>,
+    /// Connections that orders come over, instead of 32
+    #[arg(long)]
+    connections: Option<usize>,
     /// What to measure; everything if none is given
     names: Vec<Measurement>,
 }
@@ -122,6 +125,7 @@ async fn measure(arguments: Arguments) -> Result<ExitCode> {
     scale.pairs = arguments.pairs.unwrap_or(scale.pairs).max(1);
     scale.large_backlog = arguments.backlog.unwrap_or(scale.large_backlog);
     scale.large_published = arguments.published.unwrap_or(scale.large_published);
+    scale.connections = arguments.connections.unwrap_or(scale.connections).max(2);
     // Without the baseline's binaries the one that needs them is left out.
     let all: Vec<_> =
         Measurement::value_variants().iter().copied().filter(|one| *one != Measurement::Storage).collect();

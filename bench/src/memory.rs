@@ -51,7 +51,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let bound = Aim::AtMost(64.0);
     Ok(Report {
         name: "memory",
-        about: "resident memory under POST /orders at 32 connections, and with a backlog of 10,000 and 1,000,000",
+        about: "resident memory under POST /orders, and with a backlog of 10,000 and 1,000,000",
         figures: vec![
             Figure::new("order-service under load, most", "MB", most(|run| run.order_service)).aim(bound),
             Figure::new("order-service under load, typical", "MB", typical(|run| run.order_service)),

@@ -19,7 +19,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let (service, pgbench) = (|pair: &(f64, f64)| pair.0, |pair: &(f64, f64)| pair.1);
     Ok(Report {
         name: "orders",
-        about: "orders of 2 items placed at 32 connections; the service also publishes and marks their messages",
+        about: "orders of 2 items placed; the service also publishes and marks their messages",
         figures: vec![
             Figure::new("POST /orders", "orders/s", pairs.runs.iter().map(service)),
             Figure::new("pgbench, one order a statement", "orders/s", pairs.runs.iter().map(pgbench)),

@@ -24,9 +24,9 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"service";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"service";
 
--- What the services never do is not permitted, either: the record of the migrations is only read; a message and its
--- acknowledgement are never changed, nor the customer and the lines of an order. The first migration makes the
--- tables, hence the second run. A variable of psql does not reach into the block, a setting does.
+-- What the services never do is not permitted, either: the record of the migrations is only read; the audit only
+-- grows; a message and its acknowledgement are never changed, nor the customer and the lines of an order. The first
+-- migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
 SELECT set_config('privileges.service', :'service', false);
 DO $$
 DECLARE
@@ -35,6 +35,7 @@ DECLARE
 BEGIN
     FOR one IN SELECT * FROM (VALUES
         ('_sqlx_migrations', 'INSERT, UPDATE, DELETE'),
+        ('audit', 'UPDATE, DELETE'),
         ('outbox', 'UPDATE, DELETE'),
         ('published', 'UPDATE, DELETE'),
         ('orders', 'UPDATE, DELETE')) AS never (name, done)

@@ -10,6 +10,7 @@ use shared::{
     database::{self, Pool},
     health::{Component, Health, Probes},
     http::{Settings, listen},
+    kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
@@ -20,7 +21,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    change,
+    audit, change,
     config::Config,
     flight::Flight,
     http,
@@ -28,7 +29,7 @@ use crate::{
     metrics,
     partitions::Partitions,
     placement,
-    publisher::{Publisher, marks::Marks},
+    publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
     retention::Retention,
@@ -38,7 +39,8 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 10] = [
+    ("audit", "SELECT, INSERT"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
@@ -47,10 +49,14 @@ const NEEDED: [(&str, &str); 8] = [
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejections", "SELECT, INSERT, DELETE"),
 ];
 
 /// What handing over at the end may take, on top of `shutdown.grace`.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a start waits to hear of the topic's settings. Without Kafka it goes on without.
+const TOPIC_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal or a failure ends it.
 ///
@@ -79,11 +85,17 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     });
 
     let server = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
+    let (deeds, done) = shared::audit::deeds();
     tasks.spawn("management", {
-        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level), shutdown.clone());
+        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level, deeds), shutdown.clone());
         |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
+    let topics = Topics::new(&config.kafka, vec![config.topic.name.clone()], config.topic.expected.clone())?;
+    if let Some(refusal) = topics.refusal(TOPIC_WITHIN).await {
+        eprintln!("{refusal}");
+        return Ok(Exit::WrongSettings);
+    }
     let flight = Flight::new(config.publisher.max_in_flight);
     let begun = tokio::select! {
         begun = begin(&config, (&pool, &requests), &flight, health.component("database")) => begun,
@@ -93,6 +105,10 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         tracing::error!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     };
+    tasks.spawn("audit", {
+        let (pool, shutdown) = (pool.clone(), shutdown.clone());
+        |page| audit::run(pool, done, shutdown, page)
+    });
     // The session outlives the drain: without its confirmations nothing is handed over.
     let drained = CancellationToken::new();
     tasks.spawn("session", {
@@ -100,6 +116,10 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| session.run(drained, page)
     });
     spawn_flow(&mut tasks, &config, (&pool, requests), &instance, flight, (&shutdown, &exposition), drained)?;
+    tasks.spawn("topics", {
+        let shutdown = shutdown.clone();
+        |page| Watch::new(topics).run(shutdown, page)
+    });
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     if !matches!(timeout(HAND_OVER_WITHIN, instance.end(&pool)).await, Ok(Ok(()))) {
@@ -160,6 +180,7 @@ fn spawn_flow(
         let kept_for = config.retention.idempotency_keys;
         placement::line(&config.placement, kept_for, pool.clone(), queue.clone())
     };
+    let lanes = Lanes::new(config);
     let (changes, changer) = change::line(&config.changes, pool.clone(), queue.clone());
 
     exposition.at_scrape(queue.tell());
@@ -184,9 +205,9 @@ fn spawn_flow(
         tasks.spawn("changes", |page| changer.run(page));
     }
     tasks.spawn("publisher", {
-        let (config, instance, shutdown) = (config.clone(), instance.clone(), shutdown.clone());
+        let (config, instance, shutdown, lanes) = (config.clone(), instance.clone(), shutdown.clone(), lanes.clone());
         |page| async move {
-            Publisher::new(&config, queued, answers, returned, (flight, instance), page)?.run(shutdown).await
+            Publisher::new(&config, queued, answers, returned, (flight, instance, lanes), page)?.run(shutdown).await
         }
     });
     tasks.spawn("marks", {
@@ -197,7 +218,7 @@ fn spawn_flow(
         }
     });
     tasks.spawn("reload", {
-        let reloader = Reloader::new(&config.reload, config.publisher.queue_capacity, pool.clone(), queue);
+        let reloader = Reloader::new(&config.reload, config.publisher.queue_capacity, pool.clone(), queue, lanes);
         let shutdown = shutdown.clone();
         |page| reloader.run(shutdown, page)
     });

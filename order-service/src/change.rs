@@ -1,11 +1,18 @@
-//! Completing and cancelling an order: its status, its version and the message that tells of it change
-//! in one statement, which is one transaction. No status leads out of the two that an order ends in,
+//! Completing and cancelling an order: its status, its version, the message that tells of it and the row that says
+//! who did it change in one statement, which is one transaction. No status leads out of the two that an order ends in,
 //! so of several changes at once one does something, and none does it twice.
 
 use std::sync::Arc;
 
 use fail::fail_point;
-use shared::{customer::CustomerRef, database::Pool, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
+use shared::{
+    audit::{Action, Author},
+    customer::CustomerRef,
+    database::Pool,
+    health::Component,
+    http::DATABASE_PATIENCE,
+    traces::TraceContext,
+};
 use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
@@ -42,6 +49,13 @@ impl Change {
             Self::Cancel => "ORDER_CANCELLED",
         }
     }
+
+    fn action(self) -> Action {
+        match self {
+            Self::Complete => Action::OrderCompleted,
+            Self::Cancel => Action::OrderCancelled,
+        }
+    }
 }
 
 /// What a caller wants.
@@ -52,6 +66,7 @@ pub struct Wish {
     /// Where it is set, only an order of this customer's is changed.
     pub customer_ref: Option<CustomerRef>,
     pub trace: TraceContext,
+    pub author: Author,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +128,10 @@ impl Changer {
     }
 
     async fn make(&self, wish: Wish, page: &Component) -> Answer {
-        let Wish { change, order_ref, customer_ref, trace } = wish;
+        let Wish { change, order_ref, customer_ref, trace, author } = wish;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
-        let mut statement = Statement { change, order_ref, customer_ref, announcement, queue: self.queue.clone() };
+        let queue = self.queue.clone();
+        let mut statement = Statement { change, order_ref, customer_ref, announcement, author, queue };
         let outcome = until_known(&self.pool, &mut statement, false, page).await;
         let Statement { announcement, .. } = statement;
         match outcome {
@@ -153,6 +169,7 @@ struct Statement {
     order_ref: OrderRef,
     customer_ref: Option<CustomerRef>,
     announcement: Announcement,
+    author: Author,
     queue: Queue,
 }
 
@@ -198,6 +215,9 @@ impl Statement {
                     AND EXISTS (SELECT FROM instances WHERE instance_id = $6 AND ended_at IS NULL)
                     AND current_setting('transaction_isolation') = 'read committed'
                 RETURNING order_id, version
+            ), audited AS (
+                INSERT INTO audit (actor, via, action, subject, request_id)
+                SELECT $11, $12, $13, order_ref(order_id), $14 FROM changed
             )
             INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
                 format, traceparent, tracestate)
@@ -213,7 +233,11 @@ impl Statement {
             self.announcement.ticket.seq,
             FORMAT,
             self.announcement.trace.parent,
-            self.announcement.trace.state
+            self.announcement.trace.state,
+            self.author.actor,
+            self.author.via,
+            self.change.action().as_str(),
+            self.author.request_id
         )
         .fetch_all(connection)
         .await?;

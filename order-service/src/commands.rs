@@ -1,18 +1,71 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use shared::database::Pool;
 use std::io::Write;
 
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use shared::{
+    audit::{Author, parse_actor},
+    database::Pool,
+    lifecycle::Exit,
+    message::{ActivityTypeCode, timestamp},
+    text::parse_reason,
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::messages::{
-    self, OutboxMessage, Page, Retry, State,
-    rebroadcast::{self, Span},
+use crate::{
+    config::Config,
+    messages::{
+        self, Decision, Filter, OutboxMessage, Page, State,
+        history::{self, Event},
+        part_of_error,
+        rebroadcast::{self, Span},
+        verify,
+    },
+    order::OrderRef,
 };
+
+/// Which messages.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Choice {
+    /// Messages of this order only.
+    #[arg(long, value_name = "ORDER_REF", value_parser = order)]
+    order: Option<i64>,
+    /// Messages of this type only, like ORDER_CREATED.
+    #[arg(long = "type", value_name = "CODE", value_parser = code)]
+    activity_type_code: Option<String>,
+    /// Messages of what happened at this moment or later (RFC 3339).
+    #[arg(long, value_parser = moment)]
+    since: Option<OffsetDateTime>,
+    /// Messages of what happened before this moment (RFC 3339).
+    #[arg(long, value_parser = moment)]
+    until: Option<OffsetDateTime>,
+    /// Messages whose last error has this in it, in upper or lower case.
+    #[arg(long, value_parser = error_part)]
+    error: Option<String>,
+}
+
+impl From<Choice> for Filter {
+    fn from(choice: Choice) -> Self {
+        let Choice { order, activity_type_code, since, until, error } = choice;
+        Self { order_id: order, activity_type_code, from: since, to: until, error }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Who {
+    /// Who does it, kept in the audit; the user of the operating system unless given.
+    #[arg(long, value_parser = actor)]
+    actor: Option<String>,
+}
+
+impl Who {
+    fn author(&self) -> Author {
+        Author::of_command(self.actor.as_deref())
+    }
+}
 
 #[derive(Debug, Subcommand)]
 pub enum Messages {
@@ -20,6 +73,8 @@ pub enum Messages {
     List {
         #[arg(long, value_enum, default_value_t)]
         state: State,
+        #[command(flatten)]
+        choice: Choice,
         /// How many at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
@@ -34,16 +89,56 @@ pub enum Messages {
         #[arg(long)]
         json: bool,
     },
-    /// Lets failed messages be sent again: one, or all.
+    /// Tells what happened to one message: each attempt, when, what and by whom.
+    History {
+        message_ref: Uuid,
+        /// One JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Gives one failed message up: it is never sent, and stays to be looked at.
+    Discard {
+        message_ref: Uuid,
+        /// Why; kept with the message.
+        #[arg(long, value_parser = parse_reason)]
+        reason: String,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Lets failed messages be sent again: one, or all, or those that are chosen.
     Retry {
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        #[arg(
+            required_unless_present = "all",
+            conflicts_with_all = ["all", "order", "activity_type_code", "since", "until", "error"]
+        )]
         message_ref: Option<Uuid>,
+        /// All that the other arguments choose.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
+        who: Who,
         /// Says how many it would be and changes nothing.
         #[arg(long)]
         dry_run: bool,
         /// JSON instead of a sentence.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Holds a span of the outbox against the topic: what is announced there and unknown here, and what is published
+    /// here and does not stand there. Changes nothing; ends with code 1 where they differ.
+    Verify {
+        /// Messages of what happened from this moment on (RFC 3339).
+        #[arg(long, value_parser = moment)]
+        from: OffsetDateTime,
+        /// Messages of what happened before this moment (RFC 3339).
+        #[arg(long, value_parser = moment)]
+        to: OffsetDateTime,
+        /// The sums as JSON; each difference is a line on standard error then.
         #[arg(long)]
         json: bool,
     },
@@ -66,12 +161,13 @@ pub enum Messages {
 
 impl Messages {
     /// # Errors
-    /// The database's, or there is no such message, or it cannot be retried.
-    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+    /// The database's or Kafka's, or there is no such message, or it cannot be retried.
+    pub async fn run(self, config: &Config, pool: &Pool) -> anyhow::Result<Exit> {
         let mut out = std::io::stdout().lock();
         match self {
-            Self::List { state, limit, json } => {
-                let (found, _) = messages::list(pool, &Page { state, limit, after: None }).await?;
+            Self::List { state, choice, limit, json } => {
+                let page = Page { state, filter: choice.into(), limit, after: None };
+                let found = whole(pool, page).await?;
                 if json {
                     writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
                 } else {
@@ -87,7 +183,28 @@ impl Messages {
                     writeln!(out, "{}", table(&[found]))?;
                 }
             }
-            Self::Retry { message_ref: Some(message_ref), dry_run, json, .. } => {
+            Self::History { message_ref, json } => {
+                let found = history::of_message(pool, message_ref).await?;
+                anyhow::ensure!(!found.is_empty(), "there is no message of this reference");
+                if json {
+                    writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+                } else {
+                    writeln!(out, "{}", events(&found))?;
+                }
+            }
+            Self::Discard { message_ref, reason, json, who } => {
+                let discarded = match messages::discard(pool, message_ref, &who.author(), &reason).await? {
+                    Decision::Accepted(message) => *message,
+                    Decision::NotFailed => anyhow::bail!("only a failed message can be discarded"),
+                    Decision::Unknown => anyhow::bail!("there is no message of this reference"),
+                };
+                if json {
+                    writeln!(out, "{}", serde_json::to_string_pretty(&discarded)?)?;
+                } else {
+                    writeln!(out, "{}", table(&[discarded]))?;
+                }
+            }
+            Self::Retry { message_ref: Some(message_ref), dry_run, json, who, .. } => {
                 let found =
                     messages::find(pool, message_ref).await?.context("there is no message of this reference")?;
                 anyhow::ensure!(
@@ -96,14 +213,18 @@ impl Messages {
                     found.state
                 );
                 if !dry_run {
-                    let done = messages::retry(pool, message_ref).await?;
-                    anyhow::ensure!(matches!(done, Retry::Accepted(_)), "the message is not failed any more");
+                    let done = messages::retry(pool, message_ref, &who.author()).await?;
+                    anyhow::ensure!(matches!(done, Decision::Accepted(_)), "the message is not failed any more");
                 }
                 report(&mut out, "retried", 1, dry_run, json)?;
             }
-            Self::Retry { message_ref: None, dry_run, json, .. } => {
-                let count =
-                    if dry_run { messages::count_failed(pool).await? } else { messages::retry_all(pool).await? };
+            Self::Retry { message_ref: None, choice, dry_run, json, who, .. } => {
+                let filter = choice.into();
+                let count = if dry_run {
+                    messages::count_failed(pool, &filter).await?
+                } else {
+                    messages::retry_all(pool, &filter, &who.author()).await?
+                };
                 report(&mut out, "retried", count, dry_run, json)?;
             }
             Self::Rebroadcast { from, to, dry_run, json } => {
@@ -116,9 +237,35 @@ impl Messages {
                 };
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
+            Self::Verify { from, to, json } => {
+                let reader = verify::Reader::new(&config.kafka, &config.topic.name)?;
+                let span = Span { from, to };
+                let found = if json {
+                    verify::compare(pool, &reader, span, &mut std::io::stderr()).await?
+                } else {
+                    verify::compare(pool, &reader, span, &mut out).await?
+                };
+                tell(&mut out, &found, json)?;
+                return Ok(if found.agree() { Exit::Stopped } else { Exit::Failed });
+            }
         }
-        Ok(())
+        Ok(Exit::Stopped)
     }
+}
+
+fn tell(out: &mut impl Write, found: &verify::Found, json: bool) -> anyhow::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(found)?)?;
+        return Ok(());
+    }
+    let verify::Found { on_topic, unknown, published, missing, deleted, not_published } = found;
+    writeln!(out, "on the topic: {on_topic} messages, {unknown} of them unknown to the outbox")?;
+    writeln!(
+        out,
+        "published: {published} messages, {missing} of them missing on the topic, {deleted} deleted by its retention"
+    )?;
+    writeln!(out, "not published: {not_published} messages")?;
+    Ok(())
 }
 
 /// What was done, or would have been, to how many messages.
@@ -130,8 +277,41 @@ fn report(out: &mut impl Write, done: &str, count: u64, dry_run: bool, json: boo
     }
 }
 
+/// As many messages as are wanted, whatever a page looks at.
+async fn whole(pool: &Pool, mut page: Page) -> anyhow::Result<Vec<OutboxMessage>> {
+    let (mut found, mut next) = messages::list(pool, &page).await?;
+    let limit = page.limit;
+    while let Some(cursor) = next.filter(|_| i64::try_from(found.len()).is_ok_and(|count| count < limit)) {
+        page = page.next(&cursor);
+        page.limit = limit - i64::try_from(found.len()).unwrap_or(limit);
+        let (more, following) = messages::list(pool, &page).await?;
+        found.extend(more);
+        next = following;
+    }
+    Ok(found)
+}
+
+fn order(text: &str) -> Result<i64, String> {
+    OrderRef::parse(text)
+        .map(OrderRef::number)
+        .ok_or_else(|| "must be the reference of an order, like OS000042-ORD".into())
+}
+
+fn code(text: &str) -> Result<String, String> {
+    let code = ActivityTypeCode::parse(text).map(|code| code.as_str().to_owned());
+    code.ok_or_else(|| "must be the code of a type, like ORDER_CREATED".into())
+}
+
+fn error_part(text: &str) -> Result<String, String> {
+    part_of_error(text).ok_or_else(|| "must be 1 to 200 visible characters".into())
+}
+
+fn actor(text: &str) -> Result<String, String> {
+    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+}
+
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "must be a moment like 2026-11-22T17:04:05Z".into())
+    timestamp(text).ok_or_else(|| "must be a moment like 2026-11-22T17:04:05Z".into())
 }
 
 fn table(messages: &[OutboxMessage]) -> Table {
@@ -148,6 +328,24 @@ fn table(messages: &[OutboxMessage]) -> Table {
             one.state.clone(),
             one.failures.to_string(),
             one.last_error.clone().unwrap_or_default(),
+            place.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn events(events: &[Event]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["at", "event", "by", "failures", "reason", "partition:offset"]);
+    for one in events {
+        let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));
+        table.add_row([
+            one.at.format(&Rfc3339).unwrap_or_default(),
+            one.event.clone(),
+            one.by.clone().unwrap_or_default(),
+            one.failures.map(|failures| failures.to_string()).unwrap_or_default(),
+            one.reason.clone().unwrap_or_default(),
             place.unwrap_or_default(),
         ]);
     }

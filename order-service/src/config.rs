@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 use shared::{
     auth,
     config::{Bind, Reader},
-    database, health, kafka, lifecycle,
+    database, health,
+    kafka::{self, topics::Expected},
+    lifecycle,
     metrics::exposition,
     telemetry,
 };
@@ -42,6 +44,30 @@ pub struct Topic {
     pub name: String,
     pub partitions: i32,
     pub replication: i32,
+    pub min_insync_replicas: i32,
+    pub expected: Expected,
+}
+
+impl Topic {
+    fn read(s: &mut Reader) -> Self {
+        let replication = s.within("kafka.replication", 1..=100, "from 1 to 100");
+        let is_possible = |wanted: &i32| {
+            if (1..=replication).contains(wanted) {
+                Ok(())
+            } else {
+                Err("must be from 1 to kafka.replication".to_owned())
+            }
+        };
+        let given = s.optional("kafka.min_insync_replicas", is_possible);
+        let min_insync_replicas = given.unwrap_or((replication - 1).max(1));
+        Self {
+            name: s.checked("kafka.topic", |name: &String| kafka::is_topic(name)),
+            partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
+            replication,
+            min_insync_replicas,
+            expected: Expected { min_insync_replicas: Some(min_insync_replicas), ..Expected::read(s) },
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +133,7 @@ impl Config {
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
                 is_as_pool: session_url.expose() == database.url.expose(),
@@ -118,11 +145,7 @@ impl Config {
             http: shared::http::Settings::read(s),
             management: s.get("management.bind"),
             kafka: kafka::Settings::read(s),
-            topic: Topic {
-                name: s.checked("kafka.topic", |name: &String| kafka::is_topic(name)),
-                partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
-                replication: s.within("kafka.replication", 1..=100, "from 1 to 100"),
-            },
+            topic,
             placement: Placement {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),

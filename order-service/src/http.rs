@@ -1,6 +1,7 @@
 //! The API: what a caller sends is parsed here, once; what leaves is made here.
 
 mod messages;
+mod operators;
 mod orders;
 
 use actix_web::web::{Data, ServiceConfig};
@@ -19,6 +20,7 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
+        .section("operators", "An order's way, who publishes, who did what.", operators::operations())
 }
 
 /// The routes of the API port.

@@ -6,6 +6,7 @@
 //! has the steps; here is what the other tasks see of them.
 
 mod identity;
+pub mod publishing;
 pub mod session;
 
 use shared::database::Pool;

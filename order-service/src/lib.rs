@@ -4,6 +4,7 @@
 
 pub mod announcement;
 pub mod app;
+pub mod audit;
 pub mod change;
 pub mod commands;
 pub mod config;
@@ -24,3 +25,4 @@ pub mod publisher;
 pub mod queue;
 pub mod reload;
 pub mod retention;
+pub mod timeline;

@@ -5,6 +5,7 @@
 //! beside it, and here is what its sender knows of that.
 
 pub mod adopted;
+mod back;
 pub mod own;
 mod places;
 
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use back::Back;
 use places::Settled;
 use tokio::time::Instant;
 
@@ -40,6 +42,8 @@ struct Known {
     is_doubted: bool,
     /// Places to be read by themselves, the soonest first. The messages are in no memory meanwhile.
     apart: BinaryHeap<Reverse<(Instant, i64)>>,
+    /// Places that wait for their partition of the topic. The messages are in no memory meanwhile.
+    back: Back,
 }
 
 impl Log {
@@ -52,6 +56,7 @@ impl Log {
             stated: Some((settled_to, Instant::now())),
             is_doubted: false,
             apart: BinaryHeap::new(),
+            back: Back::default(),
         };
         Self { id, known: Mutex::new(known) }
     }
@@ -131,6 +136,24 @@ impl Log {
     #[must_use]
     pub fn next_apart(&self) -> Option<Instant> {
         self.known().apart.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// This place is to be read by itself once `partition` takes messages again. False where too many wait so.
+    #[must_use]
+    pub fn set_back(&self, seq: i64, partition: i32) -> bool {
+        self.known().back.insert(partition, seq)
+    }
+
+    /// Whether places wait for a partition that takes messages.
+    #[must_use]
+    pub fn has_back(&self, is_open: impl Fn(i32) -> bool) -> bool {
+        self.known().back.has_open(is_open)
+    }
+
+    /// Places whose partition takes messages, at most `max`.
+    #[must_use]
+    pub fn take_back(&self, is_open: impl Fn(i32) -> bool, max: usize) -> Vec<i64> {
+        self.known().back.take(is_open, max)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -64,5 +64,5 @@ async fn run_on_database(config: &Config, messages: commands::Messages) -> anyho
         eprintln!("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }
-    messages.run(&pool).await.map(|()| Exit::Stopped)
+    messages.run(config, &pool).await
 }

@@ -1,13 +1,22 @@
-//! What operators see and do of the outbox: look at messages, let failed ones be sent again, and
+//! What operators see and do of the outbox: look at messages, let failed ones be sent again or give them up, and
 //! publish a span of time once more after a topic was lost. Nothing here sends: a living instance finds
 //! what is wanted at its next look.
 
+mod filter;
+pub mod history;
 mod listing;
 pub mod rebroadcast;
+pub mod verify;
 
+pub use filter::{Filter, part_of_error};
 pub use listing::{Page, Place, find, list};
 use serde::Serialize;
-use shared::{database::Pool, http::schema, message::ActivityTypeCode};
+use shared::{
+    audit::{Action, Author},
+    database::Pool,
+    http::schema,
+    message::ActivityTypeCode,
+};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -15,7 +24,11 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use crate::{metrics::RETRIED, order::OrderRef};
+use crate::{
+    audit,
+    metrics::{DISCARDED, RETRIED},
+    order::OrderRef,
+};
 
 /// Rows of one statement: many enough to be quick, few enough to hold no lock for long.
 const PAGE: i64 = 1000;
@@ -47,6 +60,13 @@ pub struct OutboxMessage {
     pub partition: Option<i32>,
     #[schema(required)]
     pub offset: Option<i64>,
+    /// Of a discarded one: when, by whom and why.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub discarded_at: Option<OffsetDateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discarded_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discard_reason: Option<String>,
 }
 
 /// How many messages are sent again.
@@ -61,10 +81,11 @@ pub enum State {
     Failed,
     Unpublished,
     Published,
+    Discarded,
 }
 
 impl State {
-    const ALL: [Self; 3] = [Self::Failed, Self::Unpublished, Self::Published];
+    const ALL: [Self; 4] = [Self::Failed, Self::Unpublished, Self::Published, Self::Discarded];
 
     /// For the document.
     #[must_use]
@@ -81,13 +102,14 @@ impl State {
             Self::Failed => "failed",
             Self::Unpublished => "unpublished",
             Self::Published => "published",
+            Self::Discarded => "discarded",
         }
     }
 }
 
-/// What became of the wish to send one message again.
+/// What became of the wish to send a message again, or to give it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub enum Decision {
     Accepted(Box<OutboxMessage>),
     NotFailed,
     Unknown,
@@ -97,7 +119,8 @@ pub enum Retry {
 ///
 /// # Errors
 /// The database's.
-pub async fn retry(pool: &Pool, message_ref: Uuid) -> Result<Retry, sqlx::Error> {
+pub async fn retry(pool: &Pool, message_ref: Uuid, author: &Author) -> Result<Decision, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     let reset = sqlx::query!(
         r#"
         UPDATE rejected_messages SET state = 'retrying', failures = 0, last_error = NULL, retry_at = NULL, holder = NULL
@@ -105,47 +128,109 @@ pub async fn retry(pool: &Pool, message_ref: Uuid) -> Result<Retry, sqlx::Error>
         "#,
         message_ref
     );
-    if reset.execute(pool).await?.rows_affected() == 0 {
-        return Ok(if find(pool, message_ref).await?.is_some() { Retry::NotFailed } else { Retry::Unknown });
+    if reset.execute(&mut *transaction).await?.rows_affected() == 1 {
+        audit::record(&mut transaction, author, Action::MessageRetried, &[message_ref.to_string()], None).await?;
+        transaction.commit().await?;
+        RETRIED.add(1);
+        return decided(pool, message_ref).await;
     }
-    RETRIED.add(1);
-    // It may be published by now, and past its retention.
-    Ok(find(pool, message_ref).await?.map_or(Retry::Unknown, |message| Retry::Accepted(Box::new(message))))
+    transaction.rollback().await?;
+    undecided(pool, message_ref).await
 }
 
-/// Lets every failed message be sent again; how many those were. One pass: what fails again
+/// Gives one failed message up: it is never sent, and stays to be looked at.
+///
+/// # Errors
+/// The database's.
+pub async fn discard(pool: &Pool, message_ref: Uuid, author: &Author, reason: &str) -> Result<Decision, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let discarded = sqlx::query!(
+        r#"
+        UPDATE rejected_messages SET state = 'discarded', discarded_at = now(), discarded_by = $2, discard_reason = $3
+        WHERE message_ref = $1 AND state = 'failed'
+        "#,
+        message_ref,
+        author.actor,
+        reason
+    );
+    if discarded.execute(&mut *transaction).await?.rows_affected() == 1 {
+        let subject = [message_ref.to_string()];
+        audit::record(&mut transaction, author, Action::MessageDiscarded, &subject, Some(reason)).await?;
+        transaction.commit().await?;
+        DISCARDED.add(1);
+        tracing::warn!(message.r#ref = %message_ref, actor = author.actor, "a failed message was discarded");
+        return decided(pool, message_ref).await;
+    }
+    transaction.rollback().await?;
+    undecided(pool, message_ref).await
+}
+
+async fn decided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
+    // It may be published by now, and past its retention.
+    Ok(find(pool, message_ref).await?.map_or(Decision::Unknown, |message| Decision::Accepted(Box::new(message))))
+}
+
+async fn undecided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
+    Ok(if find(pool, message_ref).await?.is_some() { Decision::NotFailed } else { Decision::Unknown })
+}
+
+/// Lets every failed message that the filter chooses be sent again; how many those were. One pass: what fails again
 /// meanwhile is not taken twice.
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &Pool) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
+        let mut transaction = pool.begin().await?;
         let page = sqlx::query_scalar!(
             r#"
             UPDATE rejected_messages SET state = 'retrying', failures = 0, last_error = NULL, retry_at = NULL, holder = NULL
             WHERE message_ref = ANY (ARRAY(
                 SELECT message_ref FROM rejected_messages WHERE state = 'failed' AND message_ref > $1
+                    AND ($3::bigint IS NULL OR order_id = $3) AND ($4::text IS NULL OR activity_type_code = $4)
+                    AND activity_at >= $5 AND activity_at < $6
+                    AND ($7::text IS NULL OR position(lower($7) IN lower(last_error)) > 0)
                 ORDER BY message_ref LIMIT $2 FOR UPDATE
             ))
             RETURNING message_ref
             "#,
             after,
-            PAGE
+            PAGE,
+            filter.order_id,
+            filter.activity_type_code.as_deref() as _,
+            filter.from(),
+            filter.to(),
+            filter.error.as_deref() as _
         );
-        let page = page.fetch_all(pool).await?;
+        let page = page.fetch_all(&mut *transaction).await?;
         let Some(last) = page.iter().max() else { return Ok(retried) };
         after = *last;
+        let subjects: Vec<String> = page.iter().map(Uuid::to_string).collect();
+        audit::record(&mut transaction, author, Action::MessageRetried, &subjects, None).await?;
+        transaction.commit().await?;
         RETRIED.add(page.len() as u64);
         retried += u64::try_from(page.len()).unwrap_or(u64::MAX);
     }
 }
 
-/// How many messages have failed.
+/// How many failed messages the filter chooses.
 ///
 /// # Errors
 /// The database's.
-pub async fn count_failed(pool: &Pool) -> Result<u64, sqlx::Error> {
-    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'"#);
+pub async fn count_failed(pool: &Pool, filter: &Filter) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"
+        SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'
+            AND ($1::bigint IS NULL OR order_id = $1) AND ($2::text IS NULL OR activity_type_code = $2)
+            AND activity_at >= $3 AND activity_at < $4
+            AND ($5::text IS NULL OR position(lower($5) IN lower(last_error)) > 0)
+        "#,
+        filter.order_id,
+        filter.activity_type_code.as_deref() as _,
+        filter.from(),
+        filter.to(),
+        filter.error.as_deref() as _
+    );
     Ok(count.fetch_one(pool).await?.unsigned_abs())
 }

@@ -33,7 +33,18 @@ pub const QUEUE_LENGTH: Gauge =
     Gauge::new("outbox_queue_length", "Messages in this instance's memory, from placed or reloaded to marked");
 pub const QUEUE_CAPACITY: Gauge = Gauge::new("outbox_queue_capacity", "Messages that fit into this instance's memory");
 pub const IN_FLIGHT: Gauge = Gauge::new("outbox_in_flight_messages", "Messages with the producer or being marked");
-pub const OUTAGE: Gauge = Gauge::new("outbox_outage", "1 while Kafka takes no messages from this instance");
+pub const OUTAGE: Gauge =
+    Gauge::new("outbox_outage", "1 while Kafka takes no messages from this instance, or none for some partition");
+pub const LEADERLESS: Gauge =
+    Gauge::new("outbox_partitions_without_leader", "Partitions of the topic without a leader, as this instance knows");
+pub const STANDING: Gauge = Gauge::new(
+    "outbox_standing_partitions",
+    "Partitions that have taken none of the messages in flight to them for 5 seconds",
+);
+pub const SET_BACK: Counter = Counter::new(
+    "outbox_set_back_messages_total",
+    "Messages that left memory unsent because their partition takes nothing; read from the table later",
+);
 
 pub const PUBLISHED: Counter = Counter::new("outbox_published_messages_total", "Messages marked as published");
 pub const PUBLISH_DURATION: Histogram = Histogram::new(
@@ -79,6 +90,8 @@ pub const RETRIED: Counter = Counter::new(
     "outbox_retried_messages_total",
     "Messages that operators let be sent again over the API, after a failure",
 );
+pub const DISCARDED: Counter =
+    Counter::new("outbox_discarded_messages_total", "Failed messages that operators gave up over the API");
 
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
@@ -99,6 +112,9 @@ pub const ALL: &[&dyn Metric] = &[
     &QUEUE_CAPACITY,
     &IN_FLIGHT,
     &OUTAGE,
+    &LEADERLESS,
+    &STANDING,
+    &SET_BACK,
     &PUBLISHED,
     &PUBLISH_DURATION,
     &REJECTED,
@@ -114,6 +130,7 @@ pub const ALL: &[&dyn Metric] = &[
     &PARTITIONS_AHEAD,
     &PURGED_KEYS,
     &RETRIED,
+    &DISCARDED,
 ];
 
 /// The numbers that live in the tables, of all instances.

@@ -5,7 +5,11 @@ mod listing;
 use std::fmt;
 
 pub use listing::{Filter, Page, list, statuses};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Unexpected},
+};
+use serde_json::value::RawValue;
 use shared::{customer::CustomerRef, database::Pool, http::schema, json::Object, problem::Violation};
 use time::OffsetDateTime;
 use utoipa::{
@@ -96,7 +100,22 @@ pub struct NewItemBody {
     #[schema(value_type = Uuid)]
     product_id: String,
     #[schema(minimum = 1, maximum = 1_000_000)]
+    #[serde(deserialize_with = "whole_number")]
     quantity: i64,
+}
+
+/// A number of any size; the nearest one where it is too large for the type, so that its range is what is told.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    let text = raw.get();
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let is_endless = || text.parse::<f64>().is_ok_and(f64::is_infinite);
+    if is_whole || is_endless() {
+        let nearest = if digits.len() < text.len() { i64::MIN } else { i64::MAX };
+        return Ok(text.parse().unwrap_or(nearest));
+    }
+    Err(D::Error::invalid_type(Unexpected::Other("another value"), &"a whole number"))
 }
 
 impl NewOrder {

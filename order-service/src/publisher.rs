@@ -6,22 +6,28 @@
 
 mod answer;
 mod backoff;
+mod lanes;
 pub mod marks;
 mod outage;
+mod parked;
+mod partitioner;
 mod producer;
 mod topic;
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 pub use answer::{Answer, Outgoing, Returned, Verdict};
 use backoff::Waiting;
 use fail::fail_point;
+use lanes::Admission;
+pub use lanes::Lanes;
 use outage::{Outage, Reach};
+use parked::Parked;
 use producer::Producers;
 use shared::{health::Component, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -33,6 +39,8 @@ use crate::{
 
 /// What is told of a producer whose failure no message has brought to light.
 const FAILED: &str = "told by the client itself";
+/// How often it is looked whether a partition has come to stand for which messages wait.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The background task that sends.
 #[derive(Debug)]
@@ -43,6 +51,8 @@ pub struct Publisher {
     topic: topic::Creation,
     flight: Flight,
     instance: Instance,
+    lanes: Lanes,
+    parked: Parked,
     settings: config::Publisher,
     waiting: Waiting,
     outage: Outage,
@@ -61,17 +71,24 @@ impl Publisher {
         queue: queue::Receiver,
         answers: mpsc::UnboundedSender<Answer>,
         returned: mpsc::UnboundedReceiver<Returned>,
-        (flight, instance): (Flight, Instance),
+        (flight, instance, lanes): (Flight, Instance, Lanes),
         page: Component,
     ) -> anyhow::Result<Self> {
         let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
         Ok(Self {
             queue,
             returned,
-            producers: Producers::new(config, answers, (outage.delivered(), reach.clone()), page.clone())?,
+            producers: Producers::new(
+                config,
+                answers,
+                (outage.delivered(), reach.clone(), lanes.clone()),
+                page.clone(),
+            )?,
             topic: topic::Creation::new(config)?,
             flight,
             instance,
+            parked: Parked::new(lanes.clone()),
+            lanes,
             settings: config.publisher.clone(),
             waiting: Waiting::default(),
             outage,
@@ -85,7 +102,7 @@ impl Publisher {
     /// # Errors
     /// librdkafka refuses to make a new producer after a fatal error.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.topic.ensure(&self.page, &shutdown).await;
+        self.topic.ensure(&self.lanes, &self.page, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
             self.hand_over(batch).await?;
@@ -94,16 +111,19 @@ impl Publisher {
     }
 
     /// What is to be sent next: a full batch, or what has come within `publisher.linger` of the
-    /// first message. None when the queue is closed and empty.
+    /// first message, as far as their partitions take more. None when the queue is closed and empty, and of what is
+    /// left nothing can be sent.
     async fn next_batch(&mut self) -> anyhow::Result<Option<Vec<Outgoing>>> {
         let full = self.settings.batch_max_messages.min(self.flight.bound()).min(self.settings.queue_capacity) as usize;
         let (mut batch, mut fresh, mut lingers_until) = (Vec::new(), Vec::new(), None);
+        let mut is_closed = false;
         loop {
             let now = Instant::now();
+            self.parked.take(&mut batch, full);
             while batch.len() < full
                 && let Some(due) = self.waiting.next_due(now)
             {
-                batch.push(due);
+                self.admit(due, &mut batch);
             }
             if !batch.is_empty() {
                 let until = *lingers_until.get_or_insert(now + self.settings.linger);
@@ -111,19 +131,36 @@ impl Publisher {
                     return Ok(Some(batch));
                 }
             }
+            if is_closed && (self.parked.is_empty() || self.parked.waits_for_nobody_else()) {
+                return Ok(Some(batch).filter(|batch| !batch.is_empty()));
+            }
             let wake = lingers_until.into_iter().chain(self.waiting.next_at()).min();
             tokio::select! {
                 biased;
                 Some(returned) = self.returned.recv() => self.take_back(returned)?,
                 () = self.producers.failure() => self.producers.rebuild(FAILED)?,
-                received = self.queue.recv_many(&mut fresh, full - batch.len()) => {
-                    if received == 0 {
-                        return Ok(Some(batch).filter(|batch| !batch.is_empty()));
+                () = self.lanes.answered(), if !self.parked.is_empty() => {}
+                received = self.queue.recv_many(&mut fresh, full - batch.len()), if !is_closed => {
+                    is_closed = received == 0;
+                    for queued in fresh.drain(..) {
+                        self.admit(Outgoing::from(queued), &mut batch);
                     }
-                    batch.extend(fresh.drain(..).map(Outgoing::from));
                 }
+                () = sleep(LOOK_EVERY), if !self.parked.is_empty() => {}
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
+        }
+    }
+
+    /// Into the batch, where its partition takes it now.
+    fn admit(&mut self, mut message: Outgoing, batch: &mut Vec<Outgoing>) {
+        match self.parked.admission(&message) {
+            Admission::Now(entry) => {
+                message.entry = Some(entry);
+                batch.push(message);
+            }
+            Admission::Soon(partition) => self.parked.park(partition, message),
+            Admission::Back(partition) => self.parked.set_back(partition, message),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::{
     messages::rebroadcast::Rebroadcast,
     metrics::RELOADED,
     outbox::{self, FORMAT, Message},
+    publisher::Lanes,
     queue::{Origin, Queue, Slot, Source},
 };
 
@@ -49,6 +50,8 @@ pub struct Reloader {
     look_at: Instant,
     /// A page of a rebroadcast is handled.
     rebroadcast: Arc<Notify>,
+    /// Which partitions of the topic take messages.
+    lanes: Lanes,
     work: Work,
 }
 
@@ -70,7 +73,7 @@ impl Work {
 
 impl Reloader {
     #[must_use]
-    pub fn new(settings: &config::Reload, queue_capacity: u32, pool: Pool, queue: Queue) -> Self {
+    pub fn new(settings: &config::Reload, queue_capacity: u32, pool: Pool, queue: Queue, lanes: Lanes) -> Self {
         // A page larger than the queue would wait for room that never comes.
         let page = settings.page_size.min(queue_capacity.div_ceil(2));
         let page_size = NonZeroUsize::new(page as usize).expect("both settings are at least 1");
@@ -82,6 +85,7 @@ impl Reloader {
             look_every: settings.look_every,
             look_at: Instant::now(),
             rebroadcast: Arc::default(),
+            lanes,
             work,
         }
     }
@@ -101,11 +105,13 @@ impl Reloader {
                 }
             }
             let (instance, log, wake) = (self.queue.instance().clone(), self.queue.log(), self.next_look());
+            let lanes = self.lanes.clone();
             let mut look_now = false;
             let wait = async {
                 tokio::select! {
                     () = instance.left_behind() => look_now = true,
                     () = log.behind() => {}
+                    () = lanes.opened() => {}
                     () = self.rebroadcast.notified() => {}
                     () = sleep_until(wake) => {}
                 }
@@ -206,14 +212,16 @@ impl Reloader {
         }
     }
 
-    /// What is to be read by itself of a log: it was under way when its page was read, or waits out a back-off
-    /// in the table.
+    /// What is to be read by itself of a log: it was under way when its page was read, waits out a back-off in the
+    /// table, or has waited there for its partition.
     async fn apart(&self, log: &Arc<Log>, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
-        if log.next_apart().is_none_or(|at| at > Instant::now()) {
+        let is_open = |partition| self.lanes.is_open(partition);
+        if log.next_apart().is_none_or(|at| at > Instant::now()) && !log.has_back(is_open) {
             return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let due = log.due_apart(Instant::now(), slots.len());
+        let mut due = log.due_apart(Instant::now(), slots.len());
+        due.extend(log.take_back(is_open, slots.len() - due.len()));
         let reading = outbox::read_places(&self.pool, log.id, &due);
         match page.work(ANSWER_WITHIN, reading).await {
             Ok(messages) => Ok(self.push(messages, slots, &Source::Log(log.clone())) > 0),
@@ -308,6 +316,9 @@ impl Reloader {
 
     /// A page of the failed messages that an operator wants sent again.
     async fn retries(&self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+        if self.lanes.parked() >= self.page_size.get() {
+            return Ok(false);
+        }
         if !page.work(ANSWER_WITHIN, outbox::has_retries(&self.pool)).await? {
             return Ok(false);
         }

@@ -66,6 +66,7 @@ impl Retention {
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
         page.work(ANSWER_WITHIN, self.forget()).await?;
+        page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
         Ok(removed)
     }
 
@@ -89,6 +90,23 @@ impl Retention {
         fail_point!("retention::purged", |how| Err(shared::failpoint::kill_or_fail(how)));
         PURGED_KEYS.add(removed);
         Ok(removed)
+    }
+
+    /// What the broker said of a message is known for as long as the message.
+    async fn forget_rejections(&self) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            r#"
+            DELETE FROM rejections WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM rejections WHERE rejected_at < now() - make_interval(secs => $1)
+                ORDER BY rejected_at LIMIT $2 FOR UPDATE SKIP LOCKED
+            ))
+            "#,
+            self.settings.published_messages.as_secs_f64(),
+            i64::from(self.settings.batch_size)
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     async fn forget(&self) -> Result<(), sqlx::Error> {

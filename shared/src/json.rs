@@ -79,6 +79,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let pointer = pointer(error.path());
         match error.inner().classify() {
             Category::Data => Problem::unprocessable(vec![Violation::new(pointer, detail(&error.inner().to_string()))]),
+            // The grammar has no bound for numbers, the types have.
+            Category::Syntax if error.inner().to_string().starts_with("number out of range") => {
+                Problem::unprocessable(vec![Violation::new(pointer, "This number is out of range.")])
+            }
             Category::Syntax | Category::Eof | Category::Io => not_json(),
         }
     })
@@ -169,6 +173,18 @@ mod tests {
     fn the_place_is_told_and_the_value_is_not() {
         let told = refused(r#"{"name": "x", "amount": "canary, expected"}"#);
         assert!(told.contains("/amount") && told.contains("a whole number") && !told.contains("canary"), "{told}");
+    }
+
+    #[test]
+    fn a_number_that_no_type_holds_is_out_of_range_and_half_a_character_is_no_json() {
+        for number in ["1e400".to_owned(), "9".repeat(400)] {
+            let told = refused(&format!(r#"{{"name": "x", "amount": {number}}}"#));
+            assert!(
+                told.contains("status: 422") && told.contains("/amount") && told.contains("out of range"),
+                "{told}"
+            );
+        }
+        assert!(refused(r#"{"name": "\ud800", "amount": 1}"#).contains("status: 400"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How either service reaches Kafka.
 
+pub mod topics;
+
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -20,7 +22,7 @@ use crate::config::Reader;
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Properties of librdkafka on which promises rest, each with what would break.
-const OWN: [(&str, &str); 24] = [
+const OWN: [(&str, &str); 23] = [
     ("bootstrap.servers", "kafka.brokers is the setting for that"),
     ("metadata.broker.list", "kafka.brokers is the setting for that"),
     ("group.id", "kafka.group_id is the setting for that"),
@@ -43,9 +45,23 @@ const OWN: [(&str, &str); 24] = [
     ("enable.auto.offset.store", "offsets follow the database, never the reading"),
     ("auto.offset.reset", "a group without offsets begins at the beginning, or messages are skipped"),
     ("partition.assignment.strategy", "all instances have to agree on it"),
-    ("group.instance.id", "several instances would have the same"),
-    ("group.protocol", "the consumer's other settings are those of the classic protocol"),
+    (
+        "group.instance.id",
+        "all instances have the same settings, and of several with one id the group keeps the last: the others end",
+    ),
 ];
+
+/// Of the classic protocol of consumer groups, in which the members decide.
+const CLASSIC: [&str; 4] =
+    ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
+
+/// Whether the broker decides which member of a group has which partitions (KIP-848).
+fn is_by_broker(properties: &BTreeMap<String, String>) -> bool {
+    properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
+}
+
+/// Ways to choose the partition of a key, always the same for the same key.
+const PARTITIONERS: [&str; 4] = ["consistent", "consistent_random", "murmur2", "murmur2_random"];
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -64,11 +80,27 @@ impl Settings {
                     "kafka.properties.isolation.level",
                     "must be read_committed: messages of a transaction that was aborted would be counted",
                 );
+            } else if CLASSIC.contains(&name.as_str()) && is_by_broker(&properties) {
+                settings.mistake(
+                    &format!("kafka.properties.{name}"),
+                    "cannot be set with group.protocol = consumer: the broker decides, for the whole group",
+                );
+            } else if name == "partitioner" && !PARTITIONERS.contains(&value.as_str()) {
+                settings.mistake(
+                    "kafka.properties.partitioner",
+                    format!("must be one of {}: the messages of one order share a partition", PARTITIONERS.join(", ")),
+                );
             } else if let Err(rule) = is_understood(name, value) {
                 settings.mistake(&format!("kafka.properties.{name}"), rule);
             }
         }
         Self { brokers: settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers)), properties }
+    }
+
+    /// What the operator has set of librdkafka's properties.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
     }
 
     /// What every client has in common, then `own`, then the operator's properties: they win.
@@ -80,7 +112,8 @@ impl Settings {
         config.set("reconnect.backoff.max.ms", "1000");
         config.set("topic.metadata.refresh.interval.ms", "10000");
         config.set("allow.auto.create.topics", "false");
-        for (name, value) in own {
+        let by_broker = is_by_broker(&self.properties);
+        for (name, value) in own.iter().filter(|(name, _)| !by_broker || !CLASSIC.contains(name)) {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {

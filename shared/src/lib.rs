@@ -1,5 +1,6 @@
 //! What both services use, and nothing that only one of them needs.
 
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod customer;
@@ -17,4 +18,5 @@ pub mod paging;
 pub mod problem;
 pub mod query;
 pub mod telemetry;
+pub mod text;
 pub mod traces;

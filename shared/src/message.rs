@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
@@ -11,6 +12,13 @@ use crate::http::schema;
 
 /// The `CloudEvents` header that carries the type and the version of a message.
 pub const CE_TYPE: &str = "ce_type";
+
+/// A time of RFC 3339. Between day and time stands a `T`: `time` would take any byte there.
+#[must_use]
+pub fn timestamp(text: &str) -> Option<OffsetDateTime> {
+    let is_separated = matches!(text.as_bytes().get(10), Some(b'T' | b't'));
+    OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| is_separated)
+}
 
 /// What happened: `[A-Z][A-Z0-9_]{0,63}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

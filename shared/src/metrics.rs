@@ -103,6 +103,11 @@ impl Gauge {
         metrics::gauge!(self.name).set(value);
     }
 
+    /// Nobody knows its value now: the scrape does not tell it until it is set again.
+    pub fn forget(&self) {
+        self.set(f64::NAN);
+    }
+
     /// As [`Gauge::set`], under one value of its label.
     pub fn set_of(&self, label: &'static str, value: f64) {
         metrics::gauge!(self.name, labels(self.label, label)).set(value);

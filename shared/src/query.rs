@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
-use crate::problem::{Problem, Violation};
+use crate::{
+    message::timestamp,
+    problem::{Problem, Violation},
+};
 
 /// How many entries a page of any list has.
 pub const PAGE_SIZE: std::ops::RangeInclusive<i64> = 1..=200;
@@ -77,6 +80,6 @@ impl Query {
     /// # Errors
     /// 400.
     pub fn time(&mut self, name: &str) -> Result<Option<OffsetDateTime>, Problem> {
-        self.get(name, "an RFC 3339 time", |text| OffsetDateTime::parse(text, &Rfc3339).ok())
+        self.get(name, "an RFC 3339 time", timestamp)
     }
 }

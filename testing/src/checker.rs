@@ -196,7 +196,7 @@ impl Checker {
         for row in rows {
             let expected = match row.state.as_str() {
                 "unpublished" => self.unpublished,
-                "failed" => self.failed.contains(&row.message_ref),
+                "failed" | "discarded" => self.failed.contains(&row.message_ref),
                 _ => !self.failed.contains(&row.message_ref),
             };
             if !expected {

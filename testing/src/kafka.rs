@@ -41,6 +41,18 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// One more broker of the cluster, with the number 2. A partition that stands there alone has no leader
+    /// while it is stopped.
+    pub async fn second(&self) -> Self {
+        let controller = self.server.data().with_file_name("controller.port");
+        let controller = format!("127.0.0.1:{}", std::fs::read_to_string(controller).unwrap().trim());
+        let mut server = Server::beside("kafka");
+        server.arguments = vec![server.port.to_string(), controller, "2".to_owned()];
+        let mut kafka = Self { port: server.port, server };
+        kafka.start_again().await;
+        kafka
+    }
+
     /// Ends the broker in order.
     pub async fn stop(&mut self) {
         self.server.stop(Signal::TERM).await;

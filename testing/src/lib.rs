@@ -55,7 +55,7 @@ pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
 pub use schema::{describe, up_down_up};
 pub use scrape::Scrape;
-pub use service::{Service, Setup, Signal, binary};
+pub use service::{Service, Setup, Signal, binary, binary_before};
 pub use signer::{AUDIENCE, ISSUER, Signer};
 pub use topic::{Received, Topic};
 

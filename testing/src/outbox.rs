@@ -16,5 +16,5 @@ pub const UNPUBLISHED: &str = "(
             OFFSET 0)
         AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
     UNION ALL
-    SELECT message_ref, instance FROM rejected_messages WHERE state <> 'failed'
+    SELECT message_ref, instance FROM rejected_messages WHERE state NOT IN ('failed', 'discarded')
 )";

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -44,6 +45,10 @@ struct Kept {
     value: Option<Vec<u8>>,
     ce_type: Option<Vec<u8>>,
     message_ref: Option<Uuid>,
+    /// In place of key, value and type, where only that was kept.
+    value_sha256: Option<Vec<u8>>,
+    /// What was counted in its place.
+    corrected_value: Option<Vec<u8>>,
     reason: String,
     state: String,
 }
@@ -64,7 +69,7 @@ type Place = (String, i32, i64);
 struct Quarantine {
     kept: Vec<Kept>,
     copies: HashMap<Uuid, Vec<Copies>>,
-    by_value: HashMap<Option<Vec<u8>>, Vec<usize>>,
+    by_value: HashMap<Vec<u8>, Vec<usize>>,
 }
 
 impl Quarantine {
@@ -74,7 +79,8 @@ impl Quarantine {
             copies.entry(one.quarantine_id).or_default().push(one);
         }
         for (index, one) in kept.iter().enumerate() {
-            by_value.entry(one.value.clone()).or_default().push(index);
+            let hash = one.value_sha256.clone().unwrap_or_else(|| sha256(one.value.as_deref()));
+            by_value.entry(hash).or_default().push(index);
         }
         Self { kept, copies, by_value }
     }
@@ -85,7 +91,7 @@ impl Quarantine {
 
     /// The row of a message, where that tells of its place.
     fn find(&self, place: &Place, message: &Received) -> Option<&Kept> {
-        let mut rows = self.by_value.get(&message.value)?.iter().map(|index| &self.kept[*index]);
+        let mut rows = self.by_value.get(&sha256(message.value.as_deref()))?.iter().map(|index| &self.kept[*index]);
         rows.find(|one| {
             let is_copy = |copies: &Copies| {
                 (&copies.topic, copies.partition) == (&place.0, place.1) && place.2 <= copies.last_offset
@@ -93,6 +99,14 @@ impl Quarantine {
             one.place() == *place && one.came_as(message)
                 || one.is_same(message) && self.copies_of(one).iter().any(is_copy)
         })
+    }
+}
+
+impl Quarantine {
+    /// The message with the bytes that were counted.
+    fn as_counted(found: Option<&Kept>, message: &Received) -> Received {
+        let corrected = found.and_then(|one| one.corrected_value.clone());
+        Received { value: corrected.or_else(|| message.value.clone()), ..message.clone() }
     }
 }
 
@@ -226,9 +240,10 @@ impl Recount {
         let refs: HashMap<_, _> = keys.iter().map(|key| (key.message_ref, key)).collect();
         let mut copies: HashMap<(Uuid, &str, i32), i64> = HashMap::new();
         for (place, message) in &on_topics {
+            let found = quarantine.find(place, message);
+            let message = &Quarantine::as_counted(found, message);
             let key = message.message_ref().and_then(|found| refs.get(&found));
             let is_counted = key.is_some_and(|key| key.is_of(message));
-            let found = quarantine.find(place, message);
             if let Some(one) = found.filter(|one| one.place() != *place) {
                 *copies.entry((one.quarantine_id, &place.0, place.1)).or_default() += 1;
             }
@@ -243,7 +258,11 @@ impl Recount {
         };
         let keys = keys.iter().filter(|key| can_be_read(&key.place()));
         let kept = quarantine.kept.iter().filter(|one| can_be_read(&one.place()));
-        let unfounded = keys.filter(|key| !on_topics.get(&key.place()).is_some_and(|message| key.is_of(message)));
+        let is_founded = |place: &Place, key: &Key| {
+            let message = on_topics.get(place);
+            message.is_some_and(|one| key.is_of(&Quarantine::as_counted(quarantine.find(place, one), one)))
+        };
+        let unfounded = keys.filter(|key| !is_founded(&key.place(), key));
         wrong.extend(unfounded.map(|key| format!("I6: the key is not that of its message: {key:?}")));
         let altered = kept.filter(|one| !on_topics.get(&one.place()).is_some_and(|message| one.came_as(message)));
         wrong.extend(
@@ -283,12 +302,16 @@ impl Recount {
     }
 
     async fn quarantine(&self) -> Quarantine {
-        let kept = r#"SELECT quarantine_id, topic, partition, "offset", key, value, ce_type, message_ref, reason, state
-            FROM quarantine"#;
+        let kept = r#"SELECT quarantine_id, topic, partition, "offset", key, value, ce_type, message_ref, value_sha256,
+                corrected_value, reason, state FROM quarantine"#;
         let kept = sqlx::query_as(kept).fetch_all(&self.pool).await.unwrap();
         let copies = "SELECT quarantine_id, topic, partition, last_offset, messages FROM quarantine_copies";
         Quarantine::new(kept, sqlx::query_as(copies).fetch_all(&self.pool).await.unwrap())
     }
+}
+
+fn sha256(value: Option<&[u8]>) -> Vec<u8> {
+    Sha256::digest(value.unwrap_or_default()).to_vec()
 }
 
 fn place(topic: &Topic, message: &Received) -> Place {
@@ -318,12 +341,18 @@ impl Kept {
 
     fn came_as(&self, message: &Received) -> bool {
         let ce_type = message.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_ref());
-        self.key == message.key && self.value == message.value && self.ce_type.as_ref() == ce_type
+        let is_whole = self.key == message.key && self.value == message.value && self.ce_type.as_ref() == ce_type;
+        is_whole || self.has_hash_of(message)
     }
 
     /// Whether it is this message, sent again.
     fn is_same(&self, message: &Received) -> bool {
         let is_read = self.message_ref.is_some() && message.message_ref() == self.message_ref;
-        self.came_as(message) || is_read && self.value == message.value
+        let is_same_value = self.value == message.value || self.has_hash_of(message);
+        self.came_as(message) || is_read && is_same_value
+    }
+
+    fn has_hash_of(&self, message: &Received) -> bool {
+        self.value_sha256.as_ref().is_some_and(|hash| *hash == sha256(message.value.as_deref()))
     }
 }

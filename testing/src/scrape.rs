@@ -41,6 +41,25 @@ impl Scrape {
         values.into_iter().sum()
     }
 
+    /// The value of the series with this label.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn sum_of(&self, name: &str, label: &str, value: &str) -> f64 {
+        let labelled = format!("{label}=\"{value}\"");
+        let is_it = |series: &str| series.split('{').next() == Some(name) && series.contains(&labelled);
+        let values: Vec<_> = self.series.iter().filter(|(series, _)| is_it(series)).map(|(_, value)| value).collect();
+        assert!(!values.is_empty(), "{name} with {labelled} is not told");
+        values.into_iter().sum()
+    }
+
+    /// Whether a metric is told now.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.series.keys().any(|series| series.split('{').next() == Some(name))
+    }
+
     /// Compares the names with those that `docs/metrics.md` has for a service.
     ///
     /// # Panics

@@ -31,13 +31,21 @@ pub(crate) struct Server {
     /// Further arguments of the script.
     pub(crate) arguments: Vec<String>,
     child: Option<Child>,
-    _room: OwnedSemaphorePermit,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Server {
     pub(crate) async fn stopped(script: &'static str) -> Self {
         let room = Arc::clone(&ROOM).acquire_owned().await.unwrap();
-        Self { script, home: scratch(), port: free_port(), arguments: Vec::new(), child: None, _room: room }
+        let mut server = Self::beside(script);
+        server._room = Some(room);
+        server
+    }
+
+    /// One that belongs to another server. It takes no room: a test that holds some and waits for more could
+    /// wait for a test that does the same.
+    pub(crate) fn beside(script: &'static str) -> Self {
+        Self { script, home: scratch(), port: free_port(), arguments: Vec::new(), child: None, _room: None }
     }
 
     pub(crate) fn start(&mut self) {

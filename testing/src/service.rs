@@ -29,6 +29,16 @@ pub fn binary(name: &str) -> PathBuf {
     found
 }
 
+/// A binary as it was before the newest migration, which `make upgrade` has built.
+///
+/// # Panics
+/// It has not.
+#[must_use]
+pub fn binary_before(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BEFORE_BIN_DIR").expect("BEFORE_BIN_DIR is not set: run make upgrade");
+    PathBuf::from(folder).join(name)
+}
+
 /// How a service is to be run: its binary, its settings by their names in the contract, and the
 /// points at which it is to break.
 #[derive(Clone, Debug)]
@@ -54,6 +64,12 @@ impl Setup {
     #[must_use]
     pub fn bare(binary: impl Into<PathBuf>) -> Self {
         Self { binary: binary.into(), settings: Vec::new(), failpoints: Vec::new(), variables: Vec::new() }
+    }
+
+    /// The same, of another binary.
+    #[must_use]
+    pub fn of(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
     }
 
     #[must_use]

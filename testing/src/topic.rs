@@ -102,12 +102,30 @@ impl Topic {
         made.into_iter().for_each(|one| drop(one.unwrap()));
     }
 
+    /// With a replica of each partition on each of these brokers.
+    pub async fn create_on(&self, brokers: &[&[i32]], settings: &[(&str, &str)]) {
+        let mut wanted =
+            NewTopic::new(&self.name, i32::try_from(brokers.len()).unwrap(), TopicReplication::Variable(brokers));
+        for (name, value) in settings {
+            wanted = wanted.set(name, value);
+        }
+        let made = self.admin().create_topics([&wanted], &options()).await.unwrap();
+        made.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
     /// Changes one of the topic's settings, `max.message.bytes` for one. The broker forgets those
     /// set before.
     pub async fn set(&self, name: &str, value: &str) {
         let change = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set(name, value);
         let done = self.admin().alter_configs([&change], &options()).await.unwrap();
         done.into_iter().for_each(|one| drop(one.unwrap()));
+    }
+
+    /// One of the topic's settings.
+    pub async fn get(&self, name: &str) -> String {
+        let asked = [ResourceSpecifier::Topic(&self.name)];
+        let described = self.admin().describe_configs(&asked, &options()).await.unwrap().remove(0).unwrap();
+        described.get(name).and_then(|entry| entry.value.clone()).expect("the topic has this setting")
     }
 
     pub async fn delete(&self) {
@@ -177,7 +195,8 @@ impl Topic {
 }
 
 pub(crate) fn producer(brokers: &str) -> FutureProducer {
-    client(brokers).set("acks", "all").create().unwrap()
+    // As large as a broker takes a request.
+    client(brokers).set("acks", "all").set("message.max.bytes", "100000000").create().unwrap()
 }
 
 pub(crate) async fn send(producer: &FutureProducer, topic: &str, messages: &[Received]) {

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use time::macros::datetime;
+use time::{format_description::well_known::Rfc3339, macros::datetime};
 
 use super::*;
 
@@ -43,6 +43,26 @@ fn what_is_no_json_is_told_from_json_that_does_not_fit() {
 }
 
 #[test]
+fn a_cloud_event_in_structured_mode_is_read() {
+    let event = |data: &str, kind: &str| {
+        format!(
+            r#"{{"specversion": "1.0", "id": "1", "source": "/other", "type": "{kind}", "datacontenttype": "application/json",
+                "data": {data}}}"#
+        )
+    };
+    let read = parse(Some(event(GOOD, "summarisation.ORDER_CREATED.v1").as_bytes()), None).unwrap();
+    assert_eq!(read, parse(Some(GOOD.as_bytes()), None).unwrap());
+    assert_eq!(reason(&event(GOOD, "summarisation.ORDER_CREATED.v2")), Reason::UnknownVersion);
+    for data in ["5", "[]", "null", "{}", "\"text\"", &GOOD.replace("\"orderRef\"", "\"messageRef\"")] {
+        assert_eq!(reason(&event(data, "a.v1")), Reason::BadField, "{data}");
+    }
+    // What else a message holds is its sender's business.
+    let other =
+        GOOD.replace("\"orderRef\"", r#""specversion": "1.0", "data": {"messageRef": 1, "messageRef": 2}, "orderRef""#);
+    assert!(parse(Some(other.as_bytes()), None).is_ok());
+}
+
+#[test]
 fn a_deep_value_of_an_ignored_field_is_skipped() {
     let deep = format!(r#"{{"other": {}{}, {}"#, "[".repeat(100_000), "]".repeat(100_000), &GOOD[1..]);
     assert!(parse(Some(deep.as_bytes()), None).is_ok());
@@ -59,11 +79,41 @@ fn a_wrong_field_is_named() {
             assert!(told.detail.contains(field) && !told.detail.contains("canary"), "{}", told.detail);
         }
     }
-    for no_uuid in ["0192f0c2000070008000000000000001", "{0192f0c2-0000-7000-8000-000000000001}"] {
+    let nil = Uuid::nil().to_string();
+    for no_uuid in ["0192f0c2000070008000000000000001", "{0192f0c2-0000-7000-8000-000000000001}", &nil] {
         assert_eq!(reason(&with("messageRef", &format!("{no_uuid:?}"))), Reason::BadField);
     }
-    for no_time in ["2026-02-30T00:00:00Z", "2026-11-22", "2026-11-22T25:00:00Z", "2026-11-22T12:00:00"] {
+    for no_time in [
+        "2026-02-30T00:00:00Z",
+        "2026-11-22",
+        "2026-11-22T25:00:00Z",
+        "2026-11-22T12:00:00",
+        "2026-11-22_12:00:00Z",
+        "2026-11-22 12:00:00Z",
+    ] {
         assert_eq!(reason(&with("activityAt", &format!("{no_time:?}"))), Reason::BadField);
+    }
+}
+
+#[test]
+fn a_number_that_no_type_holds_is_a_wrong_field_or_nobody_s_business() {
+    for number in ["1e400", "9223372036854775808", &"9".repeat(400)] {
+        let with_field = |field: &str| GOOD.replacen('{', &format!("{{\"{field}\": {number}, "), 1);
+        assert!(parse(Some(with_field("other").as_bytes()), None).is_ok(), "{number}");
+        let wrong = with_field("activityAt").replace(r#""activityAt": "2026-11-22T11:59:59.123456Z""#, r#""at": 1"#);
+        let told = parse(Some(wrong.as_bytes()), None).unwrap_err();
+        assert_eq!((told.reason, told.message_ref.is_some()), (Reason::BadField, true), "{number}");
+    }
+}
+
+#[test]
+fn what_could_be_read_of_a_message_that_cannot_be_counted_is_told() {
+    let wrong_time = parse(Some(with("activityAt", "5").as_bytes()), None).unwrap_err();
+    let wrong_code = parse(Some(with("activityTypeCode", "5").as_bytes()), None).unwrap_err();
+    let of_another_version = parse(Some(GOOD.as_bytes()), Some(b"x.v2")).unwrap_err();
+    let good = parse(Some(GOOD.as_bytes()), None).unwrap();
+    for (told, code) in [(wrong_time, true), (wrong_code, false), (of_another_version, true)] {
+        assert_eq!((told.message_ref, told.code.is_some()), (Some(good.message_ref), code), "{told:?}");
     }
 }
 
@@ -82,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_written_is_read(id: u128, code in "[A-Z][A-Z0-9_]{0,63}", second in 946_684_800i64..1_790_000_000, other: String) {
+    fn what_was_written_is_read(id in 1u128.., code in "[A-Z][A-Z0-9_]{0,63}", second in 946_684_800i64..1_790_000_000, other: String) {
         let at = OffsetDateTime::from_unix_timestamp(second).unwrap();
         let message = serde_json::json!({"messageRef": Uuid::from_u128(id), "activityTypeCode": code,
             "activityAt": at.format(&Rfc3339).unwrap(), "other": other});

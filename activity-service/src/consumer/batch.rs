@@ -12,16 +12,19 @@ use time::OffsetDateTime;
 
 use super::{
     group::{Group, Tenure},
+    large::{Large, identities},
     record::{self, Digest},
 };
 use crate::{
     activity::{self, Activity},
-    quarantine::Rejected,
+    quarantine::{Content, Identities, Rejected},
     statistics::Position,
 };
 
 /// A batch is full at this many bytes, whatever the number of its messages. Three batches exist at
-/// once (collected, handed over, counted), and each may exceed this by one message.
+/// once (collected, handed over, counted), and each may exceed this by one message. Of a message that is larger
+/// alone only hashes are held: a topic may permit messages of which three would not fit into the memory there is, and
+/// whoever is killed by one reads it again. Kafka's own default permits half as much.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ pub struct Raw<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub ce_type: Option<&'a [u8]>,
+    /// As Kafka has it, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -64,6 +69,7 @@ pub struct Message {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     ce_type: Option<Range<usize>>,
+    large: Option<Box<Large>>,
     /// As Kafka has it, in milliseconds since 1970.
     timestamp: Option<i64>,
     /// When it was read, and the trace it belongs to; only where traces are exported.
@@ -84,28 +90,31 @@ impl Batch {
             key: message.key(),
             value: message.payload(),
             ce_type: record::ce_type(message),
+            timestamp: message.timestamp().to_millis(),
         };
         self.add(&raw, group);
-        let timestamp = message.timestamp().to_millis();
-        if let Some(last) = self.messages.last_mut() {
-            last.timestamp = timestamp;
-            if traces::are_exported() {
-                last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
-            }
+        if let Some(last) = self.messages.last_mut().filter(|_| traces::are_exported()) {
+            last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
         }
-        self.oldest = self.oldest.into_iter().chain(timestamp).min();
+        self.oldest = self.oldest.into_iter().chain(raw.timestamp).min();
     }
 
     /// As [`Batch::push`], for a message from anywhere.
     pub fn add(&mut self, raw: &Raw<'_>, group: &Group) {
+        let parsed = activity::parse(raw.value, raw.ce_type);
+        let bytes: usize = [raw.key, raw.value, raw.ce_type].iter().flatten().map(|part| part.len()).sum();
+        let large = (bytes > MAX_BYTES).then(|| Box::new(Large::new(raw, &parsed)));
+        let held = |part| if large.is_some() { None } else { part };
+        let [key, value, ce_type] = [raw.key, raw.value, raw.ce_type].map(held);
         let message = Message {
             place: self.place(raw.topic, raw.partition, group),
             offset: raw.offset,
-            parsed: activity::parse(raw.value, raw.ce_type),
-            key: self.store(raw.key),
-            value: self.store(raw.value),
-            ce_type: self.store(raw.ce_type),
-            timestamp: None,
+            parsed,
+            key: self.store(key),
+            value: self.store(value),
+            ce_type: self.store(ce_type),
+            large,
+            timestamp: raw.timestamp,
             trace: None,
         };
         self.messages.push(message);
@@ -137,19 +146,24 @@ impl Batch {
         &self.places[message.place]
     }
 
-    #[must_use]
-    pub fn key(&self, message: &Message) -> Option<&[u8]> {
-        message.key.clone().map(|range| &self.bytes[range])
+    /// Its key, value and `ce_type`, as far as they are held.
+    fn parts(&self, message: &Message) -> [Option<&[u8]>; 3] {
+        [&message.key, &message.value, &message.ce_type].map(|part| Some(&self.bytes[part.clone()?]))
     }
 
     #[must_use]
-    pub fn value(&self, message: &Message) -> Option<&[u8]> {
-        message.value.clone().map(|range| &self.bytes[range])
+    pub fn content(&self, message: &Message) -> Content<'_> {
+        let [key, value, ce_type] = self.parts(message);
+        let whole = Content::Whole { key, value, ce_type };
+        message.large.as_ref().map_or(whole, |large| Content::TooLarge(large.value_sha256))
     }
 
+    /// Under what it may be in quarantine.
     #[must_use]
-    pub fn ce_type(&self, message: &Message) -> Option<&[u8]> {
-        message.ce_type.clone().map(|range| &self.bytes[range])
+    pub fn identities(&self, message: &Message) -> Identities {
+        let [key, value, ce_type] = self.parts(message);
+        let of_held = || identities(&message.parsed, key, value, ce_type);
+        message.large.as_ref().map_or_else(of_held, |large| large.identities)
     }
 
     /// What is to be read next of each place once `part` is counted. Within a place the messages
@@ -182,7 +196,9 @@ impl Batch {
     }
 
     fn digest(&self, message: &Message) -> Digest {
-        record::digest(message.timestamp, self.key(message), self.value(message), self.ce_type(message))
+        let [key, value, ce_type] = self.parts(message);
+        let of_held = || record::digest(message.timestamp, key, value, ce_type);
+        message.large.as_ref().map_or_else(of_held, |large| large.digest)
     }
 
     /// The first message of each place in `part`.
@@ -228,13 +244,17 @@ fn trace_of(message: &BorrowedMessage<'_>) -> TraceContext {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+    use crate::quarantine::Identity;
 
     #[test]
     fn ends_follow_the_last_message_of_each_partition_in_the_part() {
         let (group, mut batch) = (Group::default(), Batch::default());
         for (partition, offset) in [(0, 7), (1, 3), (0, 8), (1, 5), (0, 12)] {
-            let raw = Raw { topic: "t", partition, offset, key: None, value: Some(b"x"), ce_type: None };
+            let raw =
+                Raw { topic: "t", partition, offset, key: None, value: Some(b"x"), ce_type: None, timestamp: None };
             batch.add(&raw, &group);
         }
         let ends =
@@ -244,7 +264,30 @@ mod tests {
         assert_eq!(ends(3..4), [(1, 6)]);
         let starts = batch.starts(&(1..5)).into_iter().map(|(place, first)| (place.partition, first));
         assert_eq!(starts.collect::<Vec<_>>(), [(0, 8), (1, 3)]);
-        assert_eq!(batch.value(&batch.messages[4]), Some(&b"x"[..]));
-        assert_eq!(batch.key(&batch.messages[4]), None);
+        assert_eq!(batch.parts(&batch.messages[4]), [None, Some(&b"x"[..]), None]);
+    }
+
+    #[test]
+    fn a_message_larger_than_a_batch_is_recognised_like_any_other_and_its_bytes_are_not_held() {
+        let (group, value) = (Group::default(), vec![b'x'; MAX_BYTES]);
+        let raw = |key, timestamp| Raw {
+            topic: "t",
+            partition: 0,
+            offset: 7,
+            key,
+            value: Some(&value),
+            ce_type: None,
+            timestamp,
+        };
+        let mut batch = Batch::default();
+        batch.add(&raw(None, None), &group);
+        assert_eq!(batch.bytes.len(), MAX_BYTES, "just fits");
+        batch.add(&raw(Some(b"k"), Some(5)), &group);
+        assert_eq!(batch.bytes.len(), MAX_BYTES);
+        let message = &batch.messages[1];
+        let hash: [u8; 32] = Sha256::digest(&value).into();
+        assert!(matches!(batch.content(message), Content::TooLarge(of_value) if of_value == hash));
+        assert_eq!(batch.identities(message).unread, Identity::of_unread(Some(b"k"), None, Some(&value)));
+        assert_eq!(batch.digest(message), record::digest(Some(5), Some(b"k"), Some(&value), None));
     }
 }

@@ -26,8 +26,9 @@ use tokio::sync::mpsc;
 use super::{
     Settings,
     at_once::AtOnce,
-    batch::{Batch, Message},
+    batch::Batch,
     group::{Group, Partition},
+    kept::{place, to_keep},
     lag::{InHand, seconds_since},
     positions::{self, Position},
 };
@@ -36,7 +37,7 @@ use crate::{
     gaps,
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
-    quarantine::{self, Again, Identities, Identity, Kept, Known, Place, Reason, Rejected},
+    quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
     statistics::{self, Outcome, Received},
     trial,
 };
@@ -63,6 +64,7 @@ pub struct Counting {
     pub in_hand: InHand,
     pub page: Component,
     pub at_once: AtOnce,
+    pub room: Room,
 }
 
 impl Settings {
@@ -90,6 +92,7 @@ pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyh
             break;
         }
         counting.in_hand.note(None);
+        counting.group.fetching.counted(batch.messages.len());
         batch.trace();
         BATCH_SIZE.record_count(batch.messages.len());
         BATCH_DURATION.record(begin.elapsed().as_secs_f64());
@@ -199,7 +202,7 @@ impl Counting {
         let identities = if admission.quarantine_is_empty() {
             Vec::new()
         } else {
-            messages.iter().map(|message| identities(batch, message)).collect()
+            messages.iter().map(|message| batch.identities(message)).collect()
         };
         let known = Known::look_for(&mut transaction, &identities).await?;
         let with_original =
@@ -226,8 +229,9 @@ impl Counting {
         let jumps = positions::jumps(&before, batch, part);
         leave_out_redelivered(&mut transaction, &mut received, &before).await?;
         let after = batch.positions(part);
-        let Outcome { counted, conflicting } =
+        let Outcome { counted, oldest_counted, conflicting } =
             statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
+        let counted = counted.values().sum::<u64>();
         gaps::note(&mut transaction, &jumps, gaps::State::Unchecked).await?;
         fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let duplicates = all - counted - conflicting.len() as u64;
@@ -241,9 +245,9 @@ impl Counting {
                 }
             }
         }
-        let kept = quarantine::keep(&mut transaction, kept, again).await?;
+        let kept = quarantine::keep(&mut transaction, kept, again, &self.room).await?;
         fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
-        if !admission.still_holds(&mut transaction).await? {
+        if !admission.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(None);
         }
@@ -352,34 +356,6 @@ fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::Positio
         before.get(partition).is_some_and(|position| position.generation != *generation)
     };
     read.filter(is_outdated).collect()
-}
-
-fn place<'a>(batch: &'a Batch, message: &Message) -> Place<'a> {
-    let place = batch.place_of(message);
-    Place { topic: &place.topic, partition: place.partition, offset: message.offset }
-}
-
-/// Under what a message may be in quarantine.
-fn identities(batch: &Batch, message: &Message) -> Identities {
-    let value = batch.value(message);
-    let message_ref = match &message.parsed {
-        Ok(activity) => Some(activity.message_ref),
-        Err(rejected) => rejected.message_ref,
-    };
-    Identities {
-        read: message_ref.map(|message_ref| Identity::of_read(message_ref, value)),
-        unread: Identity::of_unread(batch.key(message), batch.ce_type(message), value),
-    }
-}
-
-fn to_keep<'a>(batch: &'a Batch, message: &'a Message, why: Cow<'a, Rejected>) -> Kept<'a> {
-    Kept {
-        place: place(batch, message),
-        key: batch.key(message),
-        value: batch.value(message),
-        ce_type: batch.ce_type(message),
-        why,
-    }
 }
 
 /// Whether a statement took longer than it may, or the whole attempt did: fewer messages take less. The server

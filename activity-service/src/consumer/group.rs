@@ -26,7 +26,7 @@ use shared::kafka::{LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::batch::Place;
+use super::{batch::Place, fetched::Fetching};
 
 /// One assignment of one partition, from where its reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Group {
     pub is_held: Notify,
     /// Why the last connection failed.
     pub failure: LastFailure,
+    /// What the client has fetched.
+    pub fetching: Fetching,
     book: Mutex<Book>,
     /// Grows with each change of the assignment.
     epoch: AtomicU64,
@@ -359,7 +361,8 @@ impl ClientContext for Group {
         Quiet.error(error, reason);
     }
 
-    fn stats_raw(&self, _: &[u8]) {
+    fn stats_raw(&self, statistics: &[u8]) {
         self.serve_one();
+        self.fetching.note(statistics);
     }
 }

@@ -2,16 +2,23 @@
 //! counted. Asked of the broker and not of the client, which knows nothing of what it does not fetch.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use shared::{health::Component, lifecycle::Shutdown};
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{group::Group, watermarks::Broker};
-use crate::metrics::{LAG_MESSAGES, LAG_SECONDS};
+use super::{
+    group::{Group, Partition},
+    watermarks::{Broker, Watermarks},
+};
+use crate::metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD};
+
+/// So long an open transaction may hide messages before that is told: as long as most may take.
+const OPEN_FOR: Duration = Duration::from_secs(30);
 
 /// Partitions are asked of one by one: thousands of them take a while.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
@@ -21,6 +28,28 @@ pub struct Lag {
     pub broker: Broker,
     pub group: Arc<Group>,
     pub every: Duration,
+    pub seen: BTreeMap<Partition, Seen>,
+}
+
+/// A partition at the looks so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    next: i64,
+    /// Since when the same is to be counted next while something is.
+    waits_since: Option<Instant>,
+    stable: i64,
+    /// Since when the same transaction hides messages.
+    open_since: Option<Instant>,
+    is_told: bool,
+}
+
+/// What is still to be counted of the partitions that could be asked.
+#[derive(Debug, Default)]
+struct Found {
+    messages: u64,
+    behind_open: u64,
+    unread: Duration,
+    unknown: Vec<String>,
 }
 
 impl Lag {
@@ -28,15 +57,22 @@ impl Lag {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.messages())).await {
-                Some(Ok(messages)) => {
-                    LAG_MESSAGES.set_count(messages);
-                    page.working();
+            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
+                Some(Ok(found)) => {
+                    tell(&found);
+                    if found.unknown.is_empty() {
+                        page.working();
+                    } else {
+                        page.waiting(found.unknown.join("; "));
+                    }
                 }
                 // Whoever reads tells of the outage.
-                Some(Err(error)) => drop(page.waiting(format!("{error:#}"))),
+                Some(Err(error)) => {
+                    LAG_MESSAGES.forget();
+                    page.waiting(format!("{error:#}"));
+                }
                 None => {}
             }
             shutdown.unless_draining(sleep(self.every)).await;
@@ -44,26 +80,90 @@ impl Lag {
         Ok(())
     }
 
-    /// How many messages are on the partitions of this member and not counted.
-    ///
-    /// # Errors
-    /// The broker does not answer.
-    pub async fn messages(&self) -> anyhow::Result<u64> {
+    async fn look(&mut self) -> anyhow::Result<Found> {
         let assigned = self.group.assigned();
         if assigned.is_empty() {
-            return Ok(0);
+            self.seen.clear();
+            return Ok(Found::default());
         }
         // Where nothing was counted since the assignment, reading goes on where the group left off.
         let committed = self.broker.committed(assigned.clone()).await?;
         fail::fail_point!("lag::asked");
-        let marks = self.broker.watermarks(assigned).await?;
+        let asked = self.broker.each(assigned).await?;
         let counted = self.group.counted_up_to();
-        let waiting = marks.iter().map(|(partition, marks)| {
-            let next = counted.get(partition).or_else(|| committed.get(partition)).copied();
-            marks.high - next.unwrap_or(marks.low).clamp(marks.low, marks.high)
-        });
-        Ok(waiting.sum::<i64>().unsigned_abs())
+        let (mut found, mut seen) = (Found::default(), BTreeMap::new());
+        for (partition, marks) in asked {
+            let marks = match marks {
+                Ok(marks) => marks,
+                Err(why) => {
+                    found.unknown.push(format!("partition {} of {}: {why}", partition.1, partition.0));
+                    continue;
+                }
+            };
+            let next = counted.get(&partition).or_else(|| committed.get(&partition)).copied();
+            let next = next.unwrap_or(marks.low).max(marks.low);
+            let waiting = if self.group.fetching.is_through(&partition, marks.stable) {
+                0
+            } else {
+                (marks.stable - next).max(0).unsigned_abs()
+            };
+            let now = self.seen.get(&partition).copied().unwrap_or(Seen::new(next, marks.stable));
+            let now = now.then(next, waiting > 0, marks);
+            found.messages += waiting;
+            found.unread = found.unread.max(now.waits_since.map_or(Duration::ZERO, |since| since.elapsed()));
+            if now.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
+                found.behind_open += (marks.high - marks.stable).unsigned_abs();
+            }
+            seen.insert(partition.clone(), now.told(&partition, marks));
+        }
+        self.seen = seen;
+        Ok(found)
     }
+}
+
+impl Seen {
+    fn new(next: i64, stable: i64) -> Self {
+        Self { next, waits_since: None, stable, open_since: None, is_told: false }
+    }
+
+    fn then(self, next: i64, waits: bool, marks: Watermarks) -> Self {
+        let since = |goes_on: bool, before: Option<Instant>| goes_on.then(|| before.unwrap_or_else(Instant::now));
+        let is_same = self.stable == marks.stable;
+        Self {
+            next,
+            waits_since: since(waits, self.waits_since.filter(|_| self.next == next)),
+            stable: marks.stable,
+            open_since: since(marks.high > marks.stable, self.open_since.filter(|_| is_same)),
+            is_told: self.is_told && is_same,
+        }
+    }
+
+    /// Says once that a transaction hides messages.
+    fn told(mut self, (topic, number): &Partition, marks: Watermarks) -> Self {
+        if !self.is_told && self.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
+            self.is_told = true;
+            tracing::warn!(
+                messaging.destination.name = topic,
+                messaging.destination.partition.id = number,
+                offset = marks.stable,
+                offsets = marks.high - marks.stable,
+                "messages wait behind an open transaction of another producer"
+            );
+        }
+        self
+    }
+}
+
+fn tell(found: &Found) {
+    // A sum without some of its parts would look like progress.
+    if found.unknown.is_empty() {
+        LAG_MESSAGES.set_count(found.messages);
+    } else {
+        LAG_MESSAGES.forget();
+    }
+    LAG_UNKNOWN.set_count(found.unknown.len() as u64);
+    BEHIND_OPEN.set_count(found.behind_open);
+    UNREAD.set(found.unread.as_secs_f64());
 }
 
 /// The oldest message that is being counted: what came later waits behind it.

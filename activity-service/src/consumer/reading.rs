@@ -13,7 +13,11 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
-use shared::{health::Component, kafka, lifecycle::Shutdown};
+use shared::{
+    health::Component,
+    kafka::{self, topics::Away},
+    lifecycle::Shutdown,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until, timeout},
@@ -35,6 +39,8 @@ const SEEK_WITHIN: Duration = Duration::from_secs(1);
 const SEEK_AGAIN: Duration = Duration::from_millis(50);
 /// Events served in one go.
 const EVENTS_AT_ONCE: u32 = 10_000;
+/// While a topic is away.
+const AWAY: &str = "a topic is missing, or this service may not use it: the component topics says which";
 /// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
 /// is delivered again and recognised. But a join that waits for a dead member holds both up on the
 /// connection, and who has gone without leaving is waited for after that, for another session.
@@ -69,6 +75,8 @@ fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
         ("fetch.max.bytes", "2097152"),
         // With a queue that short the default of a second would be felt at once.
         ("fetch.queue.backoff.ms", "5"),
+        // How it is known that nothing is left to be read, and whether a quota makes requests wait.
+        ("statistics.interval.ms", "5000"),
     ])
 }
 
@@ -127,12 +135,12 @@ pub async fn read(
     member: Member,
     settings: Settings,
     batches: mpsc::Sender<Batch>,
-    shutdown: Shutdown,
+    (shutdown, away): (Shutdown, Away),
     page: Component,
 ) -> anyhow::Result<()> {
     let group = Arc::clone(member.consumer().context());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
-    let mut reading = Reading { member: &member, page, batch: Batch::default(), max_messages, paused: false };
+    let mut reading = Reading { member: &member, page, away, batch: Batch::default(), max_messages, paused: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let page = reading.page.clone();
@@ -180,6 +188,8 @@ pub async fn read(
 struct Reading<'a> {
     member: &'a Member,
     page: Component,
+    /// A topic that is gone is read no more, whatever comes of the others.
+    away: Away,
     batch: Batch,
     max_messages: usize,
     paused: bool,
@@ -226,10 +236,13 @@ impl Reading<'_> {
             group.wake.notify_one();
         }
         let came = self.batch.messages.len() > before;
+        group.fetching.handed_out(self.batch.messages.len() - before);
         if came {
             group.failure.forget();
         }
-        if came || group.epoch() != epoch {
+        if self.away.any() {
+            self.page.waiting(AWAY);
+        } else if came || group.epoch() != epoch {
             self.page.working();
         }
         if self.paused && came { self.pause() } else { Ok(()) }

@@ -1,14 +1,17 @@
 //! What the broker knows of a partition: which messages it has, from the low watermark on up to the
 //! high one, up to where the group has told that it is done, and which record stands at an offset.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
+    error::KafkaResult,
     message::Message,
 };
 use shared::kafka::{self, Quiet};
@@ -24,9 +27,20 @@ use super::{
 pub struct Watermarks {
     /// The first offset that can still be read.
     pub low: i64,
+    /// Up to here nothing belongs to a transaction that is still open; what stands behind is read when that ends.
+    pub stable: i64,
     /// The offset that the next message will have.
     pub high: i64,
 }
+
+/// What is known of each partition that was asked about. Of one that has no leader, or whose leader does not
+/// answer, only why.
+pub type Asked = BTreeMap<Partition, Result<Watermarks, String>>;
+
+/// How long the leader of some partitions is waited for: others are asked after it.
+const LEADER_WITHIN: Duration = Duration::from_secs(2);
+/// And all of them together.
+const LEADERS_WITHIN: Duration = Duration::from_secs(8);
 
 /// Asks the brokers, each time anew.
 #[derive(Clone)]
@@ -48,12 +62,28 @@ impl Broker {
         Self(settings.client(&own))
     }
 
-    /// The watermarks of `partitions`; those that the broker does not know are left out.
+    /// The watermarks of `partitions`; those that cannot be asked are left out.
     ///
     /// # Errors
-    /// No broker answers, or not with a certain answer.
+    /// No broker answers.
     pub async fn watermarks(&self, partitions: Vec<Partition>) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
-        self.ask(move |consumer| watermarks(consumer, partitions)).await
+        let asked = self.each(partitions).await?;
+        Ok(asked.into_iter().filter_map(|(partition, marks)| Some((partition, marks.ok()?))).collect())
+    }
+
+    /// The watermarks of `partitions`, of each by itself.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub async fn each(&self, partitions: Vec<Partition>) -> anyhow::Result<Asked> {
+        let (mut committed, mut uncommitted) = (self.clone(), self.clone());
+        committed.0.set("isolation.level", "read_committed");
+        uncommitted.0.set("isolation.level", "read_uncommitted");
+        let question = move |consumer: &BaseConsumer<Quiet>| {
+            let committed = BaseConsumer::from_config_and_context(&committed.0, Quiet).context("kafka.properties")?;
+            watermarks(consumer, &committed, &partitions)
+        };
+        uncommitted.ask(question).await
     }
 
     /// The offsets that the group has committed of `partitions`.
@@ -106,22 +136,82 @@ impl Broker {
 
 fn watermarks(
     consumer: &BaseConsumer<Quiet>,
-    partitions: Vec<Partition>,
-) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
-    let mut found = BTreeMap::new();
-    for (topic, partition) in partitions {
-        match consumer.fetch_watermarks(&topic, partition, kafka::ANSWER_WITHIN) {
-            Ok((low, high)) => drop(found.insert((topic, partition), Watermarks { low, high })),
-            Err(error) => match kafka::code(&error) {
-                RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition => {}
-                // The rest would take as long to fail.
-                _ => return Err(error).context("the watermarks cannot be had"),
-            },
+    committed: &BaseConsumer<Quiet>,
+    partitions: &[Partition],
+) -> anyhow::Result<Asked> {
+    let (by_leader, mut asked) = leaders(consumer, partitions)?;
+    let until = Instant::now() + LEADERS_WITHIN;
+    for led in by_leader.into_values() {
+        if Instant::now() >= until {
+            asked.extend(led.into_iter().map(|one| (one, Err("others took too long to answer".to_owned()))));
+            continue;
+        }
+        let answer = || -> KafkaResult<_> {
+            let low = offsets(consumer, &led, Offset::Beginning)?;
+            // Asked before the other: what is stable is never ahead.
+            let stable = offsets(committed, &led, Offset::End)?;
+            Ok((low, stable, offsets(consumer, &led, Offset::End)?))
+        };
+        let answer = answer();
+        for partition in led {
+            let marks = match &answer {
+                Ok((low, stable, high)) => [low, stable, high]
+                    .map(|offsets| offsets.get(&partition).cloned().unwrap_or_else(|| Err("no answer".into())))
+                    .into_iter()
+                    .collect::<Result<Vec<_>, _>>()
+                    .map(|marks| Watermarks { low: marks[0], stable: marks[1], high: marks[2] }),
+                Err(error) => Err(format!("its leader does not answer: {error}")),
+            };
+            asked.insert(partition, marks);
         }
     }
-    Ok(found)
+    Ok(asked)
+}
+
+/// The partitions by the broker that leads them; and why not, of those that nobody leads.
+fn leaders(
+    consumer: &BaseConsumer<Quiet>,
+    partitions: &[Partition],
+) -> anyhow::Result<(BTreeMap<i32, Vec<Partition>>, Asked)> {
+    let mut known = BTreeMap::new();
+    let topics: BTreeSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+    for name in topics {
+        let metadata = consumer.fetch_metadata(Some(name), kafka::ANSWER_WITHIN).context("no broker answers")?;
+        for topic in metadata.topics().iter().filter(|topic| topic.error().is_none()) {
+            known.extend(topic.partitions().iter().map(|one| ((name.to_owned(), one.id()), one.leader())));
+        }
+    }
+    let (mut by_leader, mut asked) = (BTreeMap::<i32, Vec<Partition>>::new(), Asked::new());
+    for partition in partitions {
+        match known.get(partition) {
+            Some(leader) if *leader >= 0 => by_leader.entry(*leader).or_default().push(partition.clone()),
+            Some(_) => drop(asked.insert(partition.clone(), Err("it has no leader".to_owned()))),
+            None => drop(asked.insert(partition.clone(), Err("it is not there, or may not be read".to_owned()))),
+        }
+    }
+    Ok((by_leader, asked))
+}
+
+/// The first or the last offset of partitions with the same leader.
+fn offsets(
+    consumer: &BaseConsumer<Quiet>,
+    partitions: &[Partition],
+    which: Offset,
+) -> KafkaResult<BTreeMap<Partition, Result<i64, String>>> {
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        asked.add_partition_offset(topic, *partition, which)?;
+    }
+    let found = consumer.offsets_for_times(asked, LEADER_WITHIN)?;
+    let found = found.elements().into_iter().map(|element| {
+        let offset = match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(offset)) => Ok(offset),
+            (Ok(()), _) => Err("no answer".to_owned()),
+            (Err(error), _) => Err(error.to_string()),
+        };
+        ((element.topic().to_owned(), element.partition()), offset)
+    });
+    Ok(found.collect())
 }
 
 fn records(

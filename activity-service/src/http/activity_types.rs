@@ -8,6 +8,7 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
+    audit::Author,
     auth::Caller,
     http::{Operation, Parameter, path_parameter, read},
     json::{self, Object},
@@ -85,9 +86,10 @@ async fn register(
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let name = TypeName::parse(&body.activity_type_name)
         .ok_or_else(|| Problem::unprocessable(vec![Violation::new("/activityTypeName", TypeName::RULE)]))?;
-    let is_new = read(registration::register(&api.pool, &code, &name)).await?;
-    let waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &caller.subject);
-    let done = to_the_end(waiting).await?;
+    let author = Author::of_request(&request, &caller);
+    let is_new = read(registration::register(&api.pool, &code, &name, &author)).await?;
+    let mut waiting = registration::waiting_for(&api.pool, code, is_new, &api.time_zone, &author);
+    let done = to_the_end(&mut waiting).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(response.json(Registered { counted: done.counted, duplicates: done.duplicates }))
 }

@@ -1,5 +1,7 @@
 //! The quarantine, for operators.
 
+mod many;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode},
@@ -9,29 +11,54 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
+    audit::Author,
     auth::Caller,
     http::{Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
+    message::ActivityTypeCode,
     paging,
     problem::{Problem, Violation},
     query::Query,
 };
-use utoipa::ToSchema;
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
+
+use many::{Tried, why};
 
 use super::Api;
 use crate::quarantine::{
-    self, Discard, Entry, Page, Reason, Replay, Replayed, Scope, State, listing::parse_why, replay::How,
+    self, Discard, Entry, Filter, Page, Pass, Reason, Rejected, Replay, Replayed, State,
+    correction::{Corrected, Correction},
+    listing::Values,
+    replay::How,
 };
 
-pub(super) fn operations() -> [Operation; 5] {
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = Vec::from(of_one());
+    all.extend(many::operations());
+    all
+}
+
+/// The parameters of a filter.
+pub(super) fn filter() -> [Parameter; 5] {
+    let time = || schema::formatted("date-time");
+    [
+        Parameter::query("reason", "Only those with this reason.", Reason::schema()),
+        Parameter::query("activityTypeCode", "Only those of this type.", ActivityTypeCode::schema()),
+        Parameter::query("topic", "Only those of this topic.", schema::text()),
+        Parameter::query("from", "Only those received at this time or later.", time()),
+        Parameter::query("to", "Only those received before this time.", time()),
+    ]
+}
+
+fn of_one() -> [Operation; 5] {
     let id = || Parameter::path("id", "The message's name in the quarantine.", schema::formatted("uuid"));
     let replayed = || json!({ "counted": 1, "duplicates": 0, "stillWaiting": 0 });
     [
         Operation::new(Method::GET, "/admin/quarantine", "operations", list)
             .named("listQuarantine", "Messages of one state, oldest first", "")
             .parameter(Parameter::query("state", "Only these; `waiting` if absent.", State::schema()))
-            .parameter(Parameter::query("reason", "Only those that wait for this reason.", Reason::schema()))
+            .parameters(filter())
             .answers_page::<Entry>("A page.", json!([entry("waiting")])),
         Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
             .named("findQuarantined", "One message, with its value", "")
@@ -42,12 +69,19 @@ pub(super) fn operations() -> [Operation; 5] {
             .named("replayQuarantined", "Try one message again", "409 unless it waits.")
             .parameter(id())
             .optional_body::<ReplayBody>(json!({ "force": false }))
-            .answers::<Replayed>(StatusCode::OK, "What became of it.", &[], replayed())
+            .answers::<Tried>(StatusCode::OK, "What became of it, or would.", &[], replayed())
             .problems(&[404, 409]),
-        Operation::new(Method::POST, "/admin/quarantine/replay", "operations", replay_all)
-            .named("replayQuarantine", "Try every message that waits again", "After a 503 a part of them was tried.")
-            .optional_body::<ReplayBody>(json!({ "force": false }))
-            .answers::<Replayed>(StatusCode::OK, "What became of them.", &[], replayed()),
+        Operation::new(Method::PUT, "/admin/quarantine/{id}/value", "operations", correct)
+            .named(
+                "correctQuarantined",
+                "Count other bytes in place of a message's own",
+                "They are checked like any message and kept beside those that came. 422 if they cannot be counted, and \
+                 then nothing has changed; 409 unless the message waits.",
+            )
+            .parameter(id())
+            .body::<CorrectionBody>(correction())
+            .answers::<Whole>(StatusCode::OK, "The message as it is kept.", &[], corrected())
+            .problems(&[404, 409]),
         Operation::new(Method::DELETE, "/admin/quarantine/{id}", "operations", discard)
             .named("discardQuarantined", "Discard one message", "It is kept, with the reason. 409 unless it waits.")
             .parameter(id())
@@ -63,7 +97,10 @@ fn entry(state: &str) -> Value {
         "topic": "summarisation.order",
         "partition": 3,
         "offset": 42,
-        "reason": "unknown type",
+        "key": "OS000042-ORD",
+        "activityTypeCode": "ORDER_EATEN",
+        "messageRef": "0192f0c2-0000-7000-8000-000000000001",
+        "reason": "unknown_type",
         "detail": "the type is not registered",
         "state": state,
         "messages": 1,
@@ -85,6 +122,22 @@ fn discarded() -> Value {
     discarded
 }
 
+const CORRECTED: &str = r#"{"messageRef":"0192f0c2-0000-7000-8000-000000000001","activityTypeCode":"ORDER_CREATED","activityAt":"2026-11-20T12:00:00Z"}"#;
+
+fn correction() -> Value {
+    json!({ "valueBase64": BASE64_STANDARD.encode(CORRECTED), "reason": "the sender meant ORDER_CREATED" })
+}
+
+fn corrected() -> Value {
+    let mut corrected = whole();
+    corrected["state"] = json!("counted");
+    corrected["correctedValueBase64"] = json!(BASE64_STANDARD.encode(CORRECTED));
+    corrected["resolvedAt"] = json!("2026-11-22T18:00:00.000000Z");
+    corrected["resolvedBy"] = json!("anonymous");
+    corrected["resolution"] = json!("the sender meant ORDER_CREATED");
+    corrected
+}
+
 /// A message with its value.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -92,25 +145,44 @@ fn discarded() -> Value {
 pub struct Whole {
     #[serde(flatten)]
     pub entry: Entry,
-    /// Null where the message had none.
+    /// Null where the message had none, or it was not kept.
     #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
+    /// What was counted in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(content_encoding = "base64")]
+    pub corrected_value_base64: Option<String>,
 }
 
 impl Whole {
     #[must_use]
-    pub fn new((entry, value): (Entry, Option<Vec<u8>>)) -> Self {
-        Self { entry, value_base64: value.map(|value| BASE64_STANDARD.encode(value)) }
+    pub fn new((entry, values): (Entry, Values)) -> Self {
+        let [value_base64, corrected_value_base64] =
+            [values.came, values.corrected].map(|value| value.map(|value| BASE64_STANDARD.encode(value)));
+        Self { entry, value_base64, corrected_value_base64 }
     }
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Replay)]
 struct ReplayBody {
     /// Counts even what may have been counted before, because its key may have been purged.
     #[serde(default)]
     force: bool,
+    /// Changes nothing and says what would become of it.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Correction)]
+struct CorrectionBody {
+    #[schema(content_encoding = "base64")]
+    value_base64: String,
+    /// Why; kept with the message. 1 to 500 visible characters.
+    reason: String,
 }
 
 /// # Errors
@@ -124,39 +196,46 @@ async fn list(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Prob
 /// # Errors
 /// 404; 503.
 async fn find(request: HttpRequest, api: Data<Api>) -> Result<Json<Whole>, Problem> {
-    Query::parse(request.query_string(), &[])?;
+    Query::none(request.query_string())?;
     known(&api, id(&request)?).await.map(|found| Json(Whole::new(found)))
 }
 
 /// # Errors
 /// 400 and 422 where the body cannot be read; 404; 409 unless it waits; 503.
-async fn replay(
-    request: HttpRequest,
-    body: Payload,
-    api: Data<Api>,
-    caller: Caller,
-) -> Result<Json<Replayed>, Problem> {
-    Query::parse(request.query_string(), &[])?;
+async fn replay(request: HttpRequest, body: Payload, api: Data<Api>, caller: Caller) -> Result<Json<Tried>, Problem> {
+    Query::none(request.query_string())?;
     let id = id(&request)?;
-    let force = force(&request, body).await?;
+    let body = json::optional_body::<Object<ReplayBody>>(&request, body).await?;
+    let ReplayBody { force, dry_run } = body.map_or_else(Default::default, |body| body.0);
     let (entry, _) = known(&api, id).await?;
     if entry.state != State::Waiting.as_str() {
         return Err(Problem::conflict("Only a message that waits can be replayed."));
     }
-    run(&api, Scope::One(id), force, &caller).await
+    let (author, why) = (Author::of_request(&request, &caller), Reason::of_replay(force));
+    let how = How { time_zone: &api.time_zone, force, author: &author, why, dry_run };
+    let mut replay = Replay::new(&api.pool, Pass::new(Filter::one(id)), how);
+    let replayed = to_the_end(&mut replay).await?;
+    Ok(Json(Tried { replayed, figures: dry_run.then(|| replay.figures()) }))
 }
 
 /// # Errors
-/// 400 and 422 where the body cannot be read; 503.
-async fn replay_all(
-    request: HttpRequest,
-    body: Payload,
-    api: Data<Api>,
-    caller: Caller,
-) -> Result<Json<Replayed>, Problem> {
-    Query::parse(request.query_string(), &[])?;
-    let force = force(&request, body).await?;
-    run(&api, Scope::All, force, &caller).await
+/// 400 and 422 where the body cannot be read, 422 where what it has cannot be counted; 404; 409 unless it waits; 503.
+async fn correct(request: HttpRequest, body: Payload, api: Data<Api>, caller: Caller) -> Result<Json<Whole>, Problem> {
+    Query::none(request.query_string())?;
+    let id = id(&request)?;
+    let Object(body) = json::body::<Object<CorrectionBody>>(&request, body).await?;
+    let wrong = |rule: String| Problem::unprocessable(vec![Violation::new("/valueBase64", rule)]);
+    let value = BASE64_STANDARD.decode(&body.value_base64).map_err(|_| wrong("This must be Base64.".into()))?;
+    let (why, author) = (why(&body.reason)?, Author::of_request(&request, &caller));
+    let correction = Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why };
+    match read(correction.apply()).await? {
+        Corrected::Done => known(&api, id).await.map(|found| Json(Whole::new(found))),
+        Corrected::NotWaiting => Err(Problem::conflict("Only a message that waits can be corrected.")),
+        Corrected::Unknown => Err(Problem::not_found()),
+        Corrected::Refused(Rejected { reason, detail, .. }) => {
+            Err(wrong(format!("These bytes cannot be counted ({}): {detail}.", reason.as_str())))
+        }
+    }
 }
 
 /// # Errors
@@ -164,11 +243,9 @@ async fn replay_all(
 async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result<Json<Entry>, Problem> {
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let id = id(&request)?;
-    let why = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
-    let why = parse_why(&why).ok_or_else(|| {
-        Problem::unprocessable(vec![Violation::new("/reason", "This must be 1 to 500 visible characters.")])
-    })?;
-    match read(quarantine::discard(&api.pool, id, &caller.subject, why)).await? {
+    let text = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
+    let why = why(&text)?;
+    match read(quarantine::discard(&api.pool, id, &Author::of_request(&request, &caller), why)).await? {
         Discard::Done => known(&api, id).await.map(|(entry, _)| Json(entry)),
         Discard::NotWaiting => Err(Problem::conflict("Only a message that waits can be discarded.")),
         Discard::Unknown => Err(Problem::not_found()),
@@ -176,26 +253,15 @@ async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result
 }
 
 /// The caller waits for as long as the database goes on answering.
-pub(super) async fn to_the_end(mut replay: Replay<'_>) -> Result<Replayed, Problem> {
+pub(super) async fn to_the_end(replay: &mut Replay<'_>) -> Result<Replayed, Problem> {
     let mut sum = Replayed::default();
-    while let Some(done) = read(replay.step()).await? {
+    while let Some(done) = read(replay.step(i64::MAX)).await? {
         sum.add(done);
     }
     Ok(sum)
 }
 
-async fn run(api: &Api, scope: Scope, force: bool, caller: &Caller) -> Result<Json<Replayed>, Problem> {
-    let why = Reason::of_replay(force);
-    let how = How { time_zone: &api.time_zone, force, actor: &caller.subject, why, dry_run: false };
-    to_the_end(Replay::new(&api.pool, scope, how)).await.map(Json)
-}
-
-async fn force(request: &HttpRequest, body: Payload) -> Result<bool, Problem> {
-    let body = json::optional_body::<Object<ReplayBody>>(request, body).await?;
-    Ok(body.is_some_and(|Object(body)| body.force))
-}
-
-async fn known(api: &Api, id: Uuid) -> Result<(Entry, Option<Vec<u8>>), Problem> {
+async fn known(api: &Api, id: Uuid) -> Result<(Entry, Values), Problem> {
     read(quarantine::find(&api.pool, id)).await?.ok_or_else(Problem::not_found)
 }
 

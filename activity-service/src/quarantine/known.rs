@@ -72,6 +72,10 @@ pub struct Original {
 }
 
 impl Original {
+    pub(super) fn new(quarantine_id: Uuid, reason_code: &str, topic: String, partition: i32, offset: i64) -> Self {
+        Self { quarantine_id, reason: Reason::parse(reason_code), topic, partition, offset }
+    }
+
     #[must_use]
     pub fn stands_at(&self, place: Place<'_>) -> bool {
         Place { topic: &self.topic, partition: self.partition, offset: self.offset } == place
@@ -85,6 +89,7 @@ pub struct Known(HashMap<Identity, Original>);
 impl Known {
     /// Looks for messages and keeps others from deciding about what is found until the transaction
     /// ends. What was counted from the quarantine is not told: its key keeps it from coming back.
+    /// Unless it was corrected: then the key is not that of the message that came.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
@@ -99,8 +104,15 @@ impl Known {
         let wanted: Vec<&[u8]> = wanted.iter().map(Identity::as_bytes).collect();
         let rows = sqlx::query!(
             r#"
-            SELECT identity, quarantine_id, reason, topic, partition, "offset" FROM quarantine
-            WHERE state <> 'counted' AND identity = ANY ($1)
+            SELECT identity, quarantine_id, reason_code, topic, partition, "offset" FROM quarantine
+            WHERE quarantine_id IN (
+                -- each by an index of its own
+                SELECT quarantine_id FROM quarantine WHERE state <> 'counted' AND identity = ANY ($1)
+                UNION ALL
+                SELECT quarantine_id FROM quarantine WHERE corrected_value IS NOT NULL AND identity = ANY ($1)
+            )
+            -- once more, of what somebody has decided about meanwhile
+            AND (state <> 'counted' OR corrected_value IS NOT NULL)
             -- In the order of a replay, so that neither blocks the other. Alone, so that whoever counts the
             -- copies of a message sees those of everybody before.
             ORDER BY quarantine_id FOR NO KEY UPDATE
@@ -109,13 +121,7 @@ impl Known {
         );
         let rows = rows.fetch_all(transaction).await?.into_iter();
         let originals = rows.filter_map(|row| {
-            let original = Original {
-                quarantine_id: row.quarantine_id,
-                reason: Reason::parse(&row.reason),
-                topic: row.topic,
-                partition: row.partition,
-                offset: row.offset,
-            };
+            let original = Original::new(row.quarantine_id, &row.reason_code, row.topic, row.partition, row.offset);
             Some((Identity::parse(&row.identity)?, original))
         });
         Ok(Self(originals.collect()))

@@ -1,13 +1,7 @@
-//! The quarantine as operators see it, and how one message leaves it for good without being counted.
+//! The quarantine as operators see it.
 
 use serde::Serialize;
-use shared::{
-    database::Pool,
-    http::schema,
-    paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
-};
+use shared::{database::Pool, http::schema, message::ActivityTypeCode, paging};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -15,7 +9,12 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use super::Reason;
+pub use super::filter::Page;
+use super::{Reason, filter::After};
+use crate::key;
+
+/// The longest key that is shown, in bytes.
+const LONGEST_KEY: i32 = 1024;
 
 /// A message in quarantine, all but its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -26,9 +25,22 @@ pub struct Entry {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    /// Where it is UTF-8 and no longer than 1,024 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Where it could be read, as the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ActivityTypeCode>)]
+    pub activity_type_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_ref: Option<Uuid>,
     #[schema(schema_with = Reason::schema)]
     pub reason: String,
     pub detail: String,
+    /// SHA-256 of a value that was not kept, in hexadecimal: there are too many of its topic, or it is too large. The
+    /// topic has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_sha256: Option<String>,
     #[schema(schema_with = State::schema)]
     pub state: String,
     /// How often it came: itself, and its copies at other places.
@@ -62,7 +74,8 @@ impl State {
         schema::one_of(Self::ALL.map(Self::as_str))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
@@ -76,31 +89,64 @@ impl State {
     }
 }
 
-/// One page of the list, oldest first.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub state: State,
-    pub reason: Option<Reason>,
-    pub limit: i64,
-    /// The id of the last message of the page before.
-    pub after: Option<Uuid>,
+/// An entry as it is in the table.
+struct Row {
+    id: Uuid,
+    topic: String,
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    activity_type_code: Option<String>,
+    message_ref: Option<Uuid>,
+    reason: String,
+    detail: String,
+    value_sha256: Option<String>,
+    state: String,
+    messages: i64,
+    received_at: OffsetDateTime,
+    resolved_at: Option<OffsetDateTime>,
+    resolved_by: Option<String>,
+    resolution: Option<String>,
 }
 
-impl Page {
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str) -> Result<Self, Problem> {
-        let mut query = Query::parse(query, &["state", "reason", "limit", "cursor"])?;
-        let state = query.get("state", "waiting, counted or discarded", State::parse)?.unwrap_or_default();
-        let reason = query.get("reason", "a reason like unknown type", Reason::parse)?;
-        let mut page = Self { state, reason, limit: query.limit()?, after: None };
-        page.after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &page.filter()))?;
-        Ok(page)
+impl From<Row> for Entry {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            topic: row.topic,
+            partition: row.partition,
+            offset: row.offset,
+            key: row.key.and_then(|key| String::from_utf8(key).ok()),
+            activity_type_code: row.activity_type_code,
+            message_ref: row.message_ref,
+            reason: row.reason,
+            detail: row.detail,
+            value_sha256: row.value_sha256,
+            state: row.state,
+            messages: row.messages,
+            received_at: row.received_at,
+            resolved_at: row.resolved_at,
+            resolved_by: row.resolved_by,
+            resolution: row.resolution,
+        }
     }
+}
 
-    fn filter(&self) -> (&'static str, Option<&'static str>) {
-        (self.state.as_str(), self.reason.map(Reason::as_str))
-    }
+/// Entries as rows, by what follows FROM. $1 is the longest key.
+macro_rules! entries {
+    ($where:literal, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT quarantine_id AS id, topic, partition, "offset",
+                CASE WHEN octet_length(key) <= $1 THEN key END AS key, activity_type_code, message_ref,
+                reason_code AS reason, detail, encode(value_sha256, 'hex') AS value_sha256, state, received_at,
+                resolved_at, resolved_by, resolution, (SELECT 1 + coalesce(sum(copy.messages), 0)::bigint
+                    FROM quarantine_copies AS copy WHERE copy.quarantine_id = quarantine.quarantine_id) AS "messages!"
+            FROM quarantine "# + $where,
+            LONGEST_KEY,
+            $($argument),*
+        )
+    };
 }
 
 /// A page, and the cursor of the next one where there is more.
@@ -108,107 +154,63 @@ impl Page {
 /// # Errors
 /// The database's.
 pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<Entry>, Option<String>), sqlx::Error> {
-    let after = page.after.unwrap_or(Uuid::nil());
-    let reason = page.reason.map(Reason::as_str);
-    // The state stands in the text of the query: a partial index is of use to no parameter.
-    macro_rules! page_of {
-        ($state:tt) => {
-            sqlx::query_as!(
-                Entry,
-                "SELECT quarantine_id AS id, topic, partition, \"offset\", reason, detail, state, received_at, "
-                    + "resolved_at, resolved_by, resolution, (SELECT 1 + coalesce(sum(copy.messages), 0)::bigint "
-                    + "FROM quarantine_copies AS copy WHERE copy.quarantine_id = quarantine.quarantine_id) "
-                    + "AS \"messages!\" FROM quarantine "
-                    + "WHERE state "
-                    + $state
-                    + " AND quarantine_id > $1 AND ($2::text IS NULL OR reason = $2) "
-                    + "ORDER BY quarantine_id LIMIT $3",
-                after,
-                reason,
-                page.limit + 1
-            )
-            .fetch_all(pool)
-            .await?
-        };
-    }
-    let mut found = match page.state {
-        State::Waiting => page_of!("= 'waiting'"),
-        State::Counted => page_of!("= 'counted'"),
-        State::Discarded => page_of!("= 'discarded'"),
-    };
-    let next = paging::cut(&mut found, page.limit, |last| last.id, &page.filter());
+    let mut transaction = pool.begin().await?;
+    key::plan_with_values(&mut transaction).await?;
+    let found = entries!(
+        r#"WHERE state = $2
+            -- planned with these values: those that are null are gone, and one of the indexes fits the others
+            AND ($3::timestamptz IS NULL OR (received_at, quarantine_id) > ($3, $4))
+            AND ($5::text IS NULL OR reason_code = $5)
+            AND ($6::text IS NULL OR activity_type_code = $6)
+            AND ($7::text IS NULL OR topic = $7)
+            AND ($8::timestamptz IS NULL OR received_at >= $8)
+            AND ($9::timestamptz IS NULL OR received_at < $9)
+        ORDER BY received_at, quarantine_id LIMIT $10"#,
+        page.state.as_str(),
+        page.after.time(),
+        page.after.1,
+        page.filter.reason.map(Reason::as_str),
+        page.filter.code.as_ref().map(ActivityTypeCode::as_str),
+        page.filter.topic.as_deref(),
+        page.filter.from,
+        page.filter.to,
+        page.limit + 1
+    );
+    let found = found.fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
+    let mut found: Vec<Entry> = found.into_iter().map(Entry::from).collect();
+    let next = paging::cut(&mut found, page.limit, |last| After::of(last.received_at, last.id), &page.key());
     Ok((found, next))
 }
 
-/// One message, and its value where it had one.
+/// The bytes that came, and those that were counted in their place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Values {
+    pub came: Option<Vec<u8>>,
+    pub corrected: Option<Vec<u8>>,
+}
+
+/// One message with its values.
 ///
 /// # Errors
 /// The database's.
-pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<(Entry, Option<Vec<u8>>)>, sqlx::Error> {
-    let found = sqlx::query!(
-        r#"
-        SELECT quarantine_id AS id, topic, partition, "offset", reason, detail, state, received_at,
-            resolved_at, resolved_by, resolution, value, (SELECT 1 + coalesce(sum(copy.messages), 0)::bigint
-                FROM quarantine_copies AS copy WHERE copy.quarantine_id = quarantine.quarantine_id) AS "messages!"
-        FROM quarantine WHERE quarantine_id = $1
-        "#,
+pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<(Entry, Values)>, sqlx::Error> {
+    let Some(row) = entries!("WHERE quarantine_id = $2", id).fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    let values = sqlx::query_as!(
+        Values,
+        "SELECT value AS came, corrected_value AS corrected FROM quarantine WHERE quarantine_id = $1",
         id
     );
-    let found = found.fetch_optional(pool).await?;
-    Ok(found.map(|row| {
-        let entry = Entry {
-            id: row.id,
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.offset,
-            reason: row.reason,
-            detail: row.detail,
-            state: row.state,
-            messages: row.messages,
-            received_at: row.received_at,
-            resolved_at: row.resolved_at,
-            resolved_by: row.resolved_by,
-            resolution: row.resolution,
-        };
-        (entry, row.value)
-    }))
+    Ok(values.fetch_optional(pool).await?.map(|values| (Entry::from(row), values)))
 }
 
-/// What became of the wish to discard a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
-    Done,
-    NotWaiting,
-    Unknown,
-}
-
-/// Ends the waiting of a message and its copies without counting it. The row stays: whether Kafka
-/// delivers the message again or somebody sends it again, it is known.
+/// What is or was in quarantine under a reference, at most `limit`.
 ///
 /// # Errors
 /// The database's.
-pub async fn discard(pool: &Pool, id: Uuid, actor: &str, why: &str) -> Result<Discard, sqlx::Error> {
-    let discarded = sqlx::query!(
-        r#"
-        UPDATE quarantine SET state = 'discarded', resolved_at = now(), resolved_by = $2, resolution = $3
-        WHERE state = 'waiting' AND quarantine_id = $1
-        "#,
-        id,
-        actor,
-        why
-    );
-    if discarded.execute(pool).await?.rows_affected() == 1 {
-        tracing::info!(quarantine.id = %id, actor, "message discarded");
-        return Ok(Discard::Done);
-    }
-    let is_known =
-        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM quarantine WHERE quarantine_id = $1) AS "is_known!""#, id);
-    Ok(if is_known.fetch_one(pool).await? { Discard::NotWaiting } else { Discard::Unknown })
-}
-
-/// A reason given for discarding: 1 to 500 visible characters.
-#[must_use]
-pub fn parse_why(text: &str) -> Option<&str> {
-    let text = text.trim();
-    ((1..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control)).then_some(text)
+pub async fn of_message(pool: &Pool, message_ref: Uuid, limit: i64) -> Result<Vec<Entry>, sqlx::Error> {
+    let found = entries!("WHERE message_ref = $2 ORDER BY received_at, quarantine_id LIMIT $3", message_ref, limit);
+    Ok(found.fetch_all(pool).await?.into_iter().map(Entry::from).collect())
 }

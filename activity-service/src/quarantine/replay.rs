@@ -8,19 +8,22 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use shared::{
+    audit::{Action, Author},
     database::{Failure, Pool},
     message::ActivityTypeCode,
 };
+use sqlx::PgConnection;
+use time::Date;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Reason, Rejected};
+use super::{Pass, Reason, Rejected, filter::Found};
 use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
-    key,
+    audit, key,
     metrics::REPLAYED,
-    statistics::{self, Outcome, Received},
+    statistics::{self, Figures, Outcome, Received},
     trial,
 };
 
@@ -28,16 +31,6 @@ use crate::{
 const STEP_MESSAGES: i64 = 1000;
 /// Their bytes, in memory at once.
 const STEP_BYTES: i64 = 2 * 1024 * 1024;
-
-/// Which of those that wait.
-#[derive(Clone, Debug)]
-pub enum Scope {
-    All,
-    /// Those of a type that was not registered.
-    OfType(ActivityTypeCode),
-    /// One, and its copies.
-    One(Uuid),
-}
 
 /// What became of the messages that were tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -63,22 +56,35 @@ pub struct How<'a> {
     /// Counts even what may have been counted before its key was purged.
     pub force: bool,
     /// Who wants it, and why: kept with each message that is counted.
-    pub actor: &'a str,
+    pub author: &'a Author,
     pub why: &'a str,
     /// Rolls each step back and tells what it would have done.
     pub dry_run: bool,
 }
 
-/// One pass over the messages of a scope, the oldest first, each once.
+/// One pass over the messages of a filter, the oldest first, each once.
 #[derive(Debug)]
 pub struct Replay<'a> {
     pool: &'a Pool,
     how: How<'a>,
-    scope: Scope,
-    /// None after the last.
-    after: Option<Uuid>,
+    pub pass: Pass,
     /// Still to be tried before more are looked for; the next part last.
     parts: Vec<Vec<Uuid>>,
+    /// What it has changed, or would have.
+    figures: Figures,
+    /// How many rows were looked for.
+    looked_for: u64,
+}
+
+/// By how much a replay changes a figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FigureChange {
+    #[serde(with = "statistics::iso_date")]
+    pub activity_date: Date,
+    #[schema(value_type = ActivityTypeCode)]
+    pub activity_type_code: String,
+    pub change: u64,
 }
 
 struct Row {
@@ -88,10 +94,12 @@ struct Row {
     offset: i64,
     value: Option<Vec<u8>>,
     ce_type: Option<Vec<u8>>,
+    /// Only the hash of its value was kept.
+    without_value: bool,
 }
 
 /// Where else a message stands.
-struct Copy {
+pub(super) struct Copy {
     quarantine_id: Uuid,
     topic: String,
     partition: i32,
@@ -99,9 +107,29 @@ struct Copy {
     messages: i64,
 }
 
+impl Copy {
+    pub(super) fn received<'a>(&'a self, activity: &'a Activity) -> Received<'a> {
+        Received { activity, topic: &self.topic, partition: self.partition, offset: self.last_offset }
+    }
+}
+
+/// The places of the copies of these messages, whose rows are locked.
+pub(super) async fn places(transaction: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Copy>, sqlx::Error> {
+    // A statement of its own: it sees the copies of whoever held the rows.
+    let copies = sqlx::query_as!(
+        Copy,
+        r#"
+        SELECT quarantine_id, topic, partition, last_offset, messages FROM quarantine_copies
+        WHERE quarantine_id = ANY ($1) ORDER BY quarantine_id, topic, partition
+        "#,
+        ids
+    );
+    copies.fetch_all(transaction).await
+}
+
 /// What became of a part.
 enum Tried {
-    Done(Replayed),
+    Done(Replayed, Figures),
     /// Keys were purged meanwhile: it has to be decided anew.
     Again,
     /// The keys are of more days than one transaction may touch.
@@ -116,20 +144,46 @@ fn halves(part: &[Uuid]) -> [Vec<Uuid>; 2] {
 
 impl<'a> Replay<'a> {
     #[must_use]
-    pub fn new(pool: &'a Pool, scope: Scope, how: How<'a>) -> Self {
-        Self { pool, how, scope, after: Some(Uuid::nil()), parts: Vec::new() }
+    pub fn new(pool: &'a Pool, pass: Pass, how: How<'a>) -> Self {
+        Self { pool, how, pass, parts: Vec::new(), figures: Figures::new(), looked_for: 0 }
     }
 
-    /// The next step; None when the pass is over.
+    /// By how much it has changed which figure, or would have.
+    #[must_use]
+    pub fn figures(&self) -> Vec<FigureChange> {
+        let changes = self.figures.iter().map(|((day, code), change)| FigureChange {
+            activity_date: *day,
+            activity_type_code: code.clone(),
+            change: *change,
+        });
+        changes.collect()
+    }
+
+    /// How many rows were looked for.
+    #[must_use]
+    pub fn looked_for(&self) -> u64 {
+        self.looked_for
+    }
+
+    /// Whether it may stop here for good, after `rows` of them or more: everything that was looked for has been tried.
+    #[must_use]
+    pub fn may_stop(&self, rows: u64) -> bool {
+        self.parts.is_empty() && self.looked_for >= rows
+    }
+
+    /// The next step, which looks for at most `limit` messages; None when the pass is over.
     ///
     /// # Errors
     /// The database's. What earlier steps did stays done.
-    pub async fn step(&mut self) -> Result<Option<Replayed>, sqlx::Error> {
-        let Some(part) = self.next_part().await? else {
+    pub async fn step(&mut self, limit: i64) -> Result<Option<Replayed>, sqlx::Error> {
+        let Some(part) = self.next_part(limit).await? else {
             return Ok(None);
         };
         let error = match self.try_part(&part).await {
-            Ok(Tried::Done(done)) => return Ok(Some(done)),
+            Ok(Tried::Done(done, figures)) => {
+                statistics::add(&mut self.figures, figures);
+                return Ok(Some(done));
+            }
             Ok(Tried::Again) => {
                 self.parts.push(part);
                 return Ok(Some(Replayed::default()));
@@ -151,61 +205,18 @@ impl<'a> Replay<'a> {
         Ok(Some(Replayed::default()))
     }
 
-    async fn next_part(&mut self) -> Result<Option<Vec<Uuid>>, sqlx::Error> {
-        let (None, Some(after)) = (self.parts.last(), self.after) else {
-            return Ok(self.parts.pop());
-        };
-        // One query each: only with its condition in the text can a partial index serve it.
-        let found: Vec<(Uuid, i64)> = match &self.scope {
-            Scope::OfType(code) => sqlx::query!(
-                r#"
-                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
-                WHERE state = 'waiting' AND reason = 'unknown type' AND activity_type_code = $1 AND quarantine_id > $2
-                ORDER BY quarantine_id LIMIT $3
-                "#,
-                code.as_str(),
-                after,
-                STEP_MESSAGES
-            )
-            .fetch_all(self.pool)
-            .await?
-            .into_iter()
-            .map(|row| (row.quarantine_id, row.bytes))
-            .collect(),
-            Scope::One(id) => sqlx::query!(
-                r#"
-                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
-                WHERE state = 'waiting' AND quarantine_id = $1 AND quarantine_id > $2
-                "#,
-                id,
-                after
-            )
-            .fetch_all(self.pool)
-            .await?
-            .into_iter()
-            .map(|row| (row.quarantine_id, row.bytes))
-            .collect(),
-            Scope::All => sqlx::query!(
-                r#"
-                SELECT quarantine_id, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
-                WHERE state = 'waiting' AND quarantine_id > $1
-                ORDER BY quarantine_id LIMIT $2
-                "#,
-                after,
-                STEP_MESSAGES
-            )
-            .fetch_all(self.pool)
-            .await?
-            .into_iter()
-            .map(|row| (row.quarantine_id, row.bytes))
-            .collect(),
-        };
+    async fn next_part(&mut self, limit: i64) -> Result<Option<Vec<Uuid>>, sqlx::Error> {
+        if let Some(part) = self.parts.pop() {
+            return Ok(Some(part));
+        }
+        let mut found = self.pass.look(self.pool, limit.min(STEP_MESSAGES)).await?;
         // At least one, however large it is.
-        let sums = found.iter().scan(0, |sum, (_, bytes)| Some(std::mem::replace(sum, *sum + bytes)));
-        let fitting = sums.take_while(|before| *before < STEP_BYTES).count();
-        let part: Vec<Uuid> = found.into_iter().take(fitting).map(|(id, _)| id).collect();
-        self.after = part.last().copied();
-        Ok(self.after.map(|_| part))
+        let sums = found.iter().scan(0, |sum, one| Some(std::mem::replace(sum, *sum + one.bytes)));
+        found.truncate(sums.take_while(|before| *before < STEP_BYTES).count());
+        self.pass.got_to(found.last());
+        self.looked_for += found.len() as u64;
+        let part: Vec<Uuid> = found.iter().map(|one: &Found| one.id).collect();
+        Ok((!part.is_empty()).then_some(part))
     }
 
     async fn try_part(&self, part: &[Uuid]) -> Result<Tried, sqlx::Error> {
@@ -214,24 +225,18 @@ impl<'a> Replay<'a> {
         let rows = sqlx::query_as!(
             Row,
             r#"
-            SELECT quarantine_id, topic, partition, "offset", value, ce_type FROM quarantine
-            WHERE quarantine_id = ANY ($1) AND state = 'waiting'
+            SELECT quarantine_id, topic, partition, "offset", value, ce_type,
+                value_sha256 IS NOT NULL AS "without_value!"
+            FROM quarantine WHERE quarantine_id = ANY ($1) AND state = 'waiting'
             -- two passes at once take the rows in one order
             ORDER BY quarantine_id FOR UPDATE
             "#,
             part
         );
         let rows = rows.fetch_all(&mut *transaction).await?;
-        // A statement of its own: it sees the copies of whoever held the rows.
-        let copies = sqlx::query_as!(
-            Copy,
-            r#"
-            SELECT quarantine_id, topic, partition, last_offset, messages FROM quarantine_copies
-            WHERE quarantine_id = ANY ($1) ORDER BY quarantine_id, topic, partition
-            "#,
-            &rows.iter().map(|row| row.quarantine_id).collect::<Vec<_>>()
-        );
-        let copies = copies.fetch_all(&mut *transaction).await?;
+        let (rows, without_value): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| !row.without_value);
+        let ids: Vec<Uuid> = rows.iter().chain(&without_value).map(|row| row.quarantine_id).collect();
+        let copies = places(&mut transaction, &ids).await?;
         let copies_of = |id: Uuid| {
             let first = copies.partition_point(|copy| copy.quarantine_id < id);
             copies[first..].iter().take_while(move |copy| copy.quarantine_id == id)
@@ -257,18 +262,13 @@ impl<'a> Replay<'a> {
                         offset: row.offset,
                     });
                     // While one of them can be read the key is needed.
-                    received.extend(copies_of(row.quarantine_id).map(|copy| Received {
-                        activity,
-                        topic: &copy.topic,
-                        partition: copy.partition,
-                        offset: copy.last_offset,
-                    }));
+                    received.extend(copies_of(row.quarantine_id).map(|copy| copy.received(activity)));
                     rows_of.resize(received.len(), row.quarantine_id);
                 }
                 Err(rejected) => still.push((row.quarantine_id, rejected)),
             }
         }
-        let Outcome { counted, conflicting } =
+        let Outcome { counted, oldest_counted, conflicting } =
             statistics::count(&mut transaction, self.how.time_zone, &received, &[]).await?;
         // Of a row and its copies all are.
         let conflicting: BTreeMap<Uuid, &Activity> =
@@ -281,22 +281,24 @@ impl<'a> Replay<'a> {
             WHERE quarantine_id = ANY ($1)
             "#,
             &ids,
-            self.how.actor,
+            self.how.author.actor,
             self.how.why
         );
         let resolved = resolved.execute(&mut *transaction).await?.rows_affected();
         expect_rows("messages counted", ids.len(), resolved)?;
+        let subjects: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+        let (action, why) = (Action::QuarantineReplayed, Some(self.how.why));
+        audit::record(&mut transaction, self.how.author, action, &subjects, why).await?;
         still_waiting(&mut transaction, &still).await?;
-        if !admission.still_holds(&mut transaction).await? {
+        if !admission.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(Tried::Again);
         }
         let tried = ids.iter().copied().map(messages_of).sum::<u64>();
-        let done = Replayed {
-            counted,
-            duplicates: tried - counted,
-            still_waiting: still.iter().map(|(id, _)| messages_of(*id)).sum(),
-        };
+        let waiting = still.iter().map(|(id, _)| *id).chain(without_value.iter().map(|row| row.quarantine_id));
+        let total = counted.values().sum::<u64>();
+        let done =
+            Replayed { counted: total, duplicates: tried - total, still_waiting: waiting.map(messages_of).sum() };
         if self.how.dry_run {
             transaction.rollback().await?;
         } else {
@@ -306,7 +308,7 @@ impl<'a> Replay<'a> {
             REPLAYED.add_of("duplicate", done.duplicates);
             REPLAYED.add_of("still waiting", done.still_waiting);
         }
-        Ok(Tried::Done(done))
+        Ok(Tried::Done(done, counted))
     }
 
     /// Whether a good message would be counted at this moment.
@@ -331,7 +333,7 @@ impl<'a> Replay<'a> {
 
 /// Notes why messages wait, where that is another reason than before.
 async fn still_waiting(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut PgConnection,
     messages: &[(Uuid, Cow<'_, Rejected>)],
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
@@ -342,12 +344,13 @@ async fn still_waiting(
     let refs: Vec<Option<Uuid>> = messages.iter().map(|(_, why)| why.message_ref).collect();
     sqlx::query!(
         r#"
-        UPDATE quarantine q SET reason = n.reason, detail = n.detail,
+        -- a version of before reads words; reason_code is made of them
+        UPDATE quarantine q SET reason = replace(n.reason, '_', ' '), detail = n.detail,
             activity_type_code = coalesce(n.code, q.activity_type_code),
             message_ref = coalesce(n.message_ref, q.message_ref)
         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[])
             AS n (id, reason, detail, code, message_ref)
-        WHERE q.quarantine_id = n.id AND q.state = 'waiting' AND (q.reason, q.detail) <> (n.reason, n.detail)
+        WHERE q.quarantine_id = n.id AND q.state = 'waiting' AND (q.reason_code, q.detail) <> (n.reason, n.detail)
         "#,
         &ids,
         &reasons as _,

@@ -1,6 +1,6 @@
 //! Which day an activity belongs to: that of the business time zone, whoever counts it.
 
-use testing::{announcement, wait_until};
+use testing::{Service, announcement, wait_until};
 
 use crate::world::{CREATED, World, figures, seconds};
 
@@ -132,6 +132,87 @@ async fn another_zone_at_a_later_start_is_refused_and_the_first_still_accepted()
     let mut zone = world.setup().set("statistics.time_zone", "UTC").spawn();
     assert_eq!(zone.ended(seconds(10)).await.code(), Some(2));
     let service = world.setup().set("statistics.time_zone", "Europe/Berlin").start().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
+async fn names_of_one_zone_are_one_and_it_can_be_renamed_to_another_of_them() {
+    let world = World::new(1).await;
+    let service = world.setup().set("statistics.time_zone", "Europe/Kiev").start().await;
+    assert_eq!(service.stop().await, Some(0));
+    let service = world.setup().set("statistics.time_zone", "Europe/Kyiv").start().await;
+    assert_eq!(service.stop().await, Some(0));
+    let kept = async || -> String {
+        sqlx::query_scalar("SELECT time_zone FROM business_calendar").fetch_one(&world.database.pool).await.unwrap()
+    };
+    assert_eq!(kept().await, "Europe/Kiev");
+    let rename = async |zone: &str| world.setup().run(&["calendar", "rename", zone]).await.status.code();
+    // Neither the name of another zone, nor one that nobody knows; whatever the setting is.
+    assert_eq!((rename("Europe/London").await, rename("Mars/Olympus").await), (Some(1), Some(2)));
+    assert_eq!(rename("Europe/Kyiv").await, Some(0));
+    assert_eq!(kept().await, "Europe/Kyiv");
+    // A name that nobody knows any more: its rules tell which zone it was.
+    world.database.execute("UPDATE business_calendar SET time_zone = 'Mars/Olympus'").await;
+    let mut service = world.setup().set("statistics.time_zone", "Europe/Kyiv").spawn();
+    assert_eq!(service.ended(seconds(10)).await.code(), Some(2));
+    assert_eq!((rename("Europe/London").await, rename("Europe/Kyiv").await), (Some(1), Some(0)));
+    let service = world.setup().set("statistics.time_zone", "Europe/Kiev").start().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
+async fn rules_that_have_changed_are_told_at_the_start_and_by_a_metric_until_they_are_accepted() {
+    let world = World::new(1).await;
+    let setup = world.setup().set("statistics.time_zone", "Europe/Berlin");
+    let service = setup.start().await;
+    let kept = "SELECT count(*) FROM business_calendar WHERE rules LIKE '946684800:3600,%'";
+    wait_until("the rules are kept", seconds(20), async || world.database.number(kept).await == 1).await;
+    let differing = async |service: &Service, with: &str| {
+        service.metrics().await.series[&format!("activity_time_zone_differing_days{{with=\"{with}\"}}")]
+    };
+    assert_eq!((differing(&service, "kept").await, differing(&service, "program").await), (0.0, 0.0));
+    assert_eq!(service.stop().await, Some(0));
+
+    // As if there had been no summer time in 2000.
+    world.database.execute("UPDATE business_calendar SET rules = regexp_replace(rules, ',[0-9]+:7200', '')").await;
+    let service = setup.start().await;
+    let told = async || {
+        let mut lines = service.log().into_iter();
+        lines.any(|line| line["message"] == "the database's rules of the time zone have changed" && line["days"] == 217)
+    };
+    wait_until("it is told", seconds(20), told).await;
+    wait_until("it is told by a metric", seconds(20), async || differing(&service, "kept").await == 217.0).await;
+    assert_eq!(service.stop().await, Some(0));
+    assert_eq!(world.setup().run(&["calendar", "rename", "Europe/Berlin"]).await.status.code(), Some(0));
+    let service = setup.start().await;
+    has_compared(&service).await;
+    assert_eq!(differing(&service, "kept").await, 0.0);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+/// Waits until it has looked at the zone.
+async fn has_compared(service: &Service) {
+    let looks = async || service.health().await["components"]["calendar"]["lastSuccess"].clone();
+    for _ in 0..2 {
+        let before = looks().await;
+        wait_until("it has looked", seconds(20), async || looks().await != before).await;
+    }
+}
+
+#[tokio::test]
+async fn it_wants_no_traffic_while_the_database_does_not_know_the_zone() {
+    let world = World::new(1).await;
+    // The first looks are those of the start and of the first moment after it.
+    let service = world.setup().failpoint("calendar::look", "3*off->2*return->off").start().await;
+    wait_until("it wants none", seconds(20), async || service.probe("ready").await == Some(503)).await;
+    let lost = "the database does not know the time zone any more; nothing is counted until it does, or until a restart \
+                finds another name of it";
+    assert!(service.log().iter().any(|line| line["message"] == lost));
+    assert_eq!(service.probe("live").await, Some(200));
+    wait_until("it wants some again", seconds(20), async || service.probe("ready").await == Some(200)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_counted().await;
 }

@@ -33,21 +33,27 @@ async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_
 async fn every_operation_answers_its_example_as_documented() {
     let world = World::new(1).await;
     let unknown = || announcement("ORDER_EATEN", "2026-11-20T12:00:00Z");
-    world.produce(&[created(), unknown(), unknown()]).await;
+    let counted = created();
+    world.produce(&[counted.clone(), unknown(), unknown(), counted.clone()]).await;
     let service = world.setup().start().await;
     world.at_rest().await;
     let mut documented = Documented::new(client(&service), made());
     documented.ask("figuresOfDay", "/activities/2026-11-20").await;
     documented.ask("figuresOfRange", "/activities?from=2026-11-20&to=2026-11-20").await;
+    documented.ask("findActivity", &format!("/admin/activities/{}", counted.message_ref().unwrap())).await;
     documented.ask("listActivityTypes", "/activity-types").await;
     let waiting = documented.ask("listQuarantine", "/admin/quarantine").await.body;
     let one = format!("/admin/quarantine/{}", waiting[0]["id"].as_str().unwrap());
     documented.ask("findQuarantined", &one).await;
     documented.ask("replayQuarantined", &format!("{one}/replay")).await;
     documented.ask("replayQuarantine", "/admin/quarantine/replay").await;
+    documented.ask("discardQuarantine", "/admin/quarantine/discard").await;
     documented.ask("discardQuarantined", &format!("{one}?reason=a%20test")).await;
+    let other = format!("/admin/quarantine/{}", waiting[1]["id"].as_str().unwrap());
+    documented.ask("correctQuarantined", &format!("{other}/value")).await;
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 201);
     assert_eq!(documented.ask("registerActivityType", "/activity-types/ORDER_EATEN").await.status, 200);
+    documented.ask("listAudit", "/admin/audit?action=type_renamed").await;
     documented.all_were_asked();
     world.judge().await;
 }
@@ -67,6 +73,8 @@ fn the_schema_of_the_message_draws_the_line_where_the_service_does() {
         (message().with_field("activityTypeCode", "A".repeat(64)), true),
         (message().with_field("activityTypeCode", "A".repeat(65)), false),
         (message().with_field("messageRef", "0192f0c2000070008000000000000001"), false),
+        (message().with_field("messageRef", uuid::Uuid::nil().to_string()), false),
+        (message().with_field("activityAt", "2026-11-20_12:00:00Z"), false),
         (message().with_value("[]"), false),
     ];
     for name in ["messageRef", "activityTypeCode", "activityAt"] {

@@ -3,7 +3,7 @@
 use testing::{Received, Topic, announcement};
 
 use crate::{
-    operator::{EATEN, Operator, eaten, replayed},
+    operator::{EATEN, Operator, eaten, replayed_all},
     world::{CREATED, World, created, figures, many, seconds},
 };
 
@@ -115,18 +115,18 @@ async fn another_type_or_time_under_a_reference_that_was_counted_is_no_duplicate
     world.at_rest().await;
 
     let operator = Operator::of(&service);
-    let conflicts = operator.quarantine("reason=conflicting%20copy").await;
+    let conflicts = operator.quarantine("reason=conflicting_copy").await;
     assert_eq!((world.counted().await, conflicts.len(), world.quarantined().await), (32, 28, 28));
     assert_eq!(figures(&service, "/activities/2026-11-20").await, [("2026-11-20".into(), CREATED.into(), 6)]);
     let messages: Vec<_> = conflicts.iter().map(|one| one["messages"].as_i64().unwrap()).collect();
     assert_eq!((messages.iter().sum::<i64>(), messages.iter().max()), (29, Some(&2)), "a conflict has copies too");
     let metrics = service.metrics().await;
     assert_eq!(metrics.sum("activity_duplicate_messages_total"), 1.0);
-    assert_eq!(metrics.series[r#"activity_kept_messages_total{reason="conflicting copy"}"#], 29.0);
+    assert_eq!(metrics.series[r#"activity_kept_messages_total{reason="conflicting_copy"}"#], 29.0);
     assert!(service.has_logged("messages have the references of other activities"));
 
     // Neither delivered again nor replayed does it become anything else.
-    assert_eq!(operator.replay(None, &serde_json::json!({"force": true})).await.body, replayed(0, 0, 29));
+    assert_eq!(operator.replay(None, &serde_json::json!({"force": true})).await.body, replayed_all(0, 0, 29));
     assert_eq!(service.stop().await, Some(0));
     let before = world.content().await;
     world.read_again().await;
@@ -146,7 +146,7 @@ async fn of_two_that_wait_under_one_reference_the_first_is_counted_and_the_other
     assert_eq!(answer.body, serde_json::json!({"counted": 1, "duplicates": 1}));
     let waiting = Operator::of(&service).quarantine("").await;
     let waiting: Vec<_> = waiting.iter().map(|one| (&one["offset"], &one["reason"])).collect();
-    assert_eq!(waiting, [(&serde_json::json!(1), &serde_json::json!("conflicting copy"))]);
+    assert_eq!(waiting, [(&serde_json::json!(1), &serde_json::json!("conflicting_copy"))]);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

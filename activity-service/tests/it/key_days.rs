@@ -343,7 +343,7 @@ async fn after_a_day_went_its_messages_are_too_old_and_others_of_that_day_are_co
     world.produce(&messages).await;
     world.produce(&[dated("2026-09-01", 9).with_field("activityAt", "2026-11-20T12:00:01Z")]).await;
     world.at_rest().await;
-    assert_eq!(Operator::of(&service).quarantine("reason=too%20old").await.len(), 3);
+    assert_eq!(Operator::of(&service).quarantine("reason=too_old").await.len(), 3);
     assert_eq!(world.counted().await, 4);
     assert_eq!(service.stop().await, Some(0));
     world.judge_purged().await;

@@ -1,6 +1,6 @@
 //! A topic that has lost messages, or is not the one any more, is noticed, and nothing is skipped.
 
-use testing::{Service, wait_until};
+use testing::{Received, Service, wait_until};
 
 use crate::world::{World, many, seconds};
 
@@ -71,11 +71,11 @@ async fn is_deleted(world: &World) {
     wait_until("the topic is gone", seconds(20), async || world.topic().ends().await.is_empty()).await;
 }
 
-/// Lets the topic be deleted and created anew, with the service running or not.
-async fn is_created_anew(while_it_runs: bool) {
+/// Counts the messages of a topic, and lets it be deleted and created anew with other ones, while the service runs or
+/// not; it runs then.
+async fn with_a_topic_created_anew(messages: &[Received], anew: &[Received], while_it_runs: bool) -> (World, Service) {
     let world = World::new(1).await;
-    let messages = many(100);
-    world.produce(&messages).await;
+    world.produce(messages).await;
     let mut service = world.setup().start().await;
     world.at_rest().await;
     if !while_it_runs {
@@ -84,11 +84,17 @@ async fn is_created_anew(while_it_runs: bool) {
     }
     is_deleted(&world).await;
     world.topic().create(1, &[]).await;
-    // As a rebroadcast does: the same messages again, fewer at first than there were.
-    world.produce(&messages[..30]).await;
+    world.produce(anew).await;
     if !while_it_runs {
         service = world.setup().start().await;
     }
+    (world, service)
+}
+
+async fn is_created_anew(while_it_runs: bool) {
+    let messages = many(100);
+    // As a rebroadcast does: the same messages again, fewer at first than there were.
+    let (world, service) = with_a_topic_created_anew(&messages, &messages[..30], while_it_runs).await;
     wait_until("it tells", seconds(40), async || told(&service, CREATED_ANEW, "position") == [100]).await;
     wait_until("the position is that of the new topic", seconds(20), async || {
         world.database.number(POSITION).await == 30
@@ -145,23 +151,9 @@ async fn it_is_told_once_even_if_it_is_noticed_while_the_first_of_the_new_messag
 
 /// The new topic has more messages than the old one before anybody looks at it.
 async fn is_created_anew_and_grows_at_once(while_it_runs: bool) {
-    let world = World::new(1).await;
-    let messages = many(5);
-    world.produce(&messages).await;
-    let mut service = world.setup().start().await;
-    world.at_rest().await;
-    if !while_it_runs {
-        service.terminate();
-        assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
-    }
-    is_deleted(&world).await;
-    world.topic().create(1, &[]).await;
-    let mut anew = many(5);
+    let (messages, mut anew) = (many(5), many(5));
     anew.extend_from_slice(&messages);
-    world.produce(&anew).await;
-    if !while_it_runs {
-        service = world.setup().start().await;
-    }
+    let (world, service) = with_a_topic_created_anew(&messages, &anew, while_it_runs).await;
     world.has_counted(10, seconds(40)).await;
     assert_eq!(told(&service, CREATED_ANEW, "position").len(), 1, "once");
     assert_eq!(service.metrics().await.sum("activity_topics_created_anew_total"), 1.0);

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+mod audit;
 mod auth;
 mod bad_requests;
 mod black_hole;
 mod canaries;
+mod correction;
 mod crash;
 mod database_away;
 mod days;
@@ -21,6 +23,9 @@ mod kafka_away;
 mod kept;
 mod key_days;
 mod keys;
+mod lag;
+mod large_messages;
+mod lookup;
 mod lost_topic;
 mod matrix;
 mod metrics;
@@ -30,6 +35,7 @@ mod offsets_ahead;
 mod operator;
 mod quarantine;
 mod quarantine_command;
+mod quarantine_filters;
 mod quarantine_routes;
 mod rebalance;
 mod registration;
@@ -39,4 +45,6 @@ mod schema;
 mod settings;
 mod shards;
 mod stop;
+mod topic_settings;
+mod upgrade;
 mod world;

@@ -35,7 +35,7 @@ async fn what_is_counted_known_already_or_kept_is_told() {
             && told("activity_kept_messages_total").await == 3.0
     })
     .await;
-    let by_reason = r#"activity_quarantined_messages{reason="not json"}"#;
+    let by_reason = r#"activity_quarantined_messages{reason="not_json"}"#;
     wait_until("those that wait are told", seconds(20), async || service.metrics().await.series[by_reason] == 3.0)
         .await;
     assert_eq!(told("activity_quarantined_messages").await, 3.0);

@@ -16,7 +16,7 @@ const SECONDS: usize = 20;
 const OUTAGE: &str = "outbox_outage";
 const AGE: &str = "outbox_oldest_unpublished_age_seconds";
 const FAILED: &str = "outbox_failed_messages";
-const QUARANTINED: &str = r#"activity_quarantined_messages{reason="not json"}"#;
+const QUARANTINED: &str = r#"activity_quarantined_messages{reason="not_json"}"#;
 
 /// A message of an instance that has ended, larger than the topic takes and not to be compressed.
 const TOO_LARGE: &str = "
@@ -145,8 +145,8 @@ async fn alerts_fire_and_end(prometheus: &Prometheus) {
                 silent("OutboxOutage", outage.end + 1),
                 fires("OutboxFailedMessages", end, json!({"severity": "ticket"}),
                     "1 messages are at the failure threshold and are not sent any more"),
-                fires("ActivityQuarantined", end, json!({"severity": "ticket", "reason": "not json"}),
-                    "1 messages wait in quarantine: not json"),
+                fires("ActivityQuarantined", end, json!({"severity": "ticket", "reason": "not_json"}),
+                    "1 messages wait in quarantine: not_json"),
             ],
         }],
     }))

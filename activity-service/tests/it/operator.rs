@@ -43,6 +43,21 @@ impl Operator {
         self.0.ask(reqwest::Method::DELETE, &path, &[], Vec::new()).await.unwrap()
     }
 
+    /// Discards what a body says; answers with the body of a 200.
+    pub async fn discard_many(&self, body: &Value) -> Value {
+        let answer = self.0.post("/admin/quarantine/discard", body).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// Gives the message other bytes.
+    pub async fn correct(&self, id: &str, value: &[u8], reason: &str) -> Answer {
+        let value = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, value);
+        let body = json!({"valueBase64": value, "reason": reason}).to_string().into_bytes();
+        let json = [("content-type", "application/json")];
+        self.0.ask(reqwest::Method::PUT, &format!("/admin/quarantine/{id}/value"), &json, body).await.unwrap()
+    }
+
     /// One, or all that wait.
     pub async fn replay(&self, id: Option<&str>, body: &Value) -> Answer {
         let one = id.map(|id| format!("/{id}")).unwrap_or_default();
@@ -50,7 +65,14 @@ impl Operator {
     }
 }
 
-/// What a replay answers.
+/// What the replay of all answers.
+pub fn replayed_all(counted: u64, duplicates: u64, still_waiting: u64) -> Value {
+    let mut all = replayed(counted, duplicates, still_waiting);
+    all["left"] = json!(0);
+    all
+}
+
+/// What the replay of one answers.
 pub fn replayed(counted: u64, duplicates: u64, still_waiting: u64) -> Value {
     json!({"counted": counted, "duplicates": duplicates, "stillWaiting": still_waiting})
 }

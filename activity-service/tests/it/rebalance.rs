@@ -186,3 +186,24 @@ async fn whatever_the_client_has_to_say_a_rebalance_behind_it_is_served_at_once(
     assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
     world.judge().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_broker_assigns_the_partitions_counts_each_message_once_through_changes_of_its_members() {
+    let world = World::new(4).await;
+    let setup = world.setup().set("kafka.properties.group.protocol", "consumer");
+    let one = setup.start().await;
+    world.produce(&many(1000)).await;
+    world.has_counted(1000, seconds(30)).await;
+    let other = setup.start().await;
+    has_partitions(&one, |partitions| partitions == 2, seconds(30)).await;
+    has_partitions(&other, |partitions| partitions == 2, seconds(30)).await;
+    world.produce(&many(1000)).await;
+    world.has_counted(2000, seconds(30)).await;
+    assert_eq!(other.stop().await, Some(0));
+    has_partitions(&one, |partitions| partitions == 4, seconds(30)).await;
+    world.produce(&many(1000)).await;
+    world.at_rest().await;
+    assert_eq!(world.counted().await, 3000);
+    assert_eq!(one.stop().await, Some(0));
+    world.judge().await;
+}

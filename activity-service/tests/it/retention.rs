@@ -4,7 +4,7 @@ use serde_json::json;
 use testing::{Kafka, Received, Service, Setup, announcement, wait_until};
 
 use crate::{
-    operator::{EATEN, Operator, eaten, replayed},
+    operator::{EATEN, Operator, eaten, replayed, replayed_all},
     world::{CREATED, World, created, dated, seconds, undated},
 };
 
@@ -94,12 +94,12 @@ async fn what_was_purged_waits_as_too_old(purged: Received) {
     world.produce(&[purged, created(), younger]).await;
     world.at_rest().await;
     let operator = Operator::of(&service);
-    let waiting = operator.quarantine("reason=too%20old").await;
+    let waiting = operator.quarantine("reason=too_old").await;
     assert_eq!(waiting.iter().map(|one| &one["offset"]).collect::<Vec<_>>(), [&json!(1), &json!(2)]);
     assert_eq!(world.counted().await, 2);
     let id = operator.id_at(2, "waiting").await;
     for (one, force, answer) in [
-        (None, json!({}), replayed(0, 0, 2)),
+        (None, json!({}), replayed_all(0, 0, 2)),
         (Some(&id), json!({"force": false}), replayed(0, 0, 1)),
         (Some(&id), json!({"force": true}), replayed(1, 0, 0)),
     ] {
@@ -206,4 +206,62 @@ async fn one_instance_at_a_time_purges_page_by_page_and_counting_goes_on() {
     assert_eq!(purged(&one) + purged(&two), 3000, "each by one of them");
     assert_eq!((one.stop().await, two.stop().await), (Some(0), Some(0)));
     world.judge_purged().await;
+}
+
+#[tokio::test]
+async fn a_replay_of_what_is_as_old_as_purged_keys_ends_while_keys_are_purged_all_the_time() {
+    let world = World::new(1).await;
+    world.produce(&[eaten(), eaten()]).await;
+    // Long enough for a purge to come in between, each time.
+    let service = world.setup().failpoint("consumer::admission_open", "sleep(50)").start().await;
+    world.at_rest().await;
+    world
+        .database
+        .execute(&format!(
+            r#"INSERT INTO activity_types VALUES ('{EATEN}', 'Order Eaten');
+            -- as if the first had been counted
+            SELECT make_key_partition(current_date);
+            INSERT INTO processed_messages
+                (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT message_ref, false, '{EATEN}', '2026-11-20', '2026-11-20T12:00:00.123456Z', topic, partition, "offset"
+            FROM quarantine WHERE "offset" = 0;
+            INSERT INTO daily_activity_shards (activity_date, activity_type_code, shard, quantity)
+            VALUES ('2026-11-20', '{EATEN}', 0, 1);
+            UPDATE key_horizon SET newest_purged = '2026-11-21T00:00:00Z'"#
+        ))
+        .await;
+    let purging = async {
+        loop {
+            world.database.execute("UPDATE key_horizon SET purges = purges + 1").await;
+        }
+    };
+    let operator = Operator::of(&service);
+    let body = json!({});
+    let answer = tokio::select! {
+        answer = operator.replay(None, &body) => answer,
+        () = purging => unreachable!(),
+        () = tokio::time::sleep(seconds(30)) => panic!("the replay makes no progress"),
+    };
+    assert_eq!(answer.body, replayed_all(0, 1, 1), "one has its key, and of the other it may be purged");
+    assert_eq!(operator.quarantine("").await[0]["reason"], "too_old");
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn what_was_corrected_is_known_for_as_long_as_it_can_be_read_as_it_came() {
+    let world = World::new(1).await;
+    world.produce(&[created().with_value("not json"), created()]).await;
+    let service = purging(&world).start().await;
+    world.at_rest().await;
+    let operator = Operator::of(&service);
+    let id = operator.id_at(0, "waiting").await;
+    assert_eq!(operator.correct(&id, &created().value.unwrap(), "a test").await.status, 200);
+    has_aged(&world, "true").await;
+    has_purged(&service).await;
+    assert_eq!(world.quarantined().await, 1);
+    world.topic().delete_before(0, 1).await;
+    wait_until("it goes", seconds(20), async || world.quarantined().await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_figures().await;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use testing::Proxy;
 
 use crate::{
-    operator::{EATEN, Operator, eaten, replayed},
+    operator::{EATEN, Operator, eaten, replayed_all},
     world::{CREATED, World, created, many, seconds},
 };
 
@@ -186,8 +186,8 @@ async fn no_message_is_to_blame_while_the_database_refuses_good_ones_too() {
     assert_eq!((world.counted().await, world.quarantined().await), (1, 1));
     world.database.execute("DROP TRIGGER refuse ON processed_messages").await;
     world.has_counted(21, seconds(20)).await;
-    assert_eq!(operator.quarantine("").await[0]["reason"], "unknown type");
-    assert_eq!(operator.replay(None, &serde_json::json!({})).await.body, replayed(1, 0, 0));
+    assert_eq!(operator.quarantine("").await[0]["reason"], "unknown_type");
+    assert_eq!(operator.replay(None, &serde_json::json!({})).await.body, replayed_all(1, 0, 0));
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

@@ -117,3 +117,18 @@ async fn each_topic_is_a_name_and_named_once() {
         assert!(told.len() == 1 && told[0].starts_with("kafka.topics: "), "{topics}: {told:?}");
     }
 }
+
+#[tokio::test]
+async fn what_the_brokers_decide_and_what_several_instances_cannot_share_is_refused_with_the_reason() {
+    let setup = bare()
+        .set("database.url", URL)
+        .set("auth.mode", "disabled")
+        .set("kafka.properties.group.protocol", "consumer")
+        .set("kafka.properties.group.instance.id", "one")
+        .set("kafka.properties.session.timeout.ms", 10_000);
+    let mut told = refused(&setup, "serve").await;
+    told.sort_unstable();
+    assert!(told[0].starts_with("kafka.properties.group.instance.id: cannot be set: all instances"), "{told:?}");
+    assert!(told[1].starts_with("kafka.properties.session.timeout.ms: cannot be set with group.protocol"), "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
+}

@@ -3,26 +3,36 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode},
-    web::Data,
+    web::{Data, Payload},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
+    audit::{self, Author},
+    auth::Caller,
     database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
+    json::{self, Object},
     paging,
     problem::Problem,
     query::Query,
 };
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::messages::{self, OutboxMessage, Page, Retried, Retry, State};
+use crate::messages::{self, Decision, Filter, OutboxMessage, Page, Retried, State};
 
-pub(super) fn operations() -> [Operation; 4] {
+pub(super) fn operations() -> [Operation; 5] {
     let message_ref = || Parameter::path("messageRef", "The message's own name.", schema::formatted("uuid"));
     [
         Operation::new(Method::GET, "/admin/messages", "operations", list)
-            .named("listMessages", "Messages of one state, newest first", "")
+            .named(
+                "listMessages",
+                "Messages of one state, newest first",
+                "A page ends where enough was looked at, too: it may be short, or empty, and have a next one.",
+            )
             .parameter(Parameter::query("state", "Only these; `failed` if absent.", State::schema()))
+            .parameters(Filter::parameters())
             .answers_page::<OutboxMessage>("A page.", json!([message("failed")])),
         Operation::new(Method::GET, "/admin/messages/{messageRef}", "operations", find)
             .named("findMessage", "One message", "")
@@ -36,18 +46,40 @@ pub(super) fn operations() -> [Operation; 4] {
                 "Its failures are forgotten. 409 unless it is failed.",
             )
             .parameter(message_ref())
+            .optional_body::<RetryBody>(json!({ "dryRun": false }))
             .answers::<OutboxMessage>(StatusCode::ACCEPTED, "The message will be sent.", &[], message("unpublished"))
             .problems(&[404, 409]),
         Operation::new(Method::POST, "/admin/messages/retry", "operations", retry_all)
-            .named("retryMessages", "Send every failed message again", "")
+            .named("retryMessages", "Send failed messages again", "Every one, or those that the filters choose.")
+            .parameters(Filter::parameters())
+            .optional_body::<RetryBody>(json!({ "dryRun": false }))
             .answers::<Retried>(StatusCode::ACCEPTED, "They will be sent.", &[], json!({ "retried": 3 })),
+        Operation::new(Method::DELETE, "/admin/messages/{messageRef}", "operations", discard)
+            .named(
+                "discardMessage",
+                "Give a failed message up",
+                "It is never sent, and stays to be looked at, with the reason. 409 unless it is failed.",
+            )
+            .parameter(message_ref())
+            .parameter(Parameter::query("reason", "Why.", schema::visible(500, "its order was a test")).required())
+            .answers::<OutboxMessage>(StatusCode::OK, "The message as it is kept.", &[], message("discarded"))
+            .problems(&[404, 409, 422]),
     ]
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = MessageRetry)]
+struct RetryBody {
+    /// Says what would be sent again, and changes nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 fn message(state: &str) -> Value {
     let published = (state == "published").then_some(());
-    let failed = (state == "failed").then_some(());
-    json!({
+    let failed = ["failed", "discarded"].contains(&state).then_some(());
+    let mut message = json!({
         "messageRef": "0192f0c2-3b1d-7c40-a1b2-c3d4e5f60718",
         "activityTypeCode": "ORDER_CREATED",
         "orderRef": "OS000042-ORD",
@@ -58,7 +90,13 @@ fn message(state: &str) -> Value {
         "publishedAt": published.map(|()| "2026-11-22T17:04:05.140211Z"),
         "partition": published.map(|()| 3),
         "offset": published.map(|()| 42),
-    })
+    });
+    if state == "discarded" {
+        message["discardedAt"] = json!("2026-11-22T18:00:00.000000Z");
+        message["discardedBy"] = json!("operator-7");
+        message["discardReason"] = json!("its order was a test");
+    }
+    message
 }
 
 async fn list(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
@@ -73,18 +111,56 @@ async fn find(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Pr
     Ok(HttpResponse::Ok().json(message))
 }
 
-async fn retry(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
-    match read(messages::retry(&pool, message_ref(&request)?)).await? {
-        Retry::Accepted(message) => Ok(HttpResponse::Accepted().json(message)),
-        Retry::NotFailed => Err(Problem::conflict("Only a failed message can be sent again.")),
-        Retry::Unknown => Err(Problem::not_found()),
+async fn retry(request: HttpRequest, body: Payload, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
+    let message_ref = message_ref(&request)?;
+    if is_dry_run(&request, body).await? {
+        let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
+        return if message.state == "failed" { Ok(HttpResponse::Accepted().json(message)) } else { Err(not_failed()) };
+    }
+    let author = Author::of_request(&request, &caller);
+    match read(messages::retry(&pool, message_ref, &author)).await? {
+        Decision::Accepted(message) => Ok(HttpResponse::Accepted().json(message)),
+        Decision::NotFailed => Err(not_failed()),
+        Decision::Unknown => Err(Problem::not_found()),
     }
 }
 
-async fn retry_all(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
-    Query::none(request.query_string())?;
-    let retried = read(messages::retry_all(&pool)).await?;
+async fn retry_all(
+    request: HttpRequest,
+    body: Payload,
+    pool: Data<Pool>,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
+    let mut query = Query::parse(request.query_string(), &Filter::PARAMETERS)?;
+    let filter = Filter::read(&mut query)?;
+    let author = Author::of_request(&request, &caller);
+    let retried = if is_dry_run(&request, body).await? {
+        read(messages::count_failed(&pool, &filter)).await?
+    } else {
+        read(messages::retry_all(&pool, &filter, &author)).await?
+    };
     Ok(HttpResponse::Accepted().json(Retried { retried }))
+}
+
+async fn discard(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
+    let mut query = Query::parse(request.query_string(), &["reason"])?;
+    let message_ref = Uuid::try_parse(&path_parameter(&request)?).map_err(|_| Problem::not_found())?;
+    let reason = audit::reason(&mut query)?;
+    let author = Author::of_request(&request, &caller);
+    match read(messages::discard(&pool, message_ref, &author, &reason)).await? {
+        Decision::Accepted(message) => Ok(HttpResponse::Ok().json(message)),
+        Decision::NotFailed => Err(Problem::conflict("Only a failed message can be discarded.")),
+        Decision::Unknown => Err(Problem::not_found()),
+    }
+}
+
+async fn is_dry_run(request: &HttpRequest, body: Payload) -> Result<bool, Problem> {
+    let body = json::optional_body::<Object<RetryBody>>(request, body).await?;
+    Ok(body.is_some_and(|Object(body)| body.dry_run))
+}
+
+fn not_failed() -> Problem {
+    Problem::conflict("Only a failed message can be sent again.")
 }
 
 fn message_ref(request: &HttpRequest) -> Result<Uuid, Problem> {

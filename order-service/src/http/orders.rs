@@ -9,6 +9,7 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 use shared::{
+    audit::Author,
     auth::Caller,
     database::Pool,
     http::{DATABASE_PATIENCE, Operation, Parameter, path_parameter, read, schema},
@@ -175,9 +176,10 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(request)?).ok_or_else(Problem::not_found)?;
-    let (customer_ref, trace) = (caller.customer_ref, TraceContext::of_request(request));
+    let (author, trace) = (Author::of_request(request, &caller), TraceContext::of_request(request));
+    let customer_ref = caller.customer_ref;
     let changed = async {
-        changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace }).await?;
+        changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
         Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)
     };
     let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;

@@ -80,7 +80,11 @@ pub async fn record_rejections(
         ON CONFLICT (message_ref) DO UPDATE SET failures = excluded.failures, last_error = excluded.last_error,
             state = excluded.state, holder = excluded.holder, retry_at = excluded.retry_at, rejected_at = now()
             -- Repeated after an unknown outcome it changes nothing: the row may have moved on since.
-            WHERE known.failures < excluded.failures AND known.state <> 'failed'
+            WHERE known.failures < excluded.failures AND known.state NOT IN ('failed', 'discarded')
+        RETURNING message_ref, failures, last_error, state
+        ), noted AS (
+        INSERT INTO rejections (message_ref, instance, failures, error, is_failed)
+        SELECT message_ref, $1, failures, last_error, state = 'failed' FROM recorded
         )
         SELECT EXISTS (SELECT FROM living) AS "recorded!"
         "#,

@@ -6,6 +6,7 @@ use rdkafka::{
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
+use super::lanes::Entry;
 use crate::{flight, queue::Queued};
 
 /// A message on its way out.
@@ -14,13 +15,15 @@ pub struct Outgoing {
     pub queued: Queued,
     /// Sent in a request of its own, so that a rejection is this message's and no neighbour's.
     pub alone: bool,
+    /// Its place among what is in flight to its partition, while it is.
+    pub entry: Option<Entry>,
     /// Its share of the part of the queue that may wait for a back-off.
     pub waiting: Option<OwnedSemaphorePermit>,
 }
 
 impl From<Queued> for Outgoing {
     fn from(queued: Queued) -> Self {
-        Self { alone: queued.message.failures > 0, queued, waiting: None }
+        Self { alone: queued.message.failures > 0, queued, entry: None, waiting: None }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +29,14 @@ pub(super) type Delivered = Arc<AtomicU64>;
 
 /// Whether Kafka takes messages, as operators see it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reach(Arc<AtomicU8>);
+pub(super) struct Reach(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    cluster: AtomicU8,
+    /// Some partition takes nothing.
+    stands: AtomicBool,
+}
 
 impl Reach {
     const GOOD: u8 = 0;
@@ -37,29 +44,41 @@ impl Reach {
     const REFUSED: u8 = 2;
 
     pub(super) fn no_broker(&self) {
-        self.0.store(Self::NO_BROKER, Ordering::Relaxed);
-        OUTAGE.set(1.0);
+        self.0.cluster.store(Self::NO_BROKER, Ordering::Relaxed);
+        self.tell();
     }
 
     pub(super) fn refused(&self) {
-        self.0.store(Self::REFUSED, Ordering::Relaxed);
-        OUTAGE.set(1.0);
+        self.0.cluster.store(Self::REFUSED, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Whether some partition takes nothing.
+    pub(super) fn stands(&self, stands: bool) {
+        self.0.stands.store(stands, Ordering::Relaxed);
+        self.tell();
     }
 
     /// A message got through.
     pub(super) fn delivered(&self) {
-        if self.0.swap(Self::GOOD, Ordering::Relaxed) != Self::GOOD {
-            OUTAGE.set(0.0);
+        if self.0.cluster.swap(Self::GOOD, Ordering::Relaxed) != Self::GOOD {
+            self.tell();
         }
     }
 
     /// A broker is connected. Whether that ends the outage: with nothing to send, nothing else would.
     pub(super) fn connected(&self) -> bool {
-        let ended = self.0.compare_exchange(Self::NO_BROKER, Self::GOOD, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let (from, to) = (Self::NO_BROKER, Self::GOOD);
+        let ended = self.0.cluster.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if ended {
-            OUTAGE.set(0.0);
+            self.tell();
         }
         ended
+    }
+
+    fn tell(&self) {
+        let is_good = self.0.cluster.load(Ordering::Relaxed) == Self::GOOD && !self.0.stands.load(Ordering::Relaxed);
+        OUTAGE.set(if is_good { 0.0 } else { 1.0 });
     }
 }
 

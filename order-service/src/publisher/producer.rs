@@ -3,7 +3,10 @@
 //! Idempotence is on and no message ever times out: an outage is waited out under the same sequence
 //! numbers, so that nothing is sent twice and nothing ends as "possibly persisted".
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use anyhow::Context;
 use rdkafka::{
@@ -19,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     Answer, Outgoing,
     answer::{self, Verdict},
+    lanes::{Entry, Lanes},
     outage::{Delivered, Reach},
 };
 use crate::{config::Config, flight::Permit};
@@ -46,14 +50,23 @@ impl Producers {
     pub(super) fn new(
         config: &Config,
         answers: mpsc::UnboundedSender<Answer>,
-        (delivered, reach): (Delivered, Reach),
+        (delivered, reach, lanes): (Delivered, Reach, Lanes),
         page: Component,
     ) -> anyhow::Result<Self> {
-        let answers =
-            Answers { answers, delivered, reach, failed: Arc::default(), failure: kafka::LastFailure::default(), page };
+        let topic: Arc<str> = config.topic.name.as_str().into();
+        let answers = Answers {
+            answers,
+            topic: Arc::clone(&topic),
+            delivered,
+            reach,
+            lanes,
+            failed: Arc::default(),
+            failure: kafka::LastFailure::default(),
+            page,
+            is_alone: false,
+        };
         let max_in_flight = config.publisher.max_in_flight.to_string();
         let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
-        let topic = config.topic.name.as_str().into();
         Ok(Self { kafka: config.kafka.clone(), topic, max_in_flight, answers, batched, alone: None })
     }
 
@@ -78,10 +91,12 @@ impl Producers {
         let headers = headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (name, value)| {
             headers.insert(Header { key: name, value: Some(value) })
         });
-        let record = BaseRecord::with_opaque_to(&topic, Box::new((message, permit)))
+        let partition = message.entry.as_ref().and_then(Entry::partition);
+        let mut record = BaseRecord::with_opaque_to(&topic, Box::new((message, permit)))
             .key(key.as_str())
             .payload(value.as_str())
             .headers(headers);
+        record.partition = partition;
         if let Err((error, record)) = lane.0.send(record) {
             let (message, permit) = *record.delivery_opaque;
             // Refused before it met any neighbour: it was alone.
@@ -109,7 +124,10 @@ impl Producers {
         }
         let made = match self.alone.take() {
             Some(lane) => lane,
-            None => producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], self.answers.clone())?,
+            None => {
+                let answers = Answers { is_alone: true, ..self.answers.clone() };
+                producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], answers)?
+            }
         };
         Ok(self.alone.insert(made))
     }
@@ -157,22 +175,54 @@ fn producer(
 struct Answers {
     // Unbounded, because what is in flight is bounded.
     answers: mpsc::UnboundedSender<Answer>,
+    topic: Arc<str>,
     delivered: Delivered,
     reach: Reach,
+    lanes: Lanes,
     failed: Arc<Notify>,
     failure: kafka::LastFailure,
     page: Component,
+    /// Of the second producer, which knows no more of the topic and hears of it later.
+    is_alone: bool,
 }
 
 impl Answers {
-    fn tell(&self, answer: Answer) {
+    fn tell(&self, mut answer: Answer) {
+        let entry = answer.message.entry.take();
         if answer.result.is_ok() {
+            if let Some(entry) = entry {
+                entry.delivered();
+            }
             self.delivered.fetch_add(1, Ordering::Relaxed);
             self.reach.delivered();
-            self.page.working();
+            if !self.lanes.any_stands() {
+                self.page.working();
+            }
         }
         // Closed only when the process is ending: the row stays as it is in the table.
         drop(self.answers.send(answer));
+    }
+}
+
+impl Answers {
+    /// What the client knows of the topic's partitions, about once a second.
+    fn partitions(&self, statistics: &Statistics, is_connected: bool) {
+        let topic = statistics.topics.get(&*self.topic);
+        // One without a number stands for what has no partition yet.
+        let known: Vec<_> = topic
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter(|(number, partition)| **number >= 0 && !partition.unknown)
+            .collect();
+        let leaderless: BTreeSet<i32> =
+            known.iter().filter(|(_, partition)| partition.leader < 0).map(|(number, _)| **number).collect();
+        self.lanes.know(i32::try_from(known.len()).unwrap_or(i32::MAX), leaderless, is_connected);
+        let standing = self.lanes.tell();
+        self.reach.stands(standing.is_some());
+        if let Some(standing) = standing {
+            // Its line is written already.
+            self.page.waiting(standing);
+        }
     }
 }
 
@@ -204,6 +254,9 @@ impl ClientContext for Answers {
         }
         if connected && self.reach.connected() {
             self.page.working();
+        }
+        if !self.is_alone {
+            self.partitions(&statistics, connected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The topic is made on purpose, with the partitions configured, and never by a broker that sees
 //! its name for the first time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rdkafka::{
@@ -10,10 +10,14 @@ use rdkafka::{
 };
 use shared::{health::Component, kafka, lifecycle::Shutdown};
 
+use super::lanes::Lanes;
 use crate::config::{self, Config};
 
 /// Short, because a stop waits for the thread that asks.
 const METADATA_WITHIN: Duration = Duration::from_secs(1);
+
+/// Before somebody is asked again who has refused to create it. Sending goes on that soon once it is there.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Creation {
     admin: Arc<AdminClient<kafka::Quiet>>,
@@ -33,31 +37,42 @@ impl Creation {
     }
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
-    /// waits for somebody who may: sending finds out.
-    pub(super) async fn ensure(&self, page: &Component, shutdown: &Shutdown) {
-        let config::Topic { name, partitions, replication } = &self.topic;
-        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+    /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
+    pub(super) async fn ensure(&self, lanes: &Lanes, page: &Component, shutdown: &Shutdown) {
+        let config::Topic { name, partitions, replication, min_insync_replicas, .. } = &self.topic;
+        let in_sync = min_insync_replicas.to_string();
+        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication))
+            .set("min.insync.replicas", &in_sync);
         let options = AdminOptions::new()
             .request_timeout(Some(kafka::ANSWER_WITHIN))
             .operation_timeout(Some(kafka::ANSWER_WITHIN));
-        for pause in shared::database::backoff() {
+        let mut refused = false;
+        for mut pause in shared::database::backoff() {
             // Only the controller creates topics; what is there can be written to without it.
-            match shutdown.unless_draining(self.is_there()).await {
+            match shutdown.unless_draining(self.partitions()).await {
                 None => return,
-                Some(true) => return page.working(),
-                Some(false) => {}
+                Some(0) => {}
+                Some(count) => {
+                    lanes.know(count, BTreeSet::new(), true);
+                    return page.working();
+                }
             }
             let answer = self.admin.create_topics([&wanted], &options);
             let Some(answer) = shutdown.unless_draining(answer).await else { return };
             match answer.as_deref() {
                 Ok([Ok(_)]) => {
                     tracing::info!(topic = name, partitions, replication, "created the topic");
+                    lanes.know(*partitions, BTreeSet::new(), true);
                     return page.working();
                 }
                 Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return page.working(),
                 Ok([Err((_, code))]) if !is_outage(*code) => {
-                    tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
-                    return;
+                    // The right to create it, or the topic itself, may be given any time.
+                    pause = REFUSED_PAUSE;
+                    page.waiting(code);
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
+                    }
                 }
                 Ok(other) => {
                     let answer = other.iter().filter_map(|one| one.as_ref().err()).map(|(_, code)| code.to_string());
@@ -83,12 +98,14 @@ impl Creation {
         }
     }
 
-    async fn is_there(&self) -> bool {
+    /// How many there are; 0 where the topic is not there, or nobody says.
+    async fn partitions(&self) -> i32 {
         let (admin, name) = (Arc::clone(&self.admin), self.topic.name.clone());
         let ask = move || admin.inner().fetch_metadata(Some(&name), METADATA_WITHIN);
         let answer = tokio::task::spawn_blocking(ask).await;
-        let Ok(Ok(metadata)) = answer else { return false };
-        metadata.topics().iter().any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+        let Ok(Ok(metadata)) = answer else { return 0 };
+        let found = metadata.topics().iter().find(|topic| topic.error().is_none());
+        found.map_or(0, |topic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
     }
 }
 

@@ -33,7 +33,7 @@ async fn retry(client: &Client, which: &str) -> Answer {
     client.ask(Method::POST, &format!("/admin/messages/{which}"), &[], Vec::new()).await.unwrap()
 }
 
-fn refs(messages: &[Value]) -> Vec<Uuid> {
+pub fn refs(messages: &[Value]) -> Vec<Uuid> {
     messages.iter().map(|one| one["messageRef"].as_str().unwrap().parse().unwrap()).collect()
 }
 

@@ -166,3 +166,23 @@ async fn an_unknown_argument_is_2_as_well_and_the_version_is_told() {
     assert_eq!(done.status.code(), Some(0));
     assert!(String::from_utf8(done.stdout).unwrap().starts_with("order-service "));
 }
+
+#[tokio::test]
+async fn partitions_that_do_not_follow_the_key_and_more_in_sync_than_there_are_replicas_are_refused() {
+    let setup = bare()
+        .set("database.url", URL)
+        .set("auth.mode", "disabled")
+        .set("kafka.replication", 2)
+        .set("kafka.min_insync_replicas", 3)
+        .set("kafka.properties.partitioner", "random");
+    let mut told = refused(&setup, "serve").await;
+    told.sort_unstable();
+    let rules = [
+        "kafka.min_insync_replicas: must be from 1 to kafka.replication",
+        "kafka.properties.partitioner: must be one of",
+    ];
+    for (line, rule) in told.iter().zip(rules) {
+        assert!(line.starts_with(rule), "{told:?}");
+    }
+    assert_eq!(told.len(), 2, "{told:?}");
+}

@@ -29,17 +29,23 @@ pub struct Probes {
     pub pool: Pool,
     schema: &'static Migrator,
     started: Arc<OnceLock<()>>,
+    needed: Arc<OnceLock<&'static str>>,
 }
 
 impl Probes {
     #[must_use]
     pub fn new(health: Health, shutdown: Shutdown, pool: Pool, schema: &'static Migrator) -> Self {
-        Self { health, shutdown, pool, schema, started: Arc::default() }
+        Self { health, shutdown, pool, schema, started: Arc::default(), needed: Arc::default() }
     }
 
     /// The schema is known to fit and everything runs.
     pub fn started(&self) {
         self.started.get_or_init(|| ());
+    }
+
+    /// It wants no traffic while this component waits.
+    pub fn needs(&self, component: &'static str) {
+        self.needed.get_or_init(|| component);
     }
 
     fn is_started(&self) -> bool {
@@ -49,7 +55,9 @@ impl Probes {
     /// Wants traffic: started, the database in reach with its schema, not told to stop. Kafka does not matter:
     /// orders are taken and figures are told without it.
     async fn is_ready(&self) -> bool {
-        self.is_started() && !self.shutdown.is_requested() && database::is_usable(&self.pool, self.schema).await
+        let waits = |name: &&str| self.health.reports().get(*name).is_some_and(|report| report.state == State::Waiting);
+        let may_answer = self.is_started() && !self.shutdown.is_requested() && !self.needed.get().is_some_and(waits);
+        may_answer && database::is_usable(&self.pool, self.schema).await
     }
 
     /// The routes of the management port.

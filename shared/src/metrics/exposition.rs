@@ -149,7 +149,12 @@ impl Exposition {
             database.refresh().await;
         }
         self.process.collect();
-        handle.render()
+        // What is not known is left out: Prometheus would keep a value that is no number.
+        let text = handle.render();
+        if text.contains(" NaN\n") {
+            return text.split_inclusive('\n').filter(|line| !line.ends_with(" NaN\n")).collect();
+        }
+        text
     }
 }
 

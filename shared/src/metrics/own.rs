@@ -1,6 +1,7 @@
 //! The metrics that both services have.
 
 use super::{Counter, Gauge, Histogram, Metric, SECONDS};
+use crate::kafka::topics::Problem;
 
 /// Requests to the API port, by method, route and status. The names and labels are those of
 /// OpenTelemetry's conventions.
@@ -30,11 +31,36 @@ pub const FIGURES_UP: Gauge =
 pub const FIGURES_AGE: Gauge =
     Gauge::new("database_figures_age_seconds", "How old the numbers that live in the database are");
 
+pub const TOPICS_MISSING: Gauge =
+    Gauge::new("kafka_topics_missing", "Topics that are not there, or that this service may not use");
+/// What may be wrong with a topic.
+const PROBLEMS: &[&str] = &{
+    let mut names = [""; Problem::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Problem::ALL[index].as_str();
+        index += 1;
+    }
+    names
+};
+pub const TOPIC_PROBLEMS: Gauge =
+    Gauge::new("kafka_topic_problems", "Topics whose settings break a promise, by what is wrong")
+        .by("problem", PROBLEMS);
+
 pub const TASK_HEARTBEAT_AGE: &str = "task_heartbeat_age_seconds";
 pub const TASK_STATE: &str = "task_state";
 
 pub const BUILD: &str = "build_info";
 
 /// Every metric of both services that has no labels of its own, except those of the process.
-pub(super) const ALL: &[&dyn Metric] =
-    &[&HTTP_ACTIVE, &PANICS, &LINES_DROPPED, &LINES_SUPPRESSED, &CONNECTIONS_MAX, &FIGURES_UP, &FIGURES_AGE];
+pub(super) const ALL: &[&dyn Metric] = &[
+    &HTTP_ACTIVE,
+    &PANICS,
+    &LINES_DROPPED,
+    &LINES_SUPPRESSED,
+    &CONNECTIONS_MAX,
+    &FIGURES_UP,
+    &FIGURES_AGE,
+    &TOPICS_MISSING,
+    &TOPIC_PROBLEMS,
+];

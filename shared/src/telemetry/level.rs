@@ -6,9 +6,11 @@ use actix_web::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use tokio::{sync::mpsc, time::Instant};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::{
+    audit::{Action, Author, Deed},
     http::only,
     json::{self, Object},
     problem::{Problem, Violation},
@@ -27,6 +29,14 @@ const FORCED: [(&str, &str); 3] = [("actix_server", "warn"), ("actix_http", "off
 #[derive(Clone, Debug)]
 pub struct Level(reload::Handle<EnvFilter, Registry>);
 
+/// What the route works with.
+#[derive(Clone, Debug)]
+struct Changing {
+    level: Level,
+    /// Where the audit takes from.
+    deeds: mpsc::Sender<Deed>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -42,28 +52,34 @@ impl Level {
         (Self(handle), filter)
     }
 
-    /// The route `/log-level`.
-    pub fn routes(&self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
-        let level = Data::new(self.clone());
+    /// The route `/log-level`. Each change is left in `deeds` for the audit.
+    pub fn routes(&self, deeds: mpsc::Sender<Deed>) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
+        let changing = Data::new(Changing { level: self.clone(), deeds });
         move |routes| {
             routes
-                .app_data(level.clone())
+                .app_data(changing.clone())
                 .service(web::resource("/log-level").put(change).default_service(only("PUT")));
         }
     }
 }
 
-async fn change(request: HttpRequest, body: Payload, level: Data<Level>) -> Result<HttpResponse, Problem> {
+async fn change(request: HttpRequest, body: Payload, changing: Data<Changing>) -> Result<HttpResponse, Problem> {
     let Object(Wanted { level: wanted }) = json::body::<Object<Wanted>>(&request, body).await?;
     let refused = || Problem::unprocessable(vec![Violation::new("/level", format!("This {RULE}."))]);
     check_level(&wanted).map_err(|_| refused())?;
     let filter = parsed(&wanted).ok_or_else(refused)?;
+    let Changing { level, deeds } = &**changing;
     let before = level.0.with_current(ToString::to_string).map_err(Problem::internal)?;
     let peer = request.peer_addr().map(|peer| peer.to_string());
     // Before and after: whoever looks for lines that are missing finds when they ended.
     tracing::warn!(target: ALWAYS, wanted, before, peer, "changing the log level");
     level.0.reload(filter).map_err(Problem::internal)?;
     tracing::warn!(target: ALWAYS, wanted, "the log level was changed");
+    let author = Author::of_management(&request);
+    let deed = Deed { done_at: Instant::now(), author, action: Action::LogLevelChanged, subject: wanted.clone() };
+    if deeds.try_send(deed).is_err() {
+        tracing::warn!(target: ALWAYS, "too many changes wait for the database: this one stands in the log only");
+    }
     Ok(HttpResponse::Ok().json(json!({ "level": wanted })))
 }
 

@@ -1,0 +1,3 @@
+//! Who changed what: the table `audit`.
+
+shared::audit_table!();

@@ -1,0 +1,261 @@
+//! Which messages of the quarantine are meant, and the way through them: page by page, the oldest first, each once.
+
+use serde::{Deserialize, Serialize};
+use shared::{
+    database::Pool,
+    message::{ActivityTypeCode, timestamp},
+    paging::Cursor,
+    problem::{Problem, Violation},
+    query::Query,
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Reason, State};
+use crate::key;
+
+/// As many are counted to say how many are left; one more means more.
+const COUNTED_UP_TO: i64 = 10_000;
+
+/// Whatever is not given is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub id: Option<Uuid>,
+    pub reason: Option<Reason>,
+    pub code: Option<ActivityTypeCode>,
+    pub topic: Option<String>,
+    /// The first moment at which it may have been received, and the first at which not any more.
+    pub from: Option<OffsetDateTime>,
+    pub to: Option<OffsetDateTime>,
+}
+
+/// A filter in a body.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = QuarantineFilter)]
+pub struct FilterBody {
+    #[schema(schema_with = Reason::schema)]
+    reason: Option<String>,
+    #[schema(value_type = Option<ActivityTypeCode>)]
+    activity_type_code: Option<String>,
+    topic: Option<String>,
+    /// Received at this time or later.
+    #[schema(format = DateTime)]
+    from: Option<String>,
+    /// Received before this time.
+    #[schema(format = DateTime)]
+    to: Option<String>,
+}
+
+impl Filter {
+    /// The names of its parameters in a query.
+    pub const PARAMETERS: [&str; 5] = ["reason", "activityTypeCode", "topic", "from", "to"];
+
+    #[must_use]
+    pub fn one(id: Uuid) -> Self {
+        Self { id: Some(id), ..Self::default() }
+    }
+
+    /// # Errors
+    /// 400 for what does not parse.
+    pub fn of_query(query: &mut Query) -> Result<Self, Problem> {
+        Ok(Self {
+            id: None,
+            reason: query.get("reason", "a reason like unknown_type", Reason::parse)?,
+            code: query.get("activityTypeCode", "a code like ORDER_CREATED", ActivityTypeCode::parse)?,
+            topic: query.text("topic"),
+            from: query.time("from")?,
+            to: query.time("to")?,
+        })
+    }
+
+    /// # Errors
+    /// Everything that does not parse, by place below `pointer`.
+    pub fn of_body(body: &FilterBody, pointer: &str) -> Result<Self, Vec<Violation>> {
+        let mut violations = Vec::new();
+        let mut wrong = |name: &str, rule: &str| violations.push(Violation::new(format!("{pointer}/{name}"), rule));
+        let reason = body.reason.as_deref().map(Reason::parse);
+        if reason == Some(None) {
+            wrong("reason", "This must be a reason like unknown_type.");
+        }
+        let code = body.activity_type_code.as_deref().map(ActivityTypeCode::parse);
+        if code == Some(None) {
+            wrong("activityTypeCode", "This must be a code like ORDER_CREATED.");
+        }
+        let [from, to] = [("from", &body.from), ("to", &body.to)].map(|(name, text)| {
+            let time = text.as_deref().map(timestamp);
+            if time == Some(None) {
+                wrong(name, "This must be an RFC 3339 time.");
+            }
+            time.flatten()
+        });
+        let filter =
+            Self { id: None, reason: reason.flatten(), code: code.flatten(), topic: body.topic.clone(), from, to };
+        if violations.is_empty() { Ok(filter) } else { Err(violations) }
+    }
+
+    /// What a cursor is bound to.
+    #[must_use]
+    pub fn key(&self) -> impl Serialize + use<> {
+        let micros = |at: OffsetDateTime| at.unix_timestamp_nanos() / 1000;
+        (
+            self.reason.map(Reason::as_str),
+            self.code.as_ref().map(|code| code.as_str().to_owned()),
+            self.topic.clone(),
+            self.from.map(micros),
+            self.to.map(micros),
+        )
+    }
+}
+
+/// Behind which message a page begins: when it was received, in microseconds since 1970, and its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After(pub i64, pub Uuid);
+
+impl After {
+    pub const NONE: Self = Self(i64::MIN, Uuid::nil());
+
+    #[must_use]
+    pub fn of(received_at: OffsetDateTime, id: Uuid) -> Self {
+        // Postgres keeps microseconds, and none of its times is out of reach.
+        Self(i64::try_from(received_at.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX), id)
+    }
+
+    /// None before the first.
+    #[must_use]
+    pub fn time(self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).ok()
+    }
+}
+
+/// A way through the waiting messages of a filter.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    pub filter: Filter,
+    after: After,
+    is_over: bool,
+}
+
+/// One of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub id: Uuid,
+    pub received_at: OffsetDateTime,
+    /// Of its value.
+    pub bytes: i64,
+}
+
+impl Pass {
+    #[must_use]
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, after: After::NONE, is_over: false }
+    }
+
+    /// Goes on where a cursor says. None where that is of another filter, or no cursor.
+    #[must_use]
+    pub fn resumed(filter: Filter, cursor: &str) -> Option<Self> {
+        let after = Cursor::decode(cursor, &filter.key())?;
+        Some(Self { filter, after, is_over: false })
+    }
+
+    /// Where it stands, for whoever goes on later. None at the end.
+    #[must_use]
+    pub fn cursor(&self) -> Option<String> {
+        (!self.is_over).then(|| Cursor::encode(&self.after, &self.filter.key()))
+    }
+
+    /// The next `limit` of those that wait; it stands before them until told where it got to.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn look(&self, pool: &Pool, limit: i64) -> Result<Vec<Found>, sqlx::Error> {
+        if self.is_over {
+            return Ok(Vec::new());
+        }
+        let mut transaction = pool.begin().await?;
+        key::plan_with_values(&mut transaction).await?;
+        let found = waiting(&mut transaction, &self.filter, self.after, limit).await?;
+        transaction.commit().await?;
+        Ok(found)
+    }
+
+    pub fn got_to(&mut self, last: Option<&Found>) {
+        match last {
+            Some(last) => self.after = After::of(last.received_at, last.id),
+            None => self.is_over = true,
+        }
+    }
+
+    /// How many messages of the filter are still ahead; 10,001 means more than 10,000.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn left(&self, pool: &Pool) -> Result<u64, sqlx::Error> {
+        self.look(pool, COUNTED_UP_TO + 1).await.map(|found| found.len() as u64)
+    }
+}
+
+async fn waiting(
+    transaction: &mut PgConnection,
+    filter: &Filter,
+    after: After,
+    limit: i64,
+) -> Result<Vec<Found>, sqlx::Error> {
+    let found = sqlx::query_as!(
+        Found,
+        r#"
+        SELECT quarantine_id AS id, received_at, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
+        WHERE state = 'waiting'
+            -- planned with these values: those that are null are gone, and one of the indexes fits the others
+            AND ($1::timestamptz IS NULL OR (received_at, quarantine_id) > ($1, $2))
+            AND ($3::text IS NULL OR reason_code = $3)
+            AND ($4::text IS NULL OR activity_type_code = $4)
+            AND ($5::text IS NULL OR topic = $5)
+            AND ($6::timestamptz IS NULL OR received_at >= $6)
+            AND ($7::timestamptz IS NULL OR received_at < $7)
+            AND ($8::uuid IS NULL OR quarantine_id = $8)
+        ORDER BY received_at, quarantine_id LIMIT $9
+        "#,
+        after.time(),
+        after.1,
+        filter.reason.map(Reason::as_str),
+        filter.code.as_ref().map(ActivityTypeCode::as_str),
+        filter.topic.as_deref(),
+        filter.from,
+        filter.to,
+        filter.id,
+        limit,
+    );
+    found.fetch_all(transaction).await
+}
+
+/// One page of the list, oldest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub state: State,
+    pub filter: Filter,
+    pub limit: i64,
+    pub after: After,
+}
+
+impl Page {
+    /// # Errors
+    /// 400 for what does not parse or is not known, 422 for a limit out of range.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        let known = [&["state", "limit", "cursor"][..], &Filter::PARAMETERS].concat();
+        let mut query = Query::parse(query, &known)?;
+        let state = query.get("state", "waiting, counted or discarded", State::parse)?.unwrap_or_default();
+        let filter = Filter::of_query(&mut query)?;
+        let mut page = Self { state, filter, limit: query.limit()?, after: After::NONE };
+        let cursor = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &page.key()))?;
+        page.after = cursor.unwrap_or(After::NONE);
+        Ok(page)
+    }
+
+    #[must_use]
+    pub fn key(&self) -> impl Serialize + use<> {
+        (self.state.as_str(), self.filter.key())
+    }
+}

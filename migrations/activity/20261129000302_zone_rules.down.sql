@@ -1,0 +1,1 @@
+ALTER TABLE business_calendar DROP COLUMN rules;
