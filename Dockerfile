@@ -1,19 +1,15 @@
 # syntax=docker/dockerfile:1
-# Targets: order-service, activity-service, and migrations, which runs sqlx-cli for both databases.
+# Targets: order-service and activity-service. Each brings its own migrations: the command migrate.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 ENV SQLX_OFFLINE=true
 COPY . .
-# The caches outlive the layer, so the binaries leave them in the same step.
+# The caches outlive the layer, so the binaries leave them in the same step, without symbols: four fifths of their size.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --locked --release -p order-service -p activity-service && \
-    install -D -t /out target/release/order-service target/release/activity-service
-
-FROM rust:1.95-bookworm AS sqlx
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo install --locked --root /out sqlx-cli --version 0.8.6 --no-default-features --features postgres,native-tls
+    install --strip -D -t /out target/release/order-service target/release/activity-service
 
 FROM debian:bookworm-slim AS runtime
 RUN apt-get update && \
@@ -21,11 +17,6 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/*
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
-
-FROM runtime AS migrations
-COPY --from=sqlx /out/bin/sqlx /usr/local/bin/
-COPY migrations /migrations
-ENTRYPOINT ["sqlx"]
 
 FROM runtime AS order-service
 COPY --from=build /out/order-service /usr/local/bin/

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test fuzz mutants chaos upgrade bench check api-check deployment prepare audit
+.PHONY: help run down reset status build test attack fuzz mutants chaos upgrade bench check api-check clients deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -28,6 +28,11 @@ test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it 
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints $(ARGS)
 
+attack: ## Try the attack list of SECURITY.md (OWASP API Top 10, RFC 8725) on loopback, in minutes
+	dev/provide test
+	cargo build -p order-service -p activity-service --features order-service/failpoints,activity-service/failpoints
+	dev/with-stack dev/attack
+
 fuzz: ## Feed order bodies, tokens and messages made up by libFuzzer, 60 s each (ARGS='300 message')
 	dev/provide fuzz
 	dev/fuzz $(ARGS)
@@ -54,11 +59,13 @@ bench: ## Measure speed and memory; figures go to target/bench
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
 
-check: ## Formatting, lints, and whether the checked-in query data and the seeded bugs are fresh
+check: ## Formatting, lints, types of the pages' scripts, and whether the checked-in query data and the seeded bugs are fresh
 	dev/provide test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check
+	dev/provide pages
+	@for of in shared order-service activity-service; do .dev/tools/typescript/node_modules/.bin/tsc -p $$of/pages || exit 1; done
 	@for bug in testing/seeded-bugs/*.patch; do git apply --check $$bug || exit 1; done
 
 api-check: ## Let Schemathesis look for answers that the OpenAPI documents do not tell of (ARGS='-n 100')
@@ -66,10 +73,16 @@ api-check: ## Let Schemathesis look for answers that the OpenAPI documents do no
 	cargo build -p order-service -p activity-service
 	dev/with-stack dev/api-check $(ARGS)
 
+clients: ## Generate clients in four languages, compile them, and use them and docs/examples against the services
+	dev/provide clients
+	cargo build -p order-service -p activity-service
+	dev/with-stack dev/clients/run
+
 deployment: ## Check manifests, alerts and dashboards of deploy/, without a cluster
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
 	.dev/tools/python/bin/python deploy/check/observability.py
+	.dev/tools/python/bin/python deploy/check/rules_of_operator.py
 	.dev/tools/bin/promtool check config deploy/observability/prometheus.yml
 	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
@@ -77,7 +90,7 @@ deployment: ## Check manifests, alerts and dashboards of deploy/, without a clus
 prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a change of queries, migrations or routes
 	dev/provide test
 	dev/with-stack dev/sqlx-prepare
-	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it document_is_fresh
+	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
 audit: ## Check dependencies: bans, licences, sources
 	dev/provide audit

@@ -4,17 +4,24 @@
 //! transaction. Only `messageRef`, `activityTypeCode` and `activityAt` are looked at; what else a
 //! message holds is its sender's business.
 
+mod channel;
 mod field;
 
 use std::borrow::Cow;
 
+pub use channel::channel;
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
 use shared::{
+    http::schema,
     json::Object,
     message::{ActivityTypeCode, timestamp},
 };
 use time::OffsetDateTime;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema, SchemaFormat},
+};
 use uuid::Uuid;
 
 use crate::quarantine::{Reason, Rejected};
@@ -26,17 +33,31 @@ pub struct Activity {
     pub at: OffsetDateTime,
 }
 
-#[derive(Deserialize)]
+/// An activity as another service tells it.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Activity)]
 struct Fields<'a> {
+    /// The message's own name, by which it is counted once. Not the nil UUID.
     #[serde(borrow, default)]
+    #[schema(schema_with = message_ref, required)]
     message_ref: Field<'a>,
+    /// What happened: a registered type.
     #[serde(borrow, default)]
+    #[schema(value_type = ActivityTypeCode, required)]
     activity_type_code: Field<'a>,
+    /// When it happened. It is counted for the day this is in the business time zone.
     #[serde(borrow, default)]
+    #[schema(value_type = OffsetDateTime, required)]
     activity_at: Field<'a>,
     #[serde(borrow, default)]
+    #[schema(ignore)]
     specversion: Field<'a>,
+}
+
+/// Of a reference: one digit at least is another than 0.
+fn message_ref() -> RefOr<Schema> {
+    schema::text().format(Some(SchemaFormat::Custom("uuid".into()))).pattern(Some("[1-9a-fA-F]")).into()
 }
 
 /// A `CloudEvent` in structured mode: what are headers otherwise stands in the value, and the fields in `data`.

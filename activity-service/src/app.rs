@@ -8,15 +8,16 @@ use shared::{
     auth::Authentication,
     database::{self, Failure, Pool},
     health::{Component, Health, Probes},
-    http::{Settings, listen},
+    http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
+    terminal,
 };
-use sqlx::migrate::Migrator;
-use tokio::sync::mpsc;
+use sqlx::{Connection, migrate::Migrator};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     audit, calendar, commands,
@@ -31,7 +32,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
-    metrics,
+    metrics, pause,
     quarantine::Room,
     retention::Retention,
 };
@@ -39,7 +40,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -51,6 +52,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
@@ -71,7 +73,7 @@ pub async fn serve(config: Config) -> Exit {
     let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             return Exit::Failed;
         }
     };
@@ -89,7 +91,7 @@ pub async fn migrate(config: &Config) -> Exit {
     match database::migrate(&config.database, &MIGRATIONS).await {
         Ok(()) => Exit::Stopped,
         Err(error) => {
-            eprintln!("{error:#}");
+            terminal::complain(format_args!("{error:#}"));
             Exit::Failed
         }
     }
@@ -117,12 +119,23 @@ pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
     told(work.await)
 }
 
+/// The command `pause`.
+pub async fn pause(config: &Config, command: commands::Pause) -> Exit {
+    on_the_database(config, "activity-service pause", async |pool, _| command.run(pool).await).await
+}
+
+/// The command `resume`.
+pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
+    on_the_database(config, "activity-service resume", async |pool, _| command.run(pool).await).await
+}
+
 async fn on_the_database(
     config: &Config,
     name: &str,
     command: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
 ) -> Exit {
     let work = async {
+        database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
         match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
             Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
@@ -134,7 +147,10 @@ async fn on_the_database(
 
 fn told(done: anyhow::Result<Exit>) -> Exit {
     done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Stopped;
+        }
+        terminal::complain(format_args!("{error:#}"));
         Exit::Failed
     })
 }
@@ -159,9 +175,15 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
-    let server = listen("management", Settings::management(config.management_bind), 1, grace)?;
+    let needs_token = config.auth.needs_token();
+    let (authentication, issuer) = Authentication::new(config.auth)?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    }
+    let operators = config.management.operators(&authentication);
+    let server = listen("management", config.management.http, 1, grace)?;
     let (deeds, done) = shared::audit::deeds();
-    let routes = management::routes(&probes, &exposition, &telemetry.level, deeds);
+    let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
     tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
 
     let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
@@ -187,15 +209,15 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
     });
 
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
-    }
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let routes = http::routes(Api { pool: requests, time_zone: time_zone.clone() });
+    let api_state = Api { pool: requests, time_zone: time_zone.clone() };
+    let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
+
+    let (seen, pause) = watch::channel(None);
+    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
@@ -233,7 +255,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
         counting::run(counting, batches)
     });
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, (shutdown, away), page));
+    let from = (shutdown, away);
+    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, from, page));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)
@@ -258,7 +281,7 @@ async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx
     }
     database::may_work(pool, &NEEDED).await?;
     Ok(calendar::keep(pool, time_zone).await?.map_err(|refused| {
-        eprintln!("{refused}");
+        terminal::complain(refused);
         Exit::WrongSettings
     }))
 }
@@ -266,7 +289,7 @@ async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx
 async fn schema_fits(pool: &Pool) -> Result<bool, sqlx::Error> {
     let fits = database::schema_fits(pool, &MIGRATIONS).await?;
     if !fits {
-        eprintln!("database.url: the schema is older than this program needs: run activity-service migrate");
+        terminal::complain("database.url: the schema is older than this program needs: run activity-service migrate");
     }
     Ok(fits)
 }

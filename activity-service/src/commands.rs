@@ -2,15 +2,16 @@
 
 mod quarantine;
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
     audit::{Author, parse_actor},
     database::Pool,
+    pause, terminal,
     text::parse_reason,
 };
 use time::format_description::well_known::Rfc3339;
@@ -67,6 +68,50 @@ pub struct Who {
     actor: Option<String>,
 }
 
+/// Let counting rest on all instances; messages stay on the topic
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = parse_reason)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// End the pause of counting
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "counting is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "counting is resumed" } else { "counting was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
+}
+
 impl Gaps {
     /// # Errors
     /// The database's, or there is no such gap, or it is not open.
@@ -74,7 +119,7 @@ impl Gaps {
         match self {
             Self::List { state, limit, json } => {
                 let found = gaps::list(pool, state, limit).await?;
-                show(json, &found, || gap_table(&found).to_string())
+                show(json, &found, || listed(&found, "gaps", gap_table))
             }
             Self::Close { id, reason, json, who } => {
                 let closed = gaps::close(pool, id, &who.author(), &reason).await?;
@@ -109,18 +154,25 @@ fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
 }
 
+fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> Table) -> String {
+    if found.is_empty() { format!("There are no such {what}.") } else { table(found).to_string() }
+}
+
 fn zone(text: &str) -> Result<String, String> {
     let name = text.to_owned();
     calendar::check_name(&name).map(|()| name)
 }
 
 fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn gap_table(gaps: &[Gap]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"]);
     for one in gaps {
         table.add_row([

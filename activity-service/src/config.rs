@@ -1,14 +1,14 @@
 //! Every setting of the service, read and checked before anything starts.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::{Bind, Reader},
+    config::Reader,
     database, health,
     kafka::{self, topics::Expected},
     lifecycle::Timing,
-    telemetry,
+    management, pages, telemetry,
 };
 
 use crate::{calendar, consumer, metrics, quarantine::room, retention};
@@ -23,8 +23,10 @@ pub struct Config {
     pub auth: auth::Settings,
     /// `http.*`: the API
     pub http: shared::http::Settings,
-    /// `management.bind`: health, never to be exposed outside the cluster
-    pub management_bind: SocketAddr,
+    /// `pages.*`: what browsers show
+    pub pages: pages::Settings,
+    /// `management.*`: health, never to be exposed outside the cluster
+    pub management: management::Settings,
     /// `kafka.brokers`, `kafka.properties.*`
     pub kafka: kafka::Settings,
     /// `kafka.longest_outage`, `kafka.allow_compacted`
@@ -53,12 +55,22 @@ impl Config {
     /// # Errors
     /// Every mistake, a line each.
     pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
-        let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?;
+        Self::read_for(&[], file)
+    }
+
+    /// As [`Config::read`], for a command that uses these groups of settings only.
+    ///
+    /// # Errors
+    /// Every mistake in them, a line each.
+    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
+        let auth = auth::Settings::read(&mut reader);
         let config = Self {
             database: database::Settings::read(&mut reader),
-            auth: auth::Settings::read(&mut reader),
+            management: management::Settings::read(&mut reader, &auth),
+            auth,
             http: shared::http::Settings::read(&mut reader),
-            management_bind: reader.get::<Bind>("management.bind").0,
+            pages: pages::Settings::read(&mut reader),
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),

@@ -4,10 +4,14 @@ mod activities;
 mod activity_types;
 mod lookup;
 mod operators;
+mod overview;
+mod pages;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::database::Pool;
+use shared::{database::Pool, metrics::exposition::Exposition, pages::Settings};
+
+use crate::activity;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -28,13 +32,24 @@ pub fn api() -> shared::http::Api {
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())
         .section("messages", "What became of one message, for operators.", lookup::operations())
+        .section("overview", "How counting is doing.", overview::operations())
+        .channel(activity::channel())
 }
 
 /// The routes of the API port.
-pub fn routes(with: Api) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let (with, api) = (Data::new(with), api().routes());
+pub fn routes(
+    with: Api,
+    exposition: Exposition,
+    pages: &Settings,
+    needs_token: bool,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let pages = pages::of(pages, &with.time_zone, needs_token);
+    let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
     move |routes| {
-        routes.app_data(with.clone());
+        routes.app_data(with.clone()).app_data(exposition.clone());
         api(routes);
+        if let Some(pages) = &pages {
+            pages.routes(routes);
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod http;
 pub mod key;
 pub mod lookup;
 pub mod metrics;
+pub mod pause;
 pub mod quarantine;
 pub mod registration;
 pub mod retention;

@@ -1,8 +1,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use activity_service::{app, commands, config::Config};
-use clap::{Parser, Subcommand};
-use shared::lifecycle::Exit;
+use clap::{CommandFactory, Parser, Subcommand};
+use shared::{
+    lifecycle::Exit,
+    terminal::{self, Completions},
+};
 
 /// Counts what other services announce on Kafka, by day and type, and tells the figures.
 #[derive(Parser)]
@@ -32,6 +35,25 @@ enum Command {
     /// Give the business time zone another of its names
     #[command(subcommand)]
     Calendar(commands::Calendar),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
+    /// Print a script for a shell that completes commands and options
+    Completions(Completions),
+    /// Print the manual, as a page that man reads
+    Man,
+}
+
+impl Command {
+    /// The groups of settings that the command uses; none of them stands for all.
+    fn needs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Migrate => &["database"],
+            Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) | Self::Pause(_) | Self::Resume(_) => {
+                &["database", "statistics"]
+            }
+            _ => &[],
+        }
+    }
 }
 
 #[tokio::main]
@@ -39,22 +61,38 @@ async fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _failpoints = fail::FailScenario::setup();
     let arguments = Arguments::parse();
-    let (config, effective) = match Config::read(arguments.config.as_deref()) {
+    let command = arguments.command.unwrap_or(Command::Serve);
+    match &command {
+        Command::Completions(completions) => return printed(Ok(completions.of(Arguments::command()))),
+        Command::Man => return printed(terminal::manual(Arguments::command())),
+        _ => {}
+    }
+    let (config, effective) = match Config::read_for(command.needs(), arguments.config.as_deref()) {
         Ok(read) => read,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            mistakes.iter().for_each(terminal::complain);
             return Exit::WrongSettings.into();
         }
     };
-    match arguments.command.unwrap_or(Command::Serve) {
+    match command {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
-        Command::Config => {
-            print!("{effective}");
-            Exit::Stopped.into()
+        Command::Pause(pause) => app::pause(&config, pause).await.into(),
+        Command::Resume(resume) => app::resume(&config, resume).await.into(),
+        Command::Config => printed(Ok(effective)),
+        Command::Completions(_) | Command::Man => Exit::Stopped.into(),
+    }
+}
+
+fn printed(text: std::io::Result<String>) -> ExitCode {
+    match text.and_then(|text| terminal::print(&text)) {
+        Ok(()) => Exit::Stopped.into(),
+        Err(error) => {
+            terminal::complain(format_args!("standard output: {error}"));
+            Exit::Failed.into()
         }
     }
 }

@@ -27,7 +27,7 @@ impl Settings {
     }
 }
 
-const REASONS: &[&str] = &{
+pub const REASONS: &[&str] = &{
     let mut names = [""; Reason::ALL.len()];
     let mut index = 0;
     while index < names.len() {
@@ -37,6 +37,7 @@ const REASONS: &[&str] = &{
     names
 };
 
+pub const PAUSED: Gauge = Gauge::new("activity_paused", "1 while an operator has paused counting");
 pub const LAG_MESSAGES: Gauge = Gauge::new(
     "activity_consumer_lag_messages",
     "Messages on the partitions of this instance that are not counted yet; not told while a partition cannot be asked",
@@ -114,12 +115,12 @@ pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows rem
     .by("kind", &["keys", "quarantine"]);
 
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
-    "activity_key_partitions_ahead_days",
+    "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
-    "activity_time_zone_differing_days",
+    "activity_time_zone_differing_dates",
     "Days from 2000 to 2037 on which the database's rules of the time zone are others than those kept, or the program's",
 )
 .by("with", &["kept", "program"]);
@@ -133,6 +134,7 @@ pub const ALL: &[&dyn Metric] = &[
     &UNREAD,
     &THROTTLED,
     &ASSIGNED,
+    &PAUSED,
     &COUNT_DELAY,
     &BATCH_SIZE,
     &BATCH_DURATION,

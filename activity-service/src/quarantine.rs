@@ -23,7 +23,10 @@ pub use replay::{Replay, Replayed};
 pub use room::Room;
 use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
 
 use crate::activity::Activity;
@@ -44,6 +47,18 @@ pub enum Reason {
     ConflictingCopy,
 }
 
+impl ToSchema for Reason {
+    fn name() -> Cow<'static, str> {
+        "QuarantineReason".into()
+    }
+}
+
+impl PartialSchema for Reason {
+    fn schema() -> RefOr<Schema> {
+        schema::one_of(Self::ALL.map(Self::as_str))
+    }
+}
+
 impl Reason {
     pub const ALL: [Self; 9] = [
         Self::NoValue,
@@ -56,12 +71,6 @@ impl Reason {
         Self::NotStorable,
         Self::ConflictingCopy,
     ];
-
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
-        schema::one_of(Self::ALL.map(Self::as_str))
-    }
 
     /// The words that reasons were before they were codes are read too.
     #[must_use]

@@ -1,12 +1,18 @@
 //! Types come into the world by registration, and what waited for one is counted then.
 
+use std::borrow::Cow;
+
 use shared::{
     audit::{Action, Author},
     database::Pool,
     http::schema,
     message::ActivityTypeCode,
+    text,
 };
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use crate::{
     admission, audit,
@@ -17,20 +23,24 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeName(String);
 
+impl ToSchema for TypeName {
+    fn name() -> Cow<'static, str> {
+        "ActivityTypeName".into()
+    }
+}
+
+impl PartialSchema for TypeName {
+    fn schema() -> RefOr<Schema> {
+        schema::visible(200, "Order Eaten")
+    }
+}
+
 impl TypeName {
     pub const RULE: &'static str = "This must be 1 to 200 visible characters.";
 
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
-        schema::visible(200, "Order Eaten")
-    }
-
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let fits = (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        fits.then(|| Self(text.to_owned()))
+        text::visible(text, 200).map(Self)
     }
 }
 

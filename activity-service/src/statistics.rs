@@ -226,11 +226,15 @@ async fn note_copies(
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivitySummary {
+    /// The day, in the business time zone.
     #[serde(with = "iso_date")]
     pub activity_date: Date,
+    /// The type, as messages name it.
     #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
+    /// The type, for people.
     pub activity_type_name: String,
+    /// How many were counted on the day.
     #[schema(minimum = 0)]
     pub quantity: i64,
 }
@@ -273,11 +277,14 @@ pub async fn between(
     .await
 }
 
+/// A type that is counted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityType {
+    /// The type, as messages name it.
     #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
+    /// The type, for people.
     pub activity_type_name: String,
 }
 

@@ -17,8 +17,12 @@ from rules import SERVICES, Overlay
 ROOT = Path(__file__).parents[2]
 # The oldest that has what is used (preStop.sleep), and the newest that there are schemas of.
 VERSIONS = ["1.30", "1.37"]
-# Of the Prometheus operator, which is no part of Kubernetes.
-WITHOUT_SCHEMA = {("monitoring.coreos.com/v1", "PodMonitor")}
+# Of operators, which are no part of Kubernetes: a cluster without them refuses these kinds.
+OF_OPERATORS = {
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
+    ("keda.sh/v1alpha1", "ScaledObject"),
+}
 
 
 def build(kustomize, folder):
@@ -30,7 +34,7 @@ def build(kustomize, folder):
 
 
 def against_the_schemas(resource):
-    if (resource["apiVersion"], resource["kind"]) in WITHOUT_SCHEMA:
+    if (resource["apiVersion"], resource["kind"]) in OF_OPERATORS:
         return
     for version in VERSIONS:
         try:
@@ -59,6 +63,10 @@ def main():
         services, migrations = build(kustomize, folder), build(kustomize, folder / "migrations")
         overlay = Overlay(services, migrations)
         mistakes = [
+            f"{overlay.name(one)}: a kind that a cluster without operators refuses"
+            for one in overlay.all
+            if (one["apiVersion"], one["kind"]) in OF_OPERATORS and not folder.name.endswith("-with-operators")
+        ] + [
             f"{overlay.name(resource)}: {text}" for resource in overlay.all for text in against_the_schemas(resource)
         ]
         # What does not fit the schemas cannot be read any further.

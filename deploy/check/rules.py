@@ -78,6 +78,9 @@ class Overlay:
         for resource in self.all:
             for text in self.of_any(resource):
                 yield f"{self.name(resource)}: {text}"
+        for job in self.of("Job"):
+            for text in self.of_job(job):
+                yield f"{self.name(job)}: {text}"
         for workload in self.workloads:
             for text in self.of_pod(workload["spec"]["template"]["spec"]):
                 yield f"{self.name(workload)}: {text}"
@@ -104,6 +107,18 @@ class Overlay:
                 yield f"{key}: {value} is neither a number nor a share"
             if key == "policyTypes" and not set(value) <= {"Ingress", "Egress"}:
                 yield f"policyTypes: {value}"
+
+    @staticmethod
+    def of_job(job):
+        annotations, [container] = job["metadata"]["annotations"], job["spec"]["template"]["spec"]["containers"]
+        if container["args"] != ["migrate"] or "service:" not in container["image"]:
+            yield "does not run a service's own migrate"
+        if annotations.get("argocd.argoproj.io/hook-delete-policy") != "BeforeHookCreation":
+            yield "Argo CD cannot run it again"
+        if annotations.get("kustomize.toolkit.fluxcd.io/force") != "enabled":
+            yield "Flux cannot run it again"
+        if not job["spec"].get("ttlSecondsAfterFinished"):
+            yield "stays for ever"
 
     @staticmethod
     def of_pod(pod):
@@ -160,6 +175,11 @@ class Overlay:
     def of_selectors(self):
         """A selector that selects nothing is a typing error that nobody notices."""
         pods = [one["spec"]["template"] for one in self.workloads]
+        accounts = {one["metadata"]["name"]: one for one in self.of("ServiceAccount")}
+        for workload in self.workloads:
+            account = accounts.get(workload["spec"]["template"]["spec"].get("serviceAccountName"), {})
+            if account.get("automountServiceAccountToken") is not False:
+                yield f"{self.name(workload)} has no account of its own, or one with a token"
         for resource in self.of("Deployment") + self.of("PodDisruptionBudget") + self.of("PodMonitor"):
             if len(self.selected(resource["spec"]["selector"], pods)) == 0:
                 yield f"{self.name(resource)} selects no pod"

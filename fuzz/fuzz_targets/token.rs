@@ -24,7 +24,8 @@ static KNOWN: LazyLock<(Signer, Authentication)> = LazyLock::new(|| {
     let settings =
         format!("[auth]\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\npublic_key_file = '{}'", keys.display());
     std::fs::write(&file, settings).expect("the signer's folder can be written to");
-    let defaults = "[auth]\nmode = 'jwt'\nleeway = '0s'\njwks_max_age = '5m'";
+    let defaults = "[auth]\nmode = 'jwt'\nleeway = '0s'\njwks_max_age = '5m'\njwks_max_stale = '1h'\n\
+        scope_claims = 'scope,scp'\ncustomer_claim = 'customerRef'";
     let mut reader = Reader::new(defaults, "FUZZ", Some(&file)).expect("the file is TOML");
     let (authentication, _) = Authentication::new(Settings::read(&mut reader)).expect("it needs no client");
     reader.finish().expect("the settings are right");
@@ -48,7 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
             let claims: Value = serde_json::from_slice(rest).expect("claims are JSON");
             assert_eq!((claims["iss"].as_str(), claims["sub"].as_str()), (Some(&*issuer), Some(&*subject)));
             assert!((1..=255).contains(&subject.chars().count()) && issuer == ISSUER);
-            assert!(claims["exp"].as_u64().is_some_and(|exp| exp > 1_750_000_000));
+            assert!(claims["exp"].as_f64().is_some_and(|exp| exp > 1_750_000_000.0));
             let audience = &claims["aud"];
             assert!(
                 audience == AUDIENCE || audience.as_array().is_some_and(|all| all.iter().any(|one| one == AUDIENCE))

@@ -9,7 +9,7 @@ use shared::{
     auth::Authentication,
     database::{self, Pool},
     health::{Component, Health, Probes},
-    http::{Settings, listen},
+    http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management,
@@ -39,13 +39,14 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("audit", "SELECT, INSERT"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT"),
+    ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
@@ -84,10 +85,19 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| exposition.run(shutdown, page)
     });
 
-    let server = listen("management", Settings::management(config.management.0), 1, Duration::from_secs(1))?;
+    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
+    if let Some(issuer) = issuer {
+        tasks.spawn("issuer", {
+            let shutdown = shutdown.clone();
+            |page| issuer.run(shutdown, page)
+        });
+    }
+    let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
     let (deeds, done) = shared::audit::deeds();
     tasks.spawn("management", {
-        let (routes, shutdown) = (management::routes(&probes, &exposition, &telemetry.level, deeds), shutdown.clone());
+        let operators = config.management.operators(&authentication);
+        let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
+        let shutdown = shutdown.clone();
         |page| server.serve(routes, Authentication::disabled(), shutdown, page)
     });
 
@@ -115,7 +125,8 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         let drained = drained.clone();
         |page| session.run(drained, page)
     });
-    spawn_flow(&mut tasks, &config, (&pool, requests), &instance, flight, (&shutdown, &exposition), drained)?;
+    let around = (&shutdown, &exposition, authentication);
+    spawn_flow(&mut tasks, &config, (&pool, requests), &instance, flight, around, drained)?;
     tasks.spawn("topics", {
         let shutdown = shutdown.clone();
         |page| Watch::new(topics).run(shutdown, page)
@@ -170,7 +181,7 @@ fn spawn_flow(
     (pool, requests): (&Pool, Pool),
     instance: &Instance,
     flight: Flight,
-    (shutdown, exposition): (&Shutdown, &Exposition),
+    (shutdown, exposition, authentication): (&Shutdown, &Exposition, Authentication),
     drained: CancellationToken,
 ) -> anyhow::Result<()> {
     let (queue, queued) = Queue::new(config.publisher.queue_capacity, instance.clone());
@@ -187,13 +198,11 @@ fn spawn_flow(
     exposition.at_scrape(flight.tell());
     exposition.at_scrape(placement.tell());
 
-    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
-    }
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
-        let (routes, shutdown) = (http::routes(requests, placement, changes), shutdown.clone());
+        let pages = http::pages::of(&config.pages, config.auth.needs_token());
+        let routes = http::routes(requests, placement, changes, exposition.clone(), pages);
+        let shutdown = shutdown.clone();
         |page| api.serve(routes, authentication, shutdown, page)
     });
     for _ in 0..config.placement.tasks {

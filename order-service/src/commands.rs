@@ -1,15 +1,16 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use shared::{
     audit::{Author, parse_actor},
     database::Pool,
     lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
+    pause, terminal,
     text::parse_reason,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -159,6 +160,50 @@ pub enum Messages {
     },
 }
 
+/// Lets announcing rest on all instances; orders are taken meanwhile.
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Why; kept with the pause and in the audit.
+    #[arg(long, value_parser = parse_reason)]
+    reason: String,
+    /// How long at most, like 30m; without it somebody has to resume.
+    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Ends the pause of announcing.
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Pause {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
+        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
+        let until = match begun.until {
+            Some(until) => until.format(&Rfc3339)?,
+            None => "somebody resumes".into(),
+        };
+        Ok(writeln!(std::io::stdout().lock(), "announcing is paused until {until}")?)
+    }
+}
+
+impl Resume {
+    /// # Errors
+    /// The database's.
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+        let was = crate::pause::end(pool, &self.who.author()).await?;
+        let done = if was { "announcing is resumed" } else { "announcing was not paused" };
+        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+    }
+}
+
 impl Messages {
     /// # Errors
     /// The database's or Kafka's, or there is no such message, or it cannot be retried.
@@ -170,6 +215,8 @@ impl Messages {
                 let found = whole(pool, page).await?;
                 if json {
                     writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+                } else if found.is_empty() {
+                    writeln!(out, "There are no such messages.")?;
                 } else {
                     writeln!(out, "{}", table(&found))?;
                 }
@@ -307,7 +354,7 @@ fn error_part(text: &str) -> Result<String, String> {
 }
 
 fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).map(str::to_owned).ok_or_else(|| "must be 1 to 255 visible characters".into())
+    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
@@ -317,6 +364,9 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
 fn table(messages: &[OutboxMessage]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["message", "type", "order", "placed", "state", "failures", "last error", "partition:offset"]);
     for one in messages {
         let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));

@@ -4,12 +4,12 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::{Bind, Reader},
+    config::Reader,
     database, health,
     kafka::{self, topics::Expected},
-    lifecycle,
+    lifecycle, management,
     metrics::exposition,
-    telemetry,
+    pages, telemetry,
 };
 
 use crate::instance::session;
@@ -22,7 +22,8 @@ pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
     pub http: shared::http::Settings,
-    pub management: Bind,
+    pub pages: pages::Settings,
+    pub management: management::Settings,
     pub kafka: kafka::Settings,
     pub topic: Topic,
     pub placement: Placement,
@@ -123,7 +124,15 @@ impl Config {
     /// # Errors
     /// Every mistake, a line each.
     pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
-        let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?;
+        Self::load_for(&[], file)
+    }
+
+    /// As [`Config::load`], for a command that uses these groups of settings only.
+    ///
+    /// # Errors
+    /// Every mistake in them, a line each.
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+        let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?.needing(groups);
         let config = Self::read(&mut settings);
         Ok((config, settings.finish()?))
     }
@@ -133,6 +142,7 @@ impl Config {
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
@@ -141,9 +151,10 @@ impl Config {
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,
-            auth: auth::Settings::read(s),
+            management: management::Settings::read(s, &auth),
+            auth,
             http: shared::http::Settings::read(s),
-            management: s.get("management.bind"),
+            pages: pages::Settings::read(s),
             kafka: kafka::Settings::read(s),
             topic,
             placement: Placement {

@@ -3,12 +3,13 @@
 mod messages;
 mod operators;
 mod orders;
+mod overview;
+pub mod pages;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::database::Pool;
-use shared::http::Api;
+use shared::{database::Pool, http::Api, metrics::exposition::Exposition, pages::Pages};
 
-use crate::{change::Changes, placement::Placement};
+use crate::{change::Changes, outbox, placement::Placement};
 
 const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
     path does not have is 405 with `Allow`. A 503 or a lost answer to a `POST` leaves open whether it was done: ask again, \
@@ -20,7 +21,9 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
-        .section("operators", "An order's way, who publishes, who did what.", operators::operations())
+        .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
+        .section("overview", "How the outbox is doing.", overview::operations())
+        .channel(outbox::channel())
 }
 
 /// The routes of the API port.
@@ -28,11 +31,17 @@ pub fn routes(
     pool: Pool,
     placement: Placement,
     changes: Changes,
+    exposition: Exposition,
+    pages: Option<Pages>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
-    let api = api().routes();
+    let (exposition, api) = (Data::new(exposition), api().routes());
     move |routes| {
         routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone());
+        routes.app_data(exposition.clone());
         api(routes);
+        if let Some(pages) = &pages {
+            pages.routes(routes);
+        }
     }
 }

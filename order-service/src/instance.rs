@@ -25,7 +25,7 @@ use tokio::{
 };
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::log::own::OwnLog;
+use crate::{log::own::OwnLog, metrics::PAUSED};
 
 /// An identity, which is also the name of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,8 @@ struct Shared {
     trusted_for: Duration,
     doubted: Notify,
     left_behind: Notify,
+    /// An operator wants nothing to be announced; none until the first look.
+    paused: watch::Sender<Option<bool>>,
     clock: Clock,
 }
 
@@ -102,6 +104,7 @@ impl Instance {
             trusted_for: takeover_after / 2,
             doubted: Notify::new(),
             left_behind: Notify::new(),
+            paused: watch::Sender::new(None),
             clock: Clock { at: Mutex::new((confirmed_at, now)), end: AtomicI64::new(i64::MAX) },
         }))
     }
@@ -182,6 +185,33 @@ impl Instance {
     fn confirm(&self, confirmed_at: Instant, now: OffsetDateTime) {
         *self.0.clock.at.lock().expect("nothing panics with the lock in hand") = (confirmed_at, now);
         self.0.standing.send_modify(|standing| standing.confirmed_at = Some(confirmed_at));
+    }
+
+    /// Whether announcing is paused, as far as the last look has told. Before the first it may be.
+    #[must_use]
+    pub fn may_be_paused(&self) -> bool {
+        *self.0.paused.borrow() != Some(false)
+    }
+
+    /// Whether an operator has paused announcing.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        *self.0.paused.borrow() == Some(true)
+    }
+
+    /// Until a look has told that announcing is not paused.
+    pub async fn resumed(&self) {
+        let mut paused = self.0.paused.subscribe();
+        let resumed = paused.wait_for(|paused| *paused == Some(false));
+        resumed.await.expect("the sender lives in self");
+    }
+
+    fn note_pause(&self, is_paused: bool) {
+        PAUSED.set(if is_paused { 1.0 } else { 0.0 });
+        let before = self.0.paused.send_replace(Some(is_paused));
+        if before.unwrap_or(false) != is_paused {
+            tracing::warn!(is_paused, "whether announcing is paused has changed");
+        }
     }
 
     fn is_in_doubt(&self) -> bool {

@@ -20,6 +20,7 @@ pub mod order;
 pub mod outbox;
 pub mod outcome;
 pub mod partitions;
+pub mod pause;
 pub mod placement;
 pub mod publisher;
 pub mod queue;

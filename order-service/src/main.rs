@@ -1,8 +1,14 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use order_service::{app, commands, config::Config};
-use shared::{database, lifecycle::Exit, telemetry::Telemetry};
+use shared::{
+    database::{self, Pool},
+    lifecycle::Exit,
+    telemetry::Telemetry,
+    terminal::{self, Completions},
+};
+use sqlx::Connection;
 
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
@@ -26,43 +32,87 @@ enum Command {
     /// Looks at the messages of the outbox and lets them be sent again.
     #[command(subcommand)]
     Messages(commands::Messages),
+    Pause(commands::Pause),
+    Resume(commands::Resume),
+    /// Prints a script for a shell that completes commands and options.
+    Completions(Completions),
+    /// Prints the manual, as a page that man reads.
+    Man,
+}
+
+impl Command {
+    /// The groups of settings that the command uses; none of them stands for all.
+    fn needs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Migrate | Self::Pause(_) | Self::Resume(_) => &["database"],
+            // Some of them ask the topic, too.
+            Self::Messages(_) => &["database", "kafka"],
+            _ => &[],
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
-    let (config, shown) = match Config::load(cli.config.as_deref()) {
+    let command = cli.command.unwrap_or(Command::Serve);
+    let printed = match &command {
+        Command::Completions(completions) => Some(Ok(completions.of(Cli::command()))),
+        Command::Man => Some(terminal::manual(Cli::command())),
+        _ => None,
+    };
+    if let Some(text) = printed {
+        return ended(text.and_then(|text| terminal::print(&text)).map(|()| Exit::Stopped).map_err(Into::into));
+    }
+    let (config, shown) = match Config::load_for(command.needs(), cli.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            mistakes.iter().for_each(terminal::complain);
             return Exit::WrongSettings.into();
         }
     };
-    let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Config => {
-            print!("{shown}");
-            Ok(Exit::Stopped)
-        }
+    ended(match command {
+        Command::Config => terminal::print(&shown).map(|()| Exit::Stopped).map_err(Into::into),
+        Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
-        Command::Messages(messages) => run_on_database(&config, messages).await,
+        Command::Messages(messages) => {
+            on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
+        }
+        Command::Pause(pause) => {
+            on_database(&config, "pause", async |pool| pause.run(pool).await.map(|()| Exit::Stopped)).await
+        }
+        Command::Resume(resume) => {
+            on_database(&config, "resume", async |pool| resume.run(pool).await.map(|()| Exit::Stopped)).await
+        }
         Command::Serve => match Telemetry::start(&config.telemetry, "order-service") {
             Ok(telemetry) => app::serve(config, &telemetry).await,
             Err(error) => Err(error),
         },
-    };
+    })
+}
+
+fn ended(done: anyhow::Result<Exit>) -> ExitCode {
     done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Stopped;
+        }
+        terminal::complain(format_args!("{error:#}"));
         Exit::Failed
     })
     .into()
 }
 
-async fn run_on_database(config: &Config, messages: commands::Messages) -> anyhow::Result<Exit> {
-    let pool = config.database.pool("order-service messages")?;
+async fn on_database(
+    config: &Config,
+    command: &str,
+    work: impl AsyncFnOnce(&Pool) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    database::reach(&config.database).await?.close().await?;
+    let pool = config.database.pool(&format!("order-service {command}"))?;
     if !database::schema_fits(&pool, &app::SCHEMA).await? {
-        eprintln!("the schema is older than this version needs: run order-service migrate");
+        terminal::complain("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }
-    messages.run(config, &pool).await
+    work(&pool).await
 }

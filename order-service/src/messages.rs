@@ -8,6 +8,8 @@ mod listing;
 pub mod rebroadcast;
 pub mod verify;
 
+use std::borrow::Cow;
+
 pub use filter::{Filter, part_of_error};
 pub use listing::{Page, Place, find, list};
 use serde::Serialize;
@@ -19,7 +21,7 @@ use shared::{
 };
 use time::OffsetDateTime;
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
 };
 use uuid::Uuid;
@@ -37,34 +39,43 @@ const PAGE: i64 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxMessage {
+    /// Its own name.
     pub message_ref: Uuid,
+    /// What it announces.
     #[schema(value_type = ActivityTypeCode)]
     pub activity_type_code: String,
     /// The key, which is the order's reference.
     #[schema(value_type = OrderRef)]
     pub order_ref: String,
+    /// When the order was placed or changed.
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
-    #[schema(schema_with = State::schema)]
+    /// How far it has come.
+    #[schema(value_type = State)]
     pub state: String,
     /// How often the broker refused it.
     #[schema(minimum = 0)]
     pub failures: i32,
+    /// Why the broker refused it last; null where it never did.
     #[schema(required)]
     pub last_error: Option<String>,
+    /// When the broker acknowledged it; null where it has not.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     pub published_at: Option<OffsetDateTime>,
     /// Where it stands on the topic, once published.
     #[schema(required)]
     pub partition: Option<i32>,
+    /// Its place in the partition, once published.
     #[schema(required)]
     pub offset: Option<i64>,
-    /// Of a discarded one: when, by whom and why.
+    /// When it was discarded. Nothing of this and what follows unless it was.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub discarded_at: Option<OffsetDateTime>,
+    /// Who discarded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discarded_by: Option<String>,
+    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discard_reason: Option<String>,
 }
@@ -72,6 +83,7 @@ pub struct OutboxMessage {
 /// How many messages are sent again.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Retried {
+    /// How many.
     pub retried: u64,
 }
 
@@ -84,14 +96,20 @@ pub enum State {
     Discarded,
 }
 
-impl State {
-    const ALL: [Self; 4] = [Self::Failed, Self::Unpublished, Self::Published, Self::Discarded];
+impl ToSchema for State {
+    fn name() -> Cow<'static, str> {
+        "MessageState".into()
+    }
+}
 
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
+impl PartialSchema for State {
+    fn schema() -> RefOr<Schema> {
         schema::one_of(Self::ALL.map(Self::name))
     }
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Failed, Self::Unpublished, Self::Published, Self::Discarded];
 
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == text)

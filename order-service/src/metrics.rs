@@ -45,6 +45,7 @@ pub const SET_BACK: Counter = Counter::new(
     "outbox_set_back_messages_total",
     "Messages that left memory unsent because their partition takes nothing; read from the table later",
 );
+pub const PAUSED: Gauge = Gauge::new("outbox_paused", "1 while an operator has paused announcing");
 
 pub const PUBLISHED: Counter = Counter::new("outbox_published_messages_total", "Messages marked as published");
 pub const PUBLISH_DURATION: Histogram = Histogram::new(
@@ -81,7 +82,7 @@ pub const DROPPED: Counter = Counter::new(
     "Days of messages, or of acknowledgements, dropped after the retention",
 );
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
-    "outbox_partitions_ahead_days",
+    "outbox_partitions_ahead",
     "For how many days from now there are partitions of the outbox; without one for today nothing can be marked as published",
 );
 pub const PURGED_KEYS: Counter =
@@ -115,6 +116,7 @@ pub const ALL: &[&dyn Metric] = &[
     &LEADERLESS,
     &STANDING,
     &SET_BACK,
+    &PAUSED,
     &PUBLISHED,
     &PUBLISH_DURATION,
     &REJECTED,

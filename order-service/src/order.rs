@@ -4,7 +4,7 @@ mod listing;
 
 use std::fmt;
 
-pub use listing::{Filter, Page, list, statuses};
+pub use listing::{Filter, Page, Status, list};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected},
@@ -67,10 +67,13 @@ impl PartialSchema for OrderRef {
     }
 }
 
+/// A line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderItem {
+    /// What is ordered.
     pub product_id: Uuid,
+    /// How many of it.
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub quantity: i32,
 }
@@ -82,23 +85,28 @@ pub struct NewOrder {
     items: Vec<OrderItem>,
 }
 
-/// The body of `POST /orders`: the shape only.
+/// An order to be placed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = NewOrder)]
+#[schema(as = PlaceOrder)]
 pub struct NewOrderBody {
+    /// Whose order it is to be.
     #[schema(value_type = CustomerRef)]
     customer_ref: String,
+    /// What is ordered, a line a product.
     #[schema(value_type = Vec<NewItemBody>, min_items = 1, max_items = 200)]
     order_items: Vec<Object<NewItemBody>>,
 }
 
+/// A line of an order to be placed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = NewOrderItem)]
+#[schema(as = PlaceOrderLine)]
 pub struct NewItemBody {
+    /// What is ordered.
     #[schema(value_type = Uuid)]
     product_id: String,
+    /// How many of it.
     #[schema(minimum = 1, maximum = 1_000_000)]
     #[serde(deserialize_with = "whole_number")]
     quantity: i64,
@@ -114,6 +122,12 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Er
     if is_whole || is_endless() {
         let nearest = if digits.len() < text.len() { i64::MIN } else { i64::MAX };
         return Ok(text.parse().unwrap_or(nearest));
+    }
+    // JSON knows one kind of number: 2.0 is 2.
+    if let Some(number) = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0) {
+        #[expect(clippy::cast_possible_truncation, reason = "it ends at the ends of an i64")]
+        let whole = number as i64;
+        return Ok(whole);
     }
     Err(D::Error::invalid_type(Unexpected::Other("another value"), &"a whole number"))
 }
@@ -180,22 +194,29 @@ impl NewOrder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderSummary {
+    /// The name of the order.
     pub order_ref: OrderRef,
+    /// Whose order it is.
     #[schema(value_type = CustomerRef)]
     pub customer_ref: String,
+    /// How many lines it has.
     #[schema(minimum = 1, maximum = 200)]
     pub number_of_items: usize,
-    #[schema(schema_with = statuses)]
+    /// How far it has come.
+    #[schema(value_type = Status)]
     pub status_name: String,
+    /// When it was placed, by the clock of the database.
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
 }
 
+/// An order with its lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     #[serde(flatten)]
     pub summary: OrderSummary,
+    /// Its lines.
     #[schema(min_items = 1, max_items = 200)]
     pub order_items: Vec<OrderItem>,
 }

@@ -5,10 +5,12 @@
 //! and however often, and a row for each message that was refused. Who may send a message follows
 //! from whose log it stands in, see [`crate::log`].
 
+mod channel;
 mod format;
 mod published;
 mod rejected;
 
+pub use channel::channel;
 pub use format::FORMAT;
 pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};

@@ -27,7 +27,7 @@ use producer::Producers;
 use shared::{health::Component, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -37,6 +37,8 @@ use crate::{
     queue,
 };
 
+/// How often the health page is told that announcing is paused.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What is told of a producer whose failure no message has brought to light.
 const FAILED: &str = "told by the client itself";
 /// How often it is looked whether a partition has come to stand for which messages wait.
@@ -105,9 +107,34 @@ impl Publisher {
         self.topic.ensure(&self.lanes, &self.page, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
-            self.hand_over(batch).await?;
+            if self.may_announce(&shutdown).await {
+                self.hand_over(batch).await?;
+            }
         }
         self.drain().await
+    }
+
+    /// Waits while an operator has paused announcing. False where the process ends meanwhile: what is in memory is left
+    /// in its log, for whoever resumes.
+    async fn may_announce(&self, shutdown: &Shutdown) -> bool {
+        if !self.instance.may_be_paused() {
+            return true;
+        }
+        let mut resumed = pin!(shutdown.unless_draining(self.instance.resumed()));
+        loop {
+            // Again and again: what is in flight lands meanwhile, and writes on the same page.
+            if self.instance.is_paused() {
+                self.page.waiting("announcing is paused by an operator");
+            }
+            match timeout(TELL_EVERY, &mut resumed).await {
+                Ok(Some(())) => {
+                    self.page.working();
+                    return true;
+                }
+                Ok(None) => return false,
+                Err(_) => {}
+            }
+        }
     }
 
     /// What is to be sent next: a full batch, or what has come within `publisher.linger` of the

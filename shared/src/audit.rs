@@ -166,7 +166,7 @@ impl Page {
         let mut query = Query::parse(query, &["action", "actor", "from", "to", "limit", "cursor"])?;
         let filter = Filter {
             action: query.get("action", "an action", Action::parse)?.map(Action::as_str),
-            actor: query.get("actor", "1 to 255 visible characters", |text| parse_actor(text).map(str::to_owned))?,
+            actor: query.get("actor", "1 to 255 visible characters", parse_actor)?,
             from: query.time("from")?.unwrap_or(EVER.0),
             to: query.time("to")?.unwrap_or(EVER.1),
         };
@@ -199,7 +199,7 @@ pub fn in_order(from: OffsetDateTime, to: OffsetDateTime) -> Result<(), Problem>
 /// 400 without one, 422 where it cannot be kept.
 pub fn reason(query: &mut Query) -> Result<String, Problem> {
     let given = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
-    text::reason(&given).map(str::to_owned).ok_or_else(|| {
+    text::reason(&given).ok_or_else(|| {
         let rule = format!("This must be 1 to {MOST_OF_A_REASON} visible characters.");
         Problem::unprocessable(vec![Violation::new("/reason", rule)])
     })

@@ -1,10 +1,11 @@
-//! Who calls: every request to the API but those for its documents carries a bearer token, and is
+//! Who calls: every request to the API but those for its documents and pages carries a bearer token, and is
 //! refused before any handler sees it where the token is not good.
 //!
 //! With `auth.mode = "disabled"` everybody is the one anonymous caller, who may do everything.
 
 mod issuer;
 mod keys;
+mod mapping;
 mod settings;
 mod token;
 mod verified;
@@ -25,7 +26,10 @@ pub use settings::Settings;
 use time::OffsetDateTime;
 use token::{Expected, Refusal, Token};
 
-use crate::{customer::CustomerRef, problem::Problem, telemetry::ALWAYS};
+use crate::{customer::CustomerRef, http::rate_limit, pages, problem::Problem, telemetry::ALWAYS};
+
+/// The scope of operators.
+pub const OPERATIONS: &str = "operations";
 
 /// A caller whose identity is established; handlers take it as a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +40,28 @@ pub struct Caller {
     pub customer_ref: Option<CustomerRef>,
     /// None: every scope.
     scopes: Option<BTreeSet<String>>,
+    /// The scope that the token lacks to be good for the orders of all customers.
+    lacks: Option<Arc<str>>,
 }
 
 impl Caller {
     /// Whoever calls while authentication is switched off.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { issuer: String::new(), subject: "anonymous".into(), customer_ref: None, scopes: None }
+        Self { issuer: String::new(), subject: "anonymous".into(), customer_ref: None, scopes: None, lacks: None }
+    }
+
+    /// Whose orders the caller may see and change; none is those of all customers.
+    ///
+    /// # Errors
+    /// 403 for a token that names no customer and has not the scope for all of them.
+    pub fn customer(&self) -> Result<Option<&CustomerRef>, Problem> {
+        match (&self.customer_ref, &self.lacks) {
+            (None, Some(scope)) => {
+                Err(Problem::forbidden(format!("The token names no customer, and has not the scope {scope}.")))
+            }
+            (own, _) => Ok(own.as_ref()),
+        }
     }
 
     #[must_use]
@@ -86,6 +105,11 @@ impl Authentication {
         Self(Mode::Disabled)
     }
 
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        matches!(self.0, Mode::Disabled)
+    }
+
     /// By the settings. Where the keys are an issuer's, they come by [`Issuer::run`].
     ///
     /// # Errors
@@ -97,8 +121,8 @@ impl Authentication {
                 return Ok((Self::disabled(), None));
             }
             Settings::File { expected, keys } => (expected, Source::File(keys), None),
-            Settings::Issuer { expected, url, max_age } => {
-                let issuer = Issuer::new(url, max_age)?;
+            Settings::Issuer { expected, url, max_age, max_stale } => {
+                let issuer = Issuer::new(url, max_age, max_stale)?;
                 (expected, Source::Issuer(issuer.known()), Some(issuer))
             }
         };
@@ -158,18 +182,21 @@ pub async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !is_public(request.path()) {
+    if !is_public(request.path()) && !pages::is_asked_for(&request) {
         match authentication.caller(request.headers()).await {
             Ok(caller) => drop(request.extensions_mut().insert(caller)),
-            Err(problem) => return Ok(request.error_response(problem)),
+            Err(problem) => {
+                let problem = rate_limit::charge(&request).err().unwrap_or(problem);
+                return Ok(request.error_response(problem));
+            }
         }
     }
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// The documents of the API. Everything else wants a token, what does not exist included.
+/// The documents of the API. But for the pages everything else wants a token, what does not exist included.
 fn is_public(path: &str) -> bool {
-    path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/")
+    ["/", "/openapi.json", "/asyncapi.json"].contains(&path) || path == "/docs" || path.starts_with("/docs/")
 }
 
 /// The one bearer token of a request.
@@ -182,5 +209,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(Refusal::Bad("it is no bearer token")) }
 }
 
+#[cfg(test)]
+mod recipes;
 #[cfg(test)]
 mod tests;

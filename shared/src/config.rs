@@ -13,7 +13,7 @@ use std::{
 };
 
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
-pub use setting::{Bind, Secret, Setting};
+pub use setting::{Bind, Secret, Setting, WebUrl};
 
 /// Reads the settings of one service. Keys are flat and dotted: `kafka.brokers`.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Reader {
     known: BTreeSet<String>,
     effective: toml::Table,
     mistakes: Vec<String>,
+    /// Groups whose mistakes matter; all, where none are named.
+    needed: &'static [&'static str],
 }
 
 impl Reader {
@@ -43,11 +45,19 @@ impl Reader {
             known: BTreeSet::new(),
             effective: toml::Table::new(),
             mistakes: Vec::new(),
+            needed: &[],
         };
         if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
             reader.given.entry("database.url".into()).or_insert(url);
         }
         Ok(reader)
+    }
+
+    /// Only what is wrong with settings of these groups matters: a command need not know of the others. Settings that
+    /// do not exist are a mistake all the same.
+    #[must_use]
+    pub fn needing(self, needed: &'static [&'static str]) -> Self {
+        Self { needed, ..self }
     }
 
     /// The setting's value. Where it is wrong the mistake is noted and the default stands in for
@@ -106,7 +116,10 @@ impl Reader {
     }
 
     pub fn mistake(&mut self, key: &str, what: impl Display) {
-        self.mistakes.push(format!("{key}: {what}"));
+        let group = key.split('.').next().unwrap_or_default();
+        if self.needed.is_empty() || self.needed.contains(&group) {
+            self.mistakes.push(format!("{key}: {what}"));
+        }
     }
 
     /// The effective settings as TOML, secrets masked.

@@ -25,6 +25,8 @@ use crate::{
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a request may wait for a free connection before the answer is 503: others wait behind it.
 const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a command waits for the database before it tells that it is away.
+const COMMANDS_CONNECT_WITHIN: Duration = Duration::from_secs(4);
 /// What every pooled session is told.
 ///
 /// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
@@ -243,13 +245,23 @@ pub async fn may_work(pool: &Pool, needed: &privileges::Needed) -> Result<(), sq
     Err(sqlx::Error::Protocol(format!("privileges are missing, see deploy/database/privileges.sql: {missing}")))
 }
 
+/// The connection of a command, which does not wait for an outage to end.
+///
+/// # Errors
+/// Where the database is, and why it cannot be reached.
+pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
+    let options = connect_options(&settings.url)?;
+    let place = format!("the database at {}:{} cannot be reached", options.get_host(), options.get_port());
+    let connecting = tokio::time::timeout(COMMANDS_CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
+    connecting.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))).context(place)
+}
+
 /// Brings the schema up to date.
 ///
 /// # Errors
 /// The database is out of reach or refuses a migration.
 pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
-    let options = connect_options(&settings.url)?;
-    let mut connection = sqlx::PgConnection::connect_with(&options).await.context("the database cannot be reached")?;
+    let mut connection = reach(settings).await?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")

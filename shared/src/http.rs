@@ -1,21 +1,26 @@
 //! What every request of either service passes through, and the server around it.
 
+mod address;
 mod api;
+mod browsers;
+mod channel;
 mod connection;
 mod cors;
 mod docs;
 mod document;
+mod encoding;
 mod measure;
 mod operation;
 pub mod panics;
 mod parameter;
-mod rate_limit;
+pub(crate) mod rate_limit;
 mod refusal;
 mod request_id;
 pub mod schema;
 mod security_headers;
 mod server;
 mod settings;
+mod slots;
 
 use std::{fmt, rc::Rc, time::Duration};
 
@@ -31,6 +36,7 @@ use actix_web::{
     web,
 };
 pub use api::Api;
+pub use channel::{Channel, Direction, Header};
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
@@ -38,7 +44,7 @@ pub use server::{Server, listen};
 pub use settings::Settings;
 use tracing::Instrument;
 
-use self::connection::Phase;
+use self::{connection::Phase, encoding::Asked};
 use crate::{lifecycle::Shutdown, problem::Problem, traces::Trace};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
@@ -62,8 +68,10 @@ pub async fn around(
     if is_head {
         request.head_mut().method = Method::GET;
     }
+    let asked = (request.method() == Method::GET).then(|| Asked::of(&request));
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
-    let _under_way = request.conn_data::<Rc<Phase>>().map(Phase::begin);
+    let phase = request.conn_data::<Rc<Phase>>().cloned();
+    let _under_way = phase.as_ref().map(Phase::begin);
     request.extensions_mut().insert(id.clone());
     async {
         let response = match next.call(request).await {
@@ -73,12 +81,17 @@ pub async fn around(
         };
         let mut response = with_problem(response, &path, &id);
         stamp(response.headers_mut(), &path, &id);
+        if let Some(asked) = asked {
+            response = asked.pack(response);
+        }
         if is_head {
             // By the framework it would be sent where the next request is there already.
             response = response.map_body(|_, _| body::None::new().boxed());
         }
-        if stopping {
-            // The caller's next request finds another instance instead of a closed connection.
+        let is_wanted = phase.as_ref().is_some_and(|phase| phase.must_end());
+        // Whoever has no token keeps no connection, and while stopping the caller's next request finds another
+        // instance instead of a closed connection.
+        if stopping || is_wanted || response.status() == StatusCode::UNAUTHORIZED {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
         Ok(response)
@@ -93,6 +106,10 @@ fn stamp(headers: &mut HeaderMap, path: &str, id: &RequestId) {
     headers.insert(HeaderName::from_static("x-request-id"), value);
     security_headers::set(headers, path);
 }
+
+/// `http.public_url`, without a slash at its end.
+#[derive(Clone, Debug)]
+struct PublicUrl(Option<String>);
 
 /// A request that ended in an error before it had a response.
 #[derive(Debug)]
@@ -156,7 +173,7 @@ pub fn only(allow: impl Into<String>) -> Route {
 /// # Errors
 /// Always.
 pub async fn no_such_path() -> Result<HttpResponse, Problem> {
-    Err(Problem::not_found())
+    Err(Problem::no_such_path())
 }
 
 /// The path's one parameter, decoded; what cannot be decoded cannot exist.
@@ -166,6 +183,13 @@ pub async fn no_such_path() -> Result<HttpResponse, Problem> {
 pub fn path_parameter(request: &HttpRequest) -> Result<String, Problem> {
     let extracted = web::Path::<String>::from_request(request, &mut Payload::None).into_inner();
     extracted.map(web::Path::into_inner).map_err(|_| Problem::not_found())
+}
+
+/// What `Location` says of a path of this service: with `http.public_url` before it, where that is set.
+#[must_use]
+pub fn location(request: &HttpRequest, path: &str) -> String {
+    let public = request.app_data::<web::Data<PublicUrl>>().and_then(|url| url.0.clone());
+    public.unwrap_or_default() + path
 }
 
 /// Awaits a read of the database no longer than a caller may have to wait.

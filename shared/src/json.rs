@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{
     HttpMessage, HttpRequest,
+    http::header::{CONTENT_ENCODING, HeaderValue},
     web::{BytesMut, Payload},
 };
 use futures_util::StreamExt;
@@ -45,8 +46,12 @@ pub async fn optional_body<T: DeserializeOwned>(request: &HttpRequest, payload: 
 }
 
 fn check_type(request: &HttpRequest) -> Result<(), Problem> {
-    if request.content_type() != "application/json" {
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
         return Err(Problem::unsupported_media_type());
+    }
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !request.headers().get_all(CONTENT_ENCODING).all(is_plain) {
+        return Err(Problem::unsupported_encoding());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 pub mod exposition;
 mod from_database;
+pub mod now;
 pub mod own;
 
 use metrics::Label;

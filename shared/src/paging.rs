@@ -25,14 +25,14 @@ impl Cursor {
 }
 
 /// A page of a list, with a link to the next where there is one: the same request with the cursor
-/// of where this page ends.
+/// of where this page ends. The link is relative, so that it holds under whatever path a proxy leads here.
 pub fn respond(request: &HttpRequest, entries: &[impl Serialize], next: Option<String>) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = next {
         let kept = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
-        let mut link = kept.fold(format!("<{}?", request.path()), |link, pair| link + pair + "&");
+        let mut link = kept.fold("<?".to_owned(), |link, pair| link + pair + "&");
         write!(link, "cursor={cursor}>; rel=\"next\"").expect("a String takes every write");
-        response.insert_header((LINK, link));
+        response.insert_header((LINK, link)).insert_header(("x-next-cursor", cursor));
     }
     response.json(entries)
 }

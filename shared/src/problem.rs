@@ -3,16 +3,19 @@
 //! A problem holds what the caller may know. What only the operator may know, its cause, is logged
 //! where the response is made and never sent.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod kind;
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse, ResponseError,
     body::BoxBody,
     http::{
         StatusCode,
-        header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
+pub use kind::Kind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,7 +23,9 @@ use utoipa::ToSchema;
 /// of a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Violation {
+    /// The place.
     pub pointer: String,
+    /// The rule that is broken there.
     pub detail: String,
 }
 
@@ -32,11 +37,13 @@ impl Violation {
 
 #[derive(Clone, Debug)]
 pub struct Problem {
+    kind: Kind,
     status: StatusCode,
     detail: String,
     errors: Vec<Violation>,
     retry_after: Option<Duration>,
-    allow: Option<String>,
+    /// What its kind has besides: `Allow`, `WWW-Authenticate`.
+    header: Option<Box<(HeaderName, String)>>,
     cause: Option<Arc<anyhow::Error>>,
     components: Option<Box<serde_json::Value>>,
 }
@@ -44,11 +51,12 @@ pub struct Problem {
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
+            kind: Kind::of(status),
             status,
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
-            allow: None,
+            header: None,
             cause: None,
             components: None,
         }
@@ -68,9 +76,23 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    /// The token is good, but not for this.
+    #[must_use]
+    pub fn insufficient_scope(scope: &str) -> Self {
+        let lacking = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+        let refused = Self::forbidden(format!("The token must have the scope {scope}."));
+        Self { header: Some(Box::new((WWW_AUTHENTICATE, lacking))), ..refused }
+    }
+
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "There is nothing under this path.")
+        Self::new(StatusCode::NOT_FOUND, "There is nothing of this name, or it is somebody else's.")
+    }
+
+    /// No route has the path that was asked for.
+    #[must_use]
+    pub fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "This service has no such path.").of_kind(Kind::NoSuchPath)
     }
 
     /// `allow` lists the methods that the path does answer to.
@@ -78,11 +100,17 @@ impl Problem {
     pub fn method_not_allowed(allow: impl Into<String>) -> Self {
         let allow = allow.into();
         let detail = format!("This path answers to {allow} only.");
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+        Self { header: Some(Box::new((ALLOW, allow))), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// Another kind than its status alone would make it.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Tells the caller when to ask again; whole seconds.
@@ -100,6 +128,11 @@ impl Problem {
     #[must_use]
     pub fn unsupported_media_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
+    }
+
+    #[must_use]
+    pub fn unsupported_encoding() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent without a Content-Encoding.")
     }
 
     #[must_use]
@@ -147,7 +180,7 @@ impl Problem {
     /// For an error response that the framework made on its own.
     #[must_use]
     pub fn from_framework(status: StatusCode) -> Self {
-        Self::new(status, format!("The request was refused: {}.", title(status)))
+        Self::new(status, format!("The request was refused: {}.", Kind::of(status).title(status)))
     }
 
     #[must_use]
@@ -169,8 +202,8 @@ impl Problem {
             // Whole seconds, and never too early.
             response.insert_header((RETRY_AFTER, after.as_millis().div_ceil(1000).to_string()));
         }
-        if let Some(allow) = &self.allow {
-            response.insert_header((ALLOW, allow.as_str()));
+        if let Some((name, value)) = self.header.as_deref() {
+            response.insert_header((name.clone(), value.as_str()));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
@@ -187,8 +220,8 @@ impl Problem {
 
     fn body<'a>(&'a self, instance: &'a str, request_id: &'a str) -> Body<'a> {
         Body {
-            kind: format!("urn:summarisation:problem:{}", title(self.status).to_lowercase().replace(' ', "-")),
-            title: title(self.status),
+            kind: self.kind.uri(),
+            title: self.kind.title(self.status),
             status: self.status.as_u16(),
             detail: &self.detail,
             instance,
@@ -204,10 +237,12 @@ impl Problem {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
 pub(crate) struct Body<'a> {
-    /// Which kind of problem, for programs.
     #[serde(rename = "type")]
-    kind: String,
+    #[schema(value_type = Kind)]
+    kind: Cow<'static, str>,
+    /// The kind, for people.
     title: &'static str,
+    /// That of the response.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// What is wrong, and the rule that is broken.
@@ -223,10 +258,6 @@ pub(crate) struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     components: Option<&'a serde_json::Value>,
-}
-
-fn title(status: StatusCode) -> &'static str {
-    status.canonical_reason().unwrap_or("Unknown Error")
 }
 
 impl fmt::Display for Problem {

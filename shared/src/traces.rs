@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix_web::{HttpMessage, HttpRequest, dev::ServiceRequest, http::header::HeaderMap};
+use actix_web::{
+    HttpMessage, HttpRequest,
+    dev::ServiceRequest,
+    http::header::{HeaderMap, HeaderValue},
+};
 use anyhow::Context as _;
 use opentelemetry::{
     Context, KeyValue, global,
@@ -20,7 +24,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 
-use crate::config::Reader;
+use crate::config::{Reader, WebUrl};
 
 /// How long the last spans may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -32,36 +36,67 @@ const TRACESTATE_LIMIT: usize = 512;
 /// Set together with the library's own global provider, which cannot be asked whether it is one.
 static EXPORTED: OnceLock<()> = OnceLock::new();
 
+/// The standard variables that say where the collector is, where the setting does not.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
 #[derive(Clone, Debug)]
 pub struct Settings {
-    endpoint: Option<String>,
+    endpoint: Option<WebUrl>,
     sampling: f64,
 }
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
         Self {
-            endpoint: settings.optional("traces.otlp_endpoint", |endpoint: &String| {
-                let is_url = ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme));
-                is_url.then_some(()).ok_or_else(|| "must be a URL like http://collector:4318/v1/traces".to_owned())
+            endpoint: settings.optional("traces.otlp_endpoint", |endpoint: &WebUrl| {
+                // The exporter writes it into its lines.
+                let rule = "must be a URL like http://collector:4318/v1/traces, without a query";
+                if endpoint.url().query().is_none() { Ok(()) } else { Err(rule.into()) }
             }),
             sampling: settings.within("traces.sampling", 0.0..=1.0, "from 0 to 1"),
         }
     }
 
     pub(crate) fn start(&self, service: &'static str) -> anyhow::Result<Option<Export>> {
-        let Some(endpoint) = &self.endpoint else { return Ok(None) };
-        let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).with_timeout(ANSWER_WITHIN).build();
-        let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter.context("traces.otlp_endpoint")?)
+        if self.endpoint.is_none() && !ENDPOINTS.iter().any(|name| is_set(name)) {
+            return Ok(None);
+        }
+        let mut exporter = SpanExporter::builder().with_http().with_timeout(ANSWER_WITHIN);
+        if let Some(endpoint) = &self.endpoint {
+            exporter = exporter.with_endpoint(endpoint.url().as_str());
+        }
+        let mut provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter.build().context("traces.otlp_endpoint")?)
+            .with_resource(resource(service));
+        if !is_set("OTEL_TRACES_SAMPLER") {
             // The caller decides for a trace that it has begun.
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.sampling))))
-            .with_resource(Resource::builder().with_service_name(service).build())
-            .build();
+            provider = provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.sampling))));
+        }
+        let provider = provider.build();
         global::set_tracer_provider(provider.clone());
         EXPORTED.get_or_init(|| ());
         Ok(Some(Export(provider)))
     }
+}
+
+/// Who sends: what the standard variables say of it, and what they do not say.
+fn resource(service: &'static str) -> Resource {
+    // As the specification has it: a name of one's own, so that two processes of one host differ.
+    let own = [
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
+    ];
+    let told = Resource::builder().build();
+    let missing = own.into_iter().filter(|own| told.get(&own.key).is_none());
+    let resource = Resource::builder().with_attributes(missing);
+    // Without a name the library makes one up.
+    let is_named = told.get(&"service.name".into()).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    if is_named { resource } else { resource.with_service_name(service) }.build()
+}
+
+/// Empty counts as unset.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// Sends spans; what is left when it is dropped.
@@ -86,13 +121,13 @@ impl TraceContext {
     /// What does not parse is left out: the trace ends here, the order does not.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        Self::new(text(headers, "traceparent"), text(headers, "tracestate"))
+        Self::new(only(headers, "traceparent"), combined(headers, "tracestate"))
     }
 
     /// As [`TraceContext::of`], of any two texts.
     #[must_use]
     pub fn new(parent: Option<String>, state: Option<String>) -> Self {
-        let parent = parent.filter(|text| is_traceparent(text));
+        let parent = parent.as_deref().and_then(traceparent);
         let state = state.filter(|text| parent.is_some() && (1..=TRACESTATE_LIMIT).contains(&text.len()));
         Self { parent, state }
     }
@@ -216,27 +251,63 @@ fn parent(context: &TraceContext) -> Context {
 }
 
 /// The one value of a header, in visible ASCII.
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+/// A list may come in several headers, whose order counts.
+fn combined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let parts: Result<Vec<_>, _> = headers.get_all(name).map(HeaderValue::to_str).collect();
+    let parts: Vec<_> = parts.ok()?.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect();
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
+fn only(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut values = headers.get_all(name);
     let only = values.next().filter(|_| values.next().is_none())?;
     only.to_str().ok().map(str::to_owned)
 }
 
-/// Version 00: `00-<32 hex>-<16 hex>-<2 hex>`, lowercase, ids not all zero.
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<_> = text.split('-').collect();
+/// In version 00, which is all that is known here: `00-<32 hex>-<16 hex>-<2 hex>`, lowercase, ids not all zero. A
+/// later version begins with the same, and may have more.
+fn traceparent(text: &str) -> Option<String> {
     let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let id = |part: &str, length| hex(part, length) && part.bytes().any(|b| b != b'0');
-    matches!(parts.as_slice(), ["00", trace, span, flags] if id(trace, 32) && id(span, 16) && hex(flags, 2))
+    let mut parts = text.splitn(5, '-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_known = match version {
+        "00" => parts.next().is_none(),
+        later => hex(later, 2) && later != "ff",
+    };
+    let fits = is_known && id(trace, 32) && id(span, 16) && hex(flags, 2);
+    fits.then(|| format!("00-{trace}-{span}-{flags}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderName;
+
     use super::*;
+
+    const KNOWN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_list_of_vendors_in_several_headers_is_one() {
+        let mut headers = HeaderMap::new();
+        let of = |headers: &HeaderMap| TraceContext::of(headers).state;
+        headers.insert(HeaderName::from_static("traceparent"), HeaderValue::from_static(KNOWN));
+        assert_eq!(of(&headers), None);
+        for value in ["a=1,b=2", "", "c=3"] {
+            headers.append(HeaderName::from_static("tracestate"), HeaderValue::from_static(value));
+        }
+        assert_eq!(of(&headers).as_deref(), Some("a=1,b=2,c=3"));
+        headers.append(HeaderName::from_static("traceparent"), HeaderValue::from_static(KNOWN));
+        assert_eq!(TraceContext::of(&headers), TraceContext::default(), "which of the two?");
+    }
 
     #[test]
     fn only_a_well_formed_parent_is_taken() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(traceparent(KNOWN).as_deref() == Some(KNOWN));
+        let later = KNOWN.replacen("00", "cc", 1);
+        for later in [later.clone(), later.clone() + "-", later + "-what-the-future-will-be-like"] {
+            assert_eq!(traceparent(&later).as_deref(), Some(KNOWN), "{later}");
+        }
         for bad in [
             "",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
@@ -244,8 +315,11 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.what",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "c-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert!(!is_traceparent(bad), "{bad}");
+            assert!(traceparent(bad).is_none(), "{bad}");
         }
     }
 }

@@ -15,12 +15,15 @@ pub struct Span {
     pub span_id: String,
     pub parent_id: String,
     pub name: String,
+    /// What sent it, as it came: names and values stand in it in the clear.
+    pub resource: String,
 }
 
 #[derive(Debug)]
 pub struct Collector {
     endpoint: String,
     spans: Arc<Mutex<Vec<Span>>>,
+    heads: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
 
@@ -31,18 +34,25 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
         let spans = Arc::default();
-        let arriving = Arc::clone(&spans);
+        let heads = Arc::default();
+        let (arriving, heads_arriving) = (Arc::clone(&spans), Arc::clone(&heads));
         let serving = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(serve(connection, Arc::clone(&arriving)));
+                tokio::spawn(serve(connection, Arc::clone(&arriving), Arc::clone(&heads_arriving)));
             }
         });
-        Self { endpoint, spans, serving }
+        Self { endpoint, spans, heads, serving }
     }
 
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The heads of the requests that have arrived so far, in lower case.
+    #[must_use]
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 
     /// What has arrived so far.
@@ -58,7 +68,7 @@ impl Drop for Collector {
     }
 }
 
-async fn serve(mut connection: TcpStream, spans: Arc<Mutex<Vec<Span>>>) {
+async fn serve(mut connection: TcpStream, spans: Arc<Mutex<Vec<Span>>>, heads: Arc<Mutex<Vec<String>>>) {
     let mut read = Vec::new();
     // A connection that is closed has nothing more to say.
     while connection.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
@@ -70,6 +80,7 @@ async fn serve(mut connection: TcpStream, spans: Arc<Mutex<Vec<Span>>>) {
             continue;
         }
         let body: Vec<u8> = read.drain(..end).skip(head + 4).collect();
+        heads.lock().unwrap().push(text);
         spans.lock().unwrap().extend(decode(&body));
         if connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
             return;
@@ -79,18 +90,20 @@ async fn serve(mut connection: TcpStream, spans: Arc<Mutex<Vec<Span>>>) {
 
 /// `ExportTraceServiceRequest`: resource spans (1), of which scope spans (2), of which spans (2).
 fn decode(request: &[u8]) -> Vec<Span> {
-    let below = |messages: Vec<Vec<u8>>, field| -> Vec<Vec<u8>> {
-        messages.iter().flat_map(|message| fields(message, field)).collect()
-    };
-    let resources = fields(request, 1);
-    let scopes = below(resources, 2);
-    let spans = below(scopes, 2);
+    fields(request, 1).iter().flat_map(|of_one| spans_of(of_one)).collect()
+}
+
+/// Resource spans: the resource (1), and what it sent.
+fn spans_of(of_one: &[u8]) -> Vec<Span> {
+    let resource = String::from_utf8_lossy(&fields(of_one, 1).concat()).into_owned();
+    let spans: Vec<_> = fields(of_one, 2).iter().flat_map(|scope| fields(scope, 2)).collect();
     let hex = |bytes: Vec<Vec<u8>>| bytes.concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let span = |span: &Vec<u8>| Span {
         trace_id: hex(fields(span, 1)),
         span_id: hex(fields(span, 2)),
         parent_id: hex(fields(span, 4)),
         name: String::from_utf8(fields(span, 5).concat()).unwrap(),
+        resource: resource.clone(),
     };
     spans.iter().map(span).collect()
 }

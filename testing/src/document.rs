@@ -1,18 +1,21 @@
 //! The OpenAPI documents of the services: whether the checked-in ones are fresh, and what a test
 //! generated from a document needs of it.
 
+mod clients;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use clients::{missing_things_and_paths_differ, suits_generated_clients};
 use serde_json::{Value, json};
 
 use crate::{Client, Signer, root};
 
-/// Compares the checked-in document with `made`; with `UPDATE=1` in the environment it writes it.
+/// Compares the checked-in document `docs/NAME.json` with `made`; with `UPDATE=1` in the environment it writes it.
 ///
 /// # Panics
 /// They differ.
 pub fn is_checked_in(name: &str, made: &str) {
-    let file = root().join("docs/openapi").join(format!("{name}.json"));
+    let file = root().join("docs").join(format!("{name}.json"));
     let made = format!("{made}\n");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -28,6 +31,23 @@ pub fn is_checked_in(name: &str, made: &str) {
 pub fn message_schema() -> Value {
     let text = std::fs::read_to_string(root().join("docs/message.schema.json")).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// Holds a real message against the AsyncAPI document of the service that sent it.
+///
+/// # Panics
+/// The document says otherwise, or its own example does not fit.
+pub fn fits_its_channel(document: &Value, payload: &Value, headers: &Value) {
+    let messages = document["components"]["messages"].as_object().unwrap();
+    let message = messages.values().next().unwrap();
+    let example = &message["examples"][0];
+    for (part, found) in
+        [("payload", payload), ("headers", headers), ("payload", &example["payload"]), ("headers", &example["headers"])]
+    {
+        let mut schema = message[part].clone();
+        schema["components"] = document["components"].clone();
+        assert!(crate::documented::fits(&schema, found), "{part}: {found}");
+    }
 }
 
 /// One operation of a document.

@@ -79,6 +79,8 @@ pub struct Answer {
     /// Null where the body is no JSON.
     pub body: Value,
     pub bytes: Vec<u8>,
+    /// The path asked, without its query.
+    pub path: String,
 }
 
 impl Answer {
@@ -89,8 +91,9 @@ impl Answer {
 
     /// Of a list: the path of the next page.
     #[must_use]
-    pub fn next(&self) -> Option<&str> {
-        self.header("link").strip_prefix('<')?.strip_suffix(">; rel=\"next\"")
+    pub fn next(&self) -> Option<String> {
+        let query = self.header("link").strip_prefix("<?")?.strip_suffix(">; rel=\"next\"")?;
+        Some(format!("{}?{query}", self.path))
     }
 }
 
@@ -266,7 +269,8 @@ impl Client {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.bytes().await?.to_vec();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Answer { status, headers, body, bytes })
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        Ok(Answer { status, headers, body, bytes, path })
     }
 
     /// A list from `path` through all its pages.
@@ -277,7 +281,7 @@ impl Client {
             let page = self.get(&path).await;
             assert_eq!(page.status, 200, "{page:?}");
             found.extend_from_slice(page.body.as_array().unwrap());
-            next = page.next().map(str::to_owned);
+            next = page.next();
         }
         found
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod bad_tokens;
+mod browser;
 mod canary;
 mod checker;
 mod collector;
@@ -28,7 +29,9 @@ mod schema;
 mod scrape;
 mod server;
 mod service;
+mod sign_in;
 mod signer;
+pub mod terminal;
 mod topic;
 
 use std::{
@@ -37,6 +40,7 @@ use std::{
 };
 
 pub use bad_tokens::bad_authorizations;
+pub use browser::Browser;
 pub use canary::{CANARY, Errand, headers_of_all_kinds, told};
 pub use checker::{Checker, OutboxRow};
 pub use collector::{Collector, Span};
@@ -56,6 +60,7 @@ pub use recount::Recount;
 pub use schema::{describe, up_down_up};
 pub use scrape::Scrape;
 pub use service::{Service, Setup, Signal, binary, binary_before};
+pub use sign_in::{CLIENT_ID, SignIn};
 pub use signer::{AUDIENCE, ISSUER, Signer};
 pub use topic::{Received, Topic};
 

@@ -1,4 +1,5 @@
 use std::{
+    io::Write,
     path::Path,
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -113,6 +114,25 @@ pub async fn rules_hold(test: &Value) {
     let done = done.await.expect("promtool is in the PATH: run make test");
     let told = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(done.status.success(), "{told}\n{test}");
+}
+
+/// `promtool check metrics`: names, units and kinds that others expect.
+///
+/// # Panics
+/// It finds something.
+pub(crate) fn check_metrics(scrape: &str) {
+    let mut promtool = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is in the PATH: run make test");
+    // It reads everything before it says anything.
+    promtool.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
+    let done = promtool.wait_with_output().unwrap();
+    let told = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(done.status.success(), "{told}");
 }
 
 /// A file of `deploy/observability`.

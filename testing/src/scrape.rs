@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One scrape.
 #[derive(Clone, Debug)]
 pub struct Scrape {
+    text: String,
     /// The kinds of all metrics, by name.
     pub kinds: BTreeMap<String, String>,
     /// The values of all series, by name and labels as they stand there.
@@ -26,7 +27,7 @@ impl Scrape {
                 assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{name} stands there twice");
             }
         }
-        Self { kinds, series }
+        Self { text: text.to_owned(), kinds, series }
     }
 
     /// The sum over all series of a metric.
@@ -60,11 +61,12 @@ impl Scrape {
         self.series.keys().any(|series| series.split('{').next() == Some(name))
     }
 
-    /// Compares the names with those that `docs/metrics.md` has for a service.
+    /// Compares the names with those that `docs/metrics.md` has for a service, and lets promtool look at them.
     ///
     /// # Panics
     /// They differ.
     pub fn is_as_documented(&self, service: &str) {
+        crate::prometheus::check_metrics(&self.text);
         let document = std::fs::read_to_string(crate::root().join("docs/metrics.md")).unwrap();
         let mut documented = BTreeMap::new();
         let mut heading = "";

@@ -117,6 +117,23 @@ impl Setup {
 
     /// Starts the service; it may not be ready yet.
     #[must_use]
+    /// The exit code of a command whose output nobody reads: a pipe that is closed, and a disk that is full.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn run_unread(&self, arguments: &[&str]) -> [(Option<i32>, String); 2] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let run = async |out: Stdio| {
+            let child = self.command().args(arguments).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+            let done = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output());
+            let done = done.await.expect("the command ends").unwrap();
+            (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+        };
+        [run(closed.into()).await, run(full.into()).await]
+    }
+
     pub fn spawn(&self) -> Service {
         let home = scratch();
         let log = File::create(home.path().join("log")).unwrap();

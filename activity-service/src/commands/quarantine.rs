@@ -4,17 +4,18 @@ use std::{io::Read, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 use shared::{
     database::Pool,
     message::{ActivityTypeCode, timestamp},
+    terminal,
     text::parse_reason,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{Who, show};
+use super::{Who, listed, show};
 use crate::{
     http::quarantine::Whole,
     quarantine::{
@@ -163,7 +164,7 @@ impl Quarantine {
             Self::List { state, filter, limit, json } => {
                 let filter = filter.other.filter(None, filter.reason_code);
                 let (found, _) = quarantine::list(pool, &Page { state, filter, limit, after: After::NONE }).await?;
-                show(json, &found, || table(&found).to_string())
+                show(json, &found, || listed(&found, "messages", table))
             }
             Self::Show { id, json } => show_one(pool, id, json).await,
             Self::Replay { which, force, dry_run, json, who } => {
@@ -271,6 +272,9 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
 fn table(entries: &[Entry]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header([
         "id",
         "place",

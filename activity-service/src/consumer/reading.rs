@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{Settings, batch::Batch, group::Group};
+use crate::pause;
 
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
 /// is told again. Not polling for as long only delays a rebalance.
@@ -135,26 +136,35 @@ pub async fn read(
     member: Member,
     settings: Settings,
     batches: mpsc::Sender<Batch>,
+    mut pause: pause::Seen,
     (shutdown, away): (Shutdown, Away),
     page: Component,
 ) -> anyhow::Result<()> {
     let group = Arc::clone(member.consumer().context());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
-    let mut reading = Reading { member: &member, page, away, batch: Batch::default(), max_messages, paused: false };
+    let batch = Batch::default();
+    let mut reading = Reading { member: &member, page, away, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let page = reading.page.clone();
-        let all_begun = page.work_at_once(|| {
+        let seen = *pause.borrow_and_update();
+        let rests = seen != Some(false);
+        let (all_begun, full) = page.work_at_once(|| {
             let all_begun = reading.begin()?;
             reading.take()?;
             group.tell(member.consumer(), CommitMode::Async);
-            anyhow::Ok(all_begun)
+            let full = reading.batch.is_full(max_messages);
+            // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
+            if seen == Some(true) {
+                reading.page.waiting("counting is paused by an operator");
+            }
+            reading.rest(rests, full)?;
+            anyhow::Ok((all_begun, full))
         })?;
-        let full = reading.batch.is_full(max_messages);
         // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
         let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
         let waits = !reading.batch.messages.is_empty();
-        let is_due = waits && (full || due <= Instant::now());
+        let is_due = waits && !rests && (full || due <= Instant::now());
         tokio::select! {
             permit = batches.reserve(), if is_due => {
                 fail::fail_point!("consumer::batch_read", |_| std::process::abort());
@@ -162,7 +172,9 @@ pub async fn read(
                 handed_over = Some(Instant::now());
                 reading.resume()?;
             }
-            () = sleep_until(due), if waits && !is_due => {}
+            () = sleep_until(due), if waits && !rests && !is_due => {}
+            // An error says that the process ends.
+            Ok(()) = pause.changed() => {}
             () = group.wake.notified(), if !full || reading.paused => {}
             () = sleep(SEEK_AGAIN), if !all_begun => {}
             () = sleep(LOOK_EVERY) => {
@@ -175,7 +187,8 @@ pub async fn read(
         }
     }
     let last = reading.batch;
-    if !last.messages.is_empty() {
+    // Where counting is paused Kafka has them for whoever resumes.
+    if !last.messages.is_empty() && *pause.borrow() == Some(false) {
         // Refused where counting has given up because of an outage: Kafka still has it.
         drop(batches.send(last).await);
     }
@@ -193,6 +206,8 @@ struct Reading<'a> {
     batch: Batch,
     max_messages: usize,
     paused: bool,
+    /// Counting is paused by an operator.
+    rests: bool,
 }
 
 impl Reading<'_> {
@@ -264,6 +279,23 @@ impl Reading<'_> {
         self.paused = true;
         let consumer = self.member.consumer();
         consumer.pause(&consumer.assignment()?).context("kafka does not pause")
+    }
+
+    /// While an operator has paused counting the partitions are; the group keeps this member.
+    fn rest(&mut self, rests: bool, full: bool) -> anyhow::Result<()> {
+        match (self.rests, rests) {
+            (false, true) => {
+                self.rests = true;
+                self.pause()
+            }
+            (true, false) => {
+                self.rests = false;
+                self.page.working();
+                // A full batch goes to counting first.
+                if full { Ok(()) } else { self.resume() }
+            }
+            (false, false) | (true, true) => Ok(()),
+        }
     }
 
     fn resume(&mut self) -> anyhow::Result<()> {

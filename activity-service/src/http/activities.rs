@@ -1,9 +1,9 @@
 //! Figures of a day or of a range of days.
 
 use actix_web::{
-    HttpRequest,
-    http::Method,
-    web::{Data, Json},
+    HttpRequest, HttpResponse,
+    http::{Method, header::CACHE_CONTROL},
+    web::Data,
 };
 use serde_json::{Value, json};
 use shared::{
@@ -13,7 +13,7 @@ use shared::{
     query::Query,
 };
 use time::{Date, Month};
-use utoipa::{PartialSchema, openapi::schema::AnyOfBuilder};
+use utoipa::PartialSchema;
 
 use super::Api;
 use crate::statistics::{self, ActivitySummary};
@@ -22,12 +22,17 @@ use crate::statistics::{self, ActivitySummary};
 const MAX_DAYS: i64 = 400;
 
 pub(super) fn operations() -> [Operation; 2] {
-    let day_or_today = AnyOfBuilder::new().item(schema::formatted("date")).item(schema::one_of(["today"]));
+    // One text: generated clients cannot put a choice of schemas into a path.
+    let day_or_today = schema::matching("^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$", "2026-11-22");
     let bound = |name, description| Parameter::query(name, description, schema::formatted("date")).required();
     let code = "Figures of this type only.";
     [
         Operation::new(Method::GET, "/activities/{date}", "activity:read", day)
-            .named("figuresOfDay", "The figures of one day", "Nothing where nothing was counted.")
+            .named(
+                "figuresOfDay",
+                "The figures of one day",
+                "Nothing where nothing was counted. 304 where `If-None-Match` has the `ETag` of now.",
+            )
             .parameter(Parameter::path(
                 "date",
                 "A day of the business time zone; `today` is the one it is now.",
@@ -35,7 +40,11 @@ pub(super) fn operations() -> [Operation; 2] {
             ))
             .answers_list::<ActivitySummary>("The figures, by type.", json!([summary()])),
         Operation::new(Method::GET, "/activities", "activity:read", range)
-            .named("figuresOfRange", "The figures of a range of days", "At most 400 days.")
+            .named(
+                "figuresOfRange",
+                "The figures of a range of days",
+                "At most 400 days. 304 where `If-None-Match` has the `ETag` of now.",
+            )
             .parameter(bound("from", "The first day."))
             .parameter(bound("to", "The last day."))
             .parameter(Parameter::query("activityTypeCode", code, ActivityTypeCode::schema()))
@@ -55,7 +64,7 @@ fn summary() -> Value {
 
 /// # Errors
 /// 400 where the path names no day; 503.
-async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     Query::parse(request.query_string(), &[])?;
     let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
     let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
@@ -65,12 +74,17 @@ async fn day(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySu
             read(statistics::between(&api.pool, day, day, None)).await
         }
     };
-    figures.map(Json)
+    figures.map(told)
+}
+
+/// A caller may keep it, and asks each time whether it has changed.
+fn told(figures: Vec<ActivitySummary>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "private, no-cache")).json(figures)
 }
 
 /// # Errors
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
-async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<ActivitySummary>>, Problem> {
+async fn range(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
     let from = required_date(&mut query, "from")?;
     let to = required_date(&mut query, "to")?;
@@ -79,7 +93,7 @@ async fn range(request: HttpRequest, api: Data<Api>) -> Result<Json<Vec<Activity
     match (to - from).whole_days() + 1 {
         ..1 => Err(violation("This must not be before from.".into())),
         1..=MAX_DAYS => {
-            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(Json)
+            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
         }
         _ => Err(violation(format!("The range must not be longer than {MAX_DAYS} days."))),
     }

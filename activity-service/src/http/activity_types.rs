@@ -50,17 +50,21 @@ pub(super) fn operations() -> [Operation; 2] {
     ]
 }
 
+/// The name that people read.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Registration {
-    #[schema(schema_with = TypeName::schema)]
+    /// 1 to 200 visible characters.
+    #[schema(value_type = TypeName)]
     activity_type_name: String,
 }
 
 /// What became of the messages that waited for the type.
 #[derive(Debug, Serialize, ToSchema)]
 struct Registered {
+    /// How many of them are counted now.
     counted: u64,
+    /// How many had been counted already.
     duplicates: u64,
 }
 

@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
 pub(super) fn filter() -> [Parameter; 5] {
     let time = || schema::formatted("date-time");
     [
-        Parameter::query("reason", "Only those with this reason.", Reason::schema()),
+        Parameter::query("reason", "Only those with this reason.", schema::named::<Reason>()),
         Parameter::query("activityTypeCode", "Only those of this type.", ActivityTypeCode::schema()),
         Parameter::query("topic", "Only those of this topic.", schema::text()),
         Parameter::query("from", "Only those received at this time or later.", time()),
@@ -57,7 +57,7 @@ fn of_one() -> [Operation; 5] {
     [
         Operation::new(Method::GET, "/admin/quarantine", "operations", list)
             .named("listQuarantine", "Messages of one state, oldest first", "")
-            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", State::schema()))
+            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", schema::named::<State>()))
             .parameters(filter())
             .answers_page::<Entry>("A page.", json!([entry("waiting")])),
         Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
@@ -145,7 +145,7 @@ fn corrected() -> Value {
 pub struct Whole {
     #[serde(flatten)]
     pub entry: Entry,
-    /// Null where the message had none, or it was not kept.
+    /// The bytes of the message; null where it had none, or they were not kept.
     #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
     /// What was counted in its place.
@@ -163,6 +163,7 @@ impl Whole {
     }
 }
 
+/// How to try again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Replay)]
@@ -227,7 +228,8 @@ async fn correct(request: HttpRequest, body: Payload, api: Data<Api>, caller: Ca
     let wrong = |rule: String| Problem::unprocessable(vec![Violation::new("/valueBase64", rule)]);
     let value = BASE64_STANDARD.decode(&body.value_base64).map_err(|_| wrong("This must be Base64.".into()))?;
     let (why, author) = (why(&body.reason)?, Author::of_request(&request, &caller));
-    let correction = Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why };
+    let correction =
+        Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why: &why };
     match read(correction.apply()).await? {
         Corrected::Done => known(&api, id).await.map(|found| Json(Whole::new(found))),
         Corrected::NotWaiting => Err(Problem::conflict("Only a message that waits can be corrected.")),
@@ -244,7 +246,7 @@ async fn discard(request: HttpRequest, api: Data<Api>, caller: Caller) -> Result
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let id = id(&request)?;
     let text = query.text("reason").ok_or_else(|| Problem::bad_request("The query parameter reason is required."))?;
-    let why = why(&text)?;
+    let why = &why(&text)?;
     match read(quarantine::discard(&api.pool, id, &Author::of_request(&request, &caller), why)).await? {
         Discard::Done => known(&api, id).await.map(|(entry, _)| Json(entry)),
         Discard::NotWaiting => Err(Problem::conflict("Only a message that waits can be discarded.")),

@@ -36,7 +36,7 @@ pub struct Filter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = QuarantineFilter)]
 pub struct FilterBody {
-    #[schema(schema_with = Reason::schema)]
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
     #[schema(value_type = Option<ActivityTypeCode>)]
     activity_type_code: Option<String>,

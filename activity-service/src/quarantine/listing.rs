@@ -1,10 +1,12 @@
 //! The quarantine as operators see it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use shared::{database::Pool, http::schema, message::ActivityTypeCode, paging};
 use time::OffsetDateTime;
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
 };
 use uuid::Uuid;
@@ -21,38 +23,49 @@ const LONGEST_KEY: i32 = 1024;
 #[serde(rename_all = "camelCase")]
 #[schema(as = QuarantinedMessage)]
 pub struct Entry {
+    /// Its name in the quarantine.
     pub id: Uuid,
+    /// Where it stands: the topic, the partition and the offset in it.
     pub topic: String,
+    /// Of the topic.
     pub partition: i32,
+    /// In the partition.
     pub offset: i64,
-    /// Where it is UTF-8 and no longer than 1,024 bytes.
+    /// The key of the message, where it is UTF-8 and no longer than 1,024 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Where it could be read, as the next one.
+    /// What it tells of, where that could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ActivityTypeCode>)]
     pub activity_type_code: Option<String>,
+    /// The message's own name, where it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_ref: Option<Uuid>,
-    #[schema(schema_with = Reason::schema)]
+    /// Why it could not be counted.
+    #[schema(value_type = Reason)]
     pub reason: String,
+    /// The reason in words.
     pub detail: String,
     /// SHA-256 of a value that was not kept, in hexadecimal: there are too many of its topic, or it is too large. The
     /// topic has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_sha256: Option<String>,
-    #[schema(schema_with = State::schema)]
+    /// Whether anything can still be done about it.
+    #[schema(value_type = State)]
     pub state: String,
     /// How often it came: itself, and its copies at other places.
     #[schema(minimum = 1)]
     pub messages: i64,
+    /// When it was put here.
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
-    /// What ended the waiting: when, who and why. Nothing of it while it waits.
+    /// When the waiting ended. Nothing of this and what follows while it waits.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<OffsetDateTime>,
+    /// Who ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
+    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
 }
@@ -65,14 +78,20 @@ pub enum State {
     Discarded,
 }
 
-impl State {
-    const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
+impl ToSchema for State {
+    fn name() -> Cow<'static, str> {
+        "QuarantineState".into()
+    }
+}
 
-    /// For the document.
-    #[must_use]
-    pub fn schema() -> RefOr<Schema> {
+impl PartialSchema for State {
+    fn schema() -> RefOr<Schema> {
         schema::one_of(Self::ALL.map(Self::as_str))
     }
+}
+
+impl State {
+    const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -36,8 +36,11 @@ const STEP_BYTES: i64 = 2 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replayed {
+    /// How many of them are counted now.
     pub counted: u64,
+    /// How many had been counted already.
     pub duplicates: u64,
+    /// How many cannot be counted yet.
     pub still_waiting: u64,
 }
 

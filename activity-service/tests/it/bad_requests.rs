@@ -82,8 +82,14 @@ async fn a_bad_request_gets_the_problem_that_fits_and_nothing_is_written() {
             answer.body["errors"].as_array().unwrap().iter().map(|error| &error["pointer"]).collect();
         assert_eq!(pointers, ["/to"]);
     }
-    for path in ["/", "/activity", "/activities/", "/activities/2026-11-20/", "/activities/2026-11-20/1", "/Activities"]
-    {
+    for path in [
+        "/index.html",
+        "/activity",
+        "/activities/",
+        "/activities/2026-11-20/",
+        "/activities/2026-11-20/1",
+        "/Activities",
+    ] {
         is_problem(&client.get(path).await, 404, path);
     }
     for (method, path, allow) in [

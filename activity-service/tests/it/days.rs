@@ -170,7 +170,7 @@ async fn rules_that_have_changed_are_told_at_the_start_and_by_a_metric_until_the
     let kept = "SELECT count(*) FROM business_calendar WHERE rules LIKE '946684800:3600,%'";
     wait_until("the rules are kept", seconds(20), async || world.database.number(kept).await == 1).await;
     let differing = async |service: &Service, with: &str| {
-        service.metrics().await.series[&format!("activity_time_zone_differing_days{{with=\"{with}\"}}")]
+        service.metrics().await.series[&format!("activity_time_zone_differing_dates{{with=\"{with}\"}}")]
     };
     assert_eq!((differing(&service, "kept").await, differing(&service, "program").await), (0.0, 0.0));
     assert_eq!(service.stop().await, Some(0));

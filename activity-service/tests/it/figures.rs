@@ -4,6 +4,28 @@ use testing::announcement;
 use crate::world::{CREATED, World, client, figures, seconds};
 
 #[tokio::test]
+async fn figures_that_have_not_changed_are_304() {
+    let world = World::new(1).await;
+    world.produce(&[announcement(CREATED, "2026-11-20T10:00:00Z")]).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let client = client(&service);
+    for path in ["/activities/2026-11-20", "/activities?from=2026-11-20&to=2026-11-20"] {
+        let first = client.get(path).await;
+        let tag = first.header("etag");
+        assert!(!tag.is_empty() && first.header("cache-control") == "private, no-cache", "{first:?}");
+        let again = client.ask(reqwest::Method::GET, path, &[("if-none-match", tag)], Vec::new()).await.unwrap();
+        assert_eq!((again.status, again.bytes.len()), (304, 0));
+        world.produce(&[announcement(CREATED, "2026-11-20T10:00:00Z")]).await;
+        world.at_rest().await;
+        let changed = client.ask(reqwest::Method::GET, path, &[("if-none-match", tag)], Vec::new()).await.unwrap();
+        assert_eq!(changed.status, 200);
+        assert_ne!((changed.header("etag"), &changed.body), (tag, &first.body));
+    }
+    world.judge().await;
+}
+
+#[tokio::test]
 async fn a_day_and_a_range_of_days_are_told_by_day_then_code() {
     let world = World::new(3).await;
     let mut messages = Vec::new();

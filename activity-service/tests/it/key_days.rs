@@ -64,7 +64,7 @@ async fn partitions_are_made_a_week_ahead_and_where_they_were_not_when_a_message
     }
     let service = world.setup().set("metrics.database_every", "100ms").start().await;
     let ahead = async |days: f64| {
-        let told = async || service.metrics().await.sum("activity_key_partitions_ahead_days") == days;
+        let told = async || service.metrics().await.sum("activity_key_partitions_ahead") == days;
         wait_until(&format!("{days} days are told"), seconds(20), told).await;
     };
     ahead(7.0).await;

@@ -18,6 +18,17 @@ async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice(
     assert_eq!(describe(&migrated).await, describe(&expected).await);
 }
 
+/// As the Jobs of several deployments do.
+#[tokio::test]
+async fn six_may_migrate_an_empty_database_at_once() {
+    let database = Database::empty().await;
+    let setup = binary().set("database.url", database.owner_url());
+    let (all, each) = (futures_util::future::join_all((0..6).map(|_| setup.run(&["migrate"]))).await, Some(0));
+    for done in all {
+        assert_eq!(done.status.code(), each, "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
 #[tokio::test]
 async fn on_an_older_schema_it_ends_with_3_and_says_what_to_do() {
     let older = Database::new(&MIGRATIONS).await;

@@ -31,7 +31,7 @@ pub(super) fn operations() -> [Operation; 5] {
                 "Messages of one state, newest first",
                 "A page ends where enough was looked at, too: it may be short, or empty, and have a next one.",
             )
-            .parameter(Parameter::query("state", "Only these; `failed` if absent.", State::schema()))
+            .parameter(Parameter::query("state", "Only these; `failed` if absent.", schema::named::<State>()))
             .parameters(Filter::parameters())
             .answers_page::<OutboxMessage>("A page.", json!([message("failed")])),
         Operation::new(Method::GET, "/admin/messages/{messageRef}", "operations", find)

@@ -3,14 +3,16 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::Method,
-    web::{Data, Json},
+    web::{Data, Json, Payload},
 };
 use serde_json::json;
 use shared::{
-    audit,
+    audit::{self, Author},
+    auth::Caller,
     database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
     paging,
+    pause::{self, Pause, Wanted},
     problem::Problem,
     query::Query,
 };
@@ -22,10 +24,18 @@ use crate::{
     timeline,
 };
 
-pub(super) fn operations() -> [Operation; 3] {
+pub(super) fn operations() -> impl IntoIterator<Item = Operation> {
     let either_case = schema::matching("^[Oo][Ss][0-9]{6,19}-[Oo][Rr][Dd]$", "OS000042-ORD");
     let message = "0192f0c2-3b1d-7c40-a1b2-c3d4e5f60718";
-    [
+    let pauses = pause::documented(
+        [
+            Operation::new(Method::GET, "/admin/pause", "operations", find_pause),
+            Operation::new(Method::PUT, "/admin/pause", "operations", begin_pause),
+            Operation::new(Method::DELETE, "/admin/pause", "operations", end_pause),
+        ],
+        "announcing",
+    );
+    let looks = [
         Operation::new(Method::GET, "/admin/orders/{orderRef}/timeline", "operations", of_order)
             .named("orderTimeline", "What happened to an order and its messages, oldest first", "")
             .parameter(Parameter::path("orderRef", "In upper or lower case.", either_case))
@@ -50,7 +60,30 @@ pub(super) fn operations() -> [Operation; 3] {
                 }]),
             ),
         audit::documented(Operation::new(Method::GET, "/admin/audit", "operations", list_audit)),
-    ]
+    ];
+    looks.into_iter().chain(pauses)
+}
+
+async fn find_pause(request: HttpRequest, pool: Data<Pool>) -> Result<Json<Pause>, Problem> {
+    Query::none(request.query_string())?;
+    read(crate::pause::find(&pool)).await.map(Json)
+}
+
+async fn begin_pause(
+    request: HttpRequest,
+    body: Payload,
+    pool: Data<Pool>,
+    caller: Caller,
+) -> Result<Json<Pause>, Problem> {
+    Query::none(request.query_string())?;
+    let wanted = Wanted::of(&request, body).await?;
+    read(crate::pause::begin(&pool, &wanted, &Author::of_request(&request, &caller))).await.map(Json)
+}
+
+async fn end_pause(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<Json<Pause>, Problem> {
+    Query::none(request.query_string())?;
+    read(crate::pause::end(&pool, &Author::of_request(&request, &caller))).await?;
+    Ok(Json(Pause::default()))
 }
 
 async fn of_order(request: HttpRequest, pool: Data<Pool>) -> Result<Json<Vec<Event>>, Problem> {

@@ -12,10 +12,10 @@ use shared::{
     audit::Author,
     auth::Caller,
     database::Pool,
-    http::{DATABASE_PATIENCE, Operation, Parameter, path_parameter, read, schema},
+    http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
     json::{self, Object},
     paging,
-    problem::{Problem, Violation},
+    problem::{Kind, Problem, Violation},
     query::Query,
     traces::{self, TraceContext},
 };
@@ -49,7 +49,10 @@ pub(super) fn operations() -> [Operation; 6] {
                 StatusCode::CREATED,
                 "The order, which is stored and will be announced.",
                 &[
-                    ("Location", "Where the order is: `/orders/{orderRef}`."),
+                    (
+                        "Location",
+                        "Where the order is: `/orders/{orderRef}`, behind `http.public_url` where that is set.",
+                    ),
                     ("Idempotency-Replayed", "`true`, where the order was placed by an earlier request under its key."),
                 ],
                 order("New"),
@@ -115,13 +118,13 @@ async fn place(
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
-    if caller.customer_ref.as_ref().is_some_and(|own| own != order.customer_ref()) {
+    if caller.customer()?.is_some_and(|own| own != order.customer_ref()) {
         return Err(Problem::forbidden("The token is for the orders of another customer."));
     }
     let trace = TraceContext::of_request(&request);
     let placed = traces::step(&request, "place order", placement.place(Request { order, key, trace })).await?;
     let mut response = HttpResponse::Created();
-    response.insert_header((LOCATION, format!("/orders/{}", placed.order.summary.order_ref)));
+    response.insert_header((LOCATION, location(&request, &format!("/orders/{}", placed.order.summary.order_ref))));
     if placed.replayed {
         response.insert_header(("idempotency-replayed", "true"));
     }
@@ -131,20 +134,19 @@ async fn place(
 async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
-    let order =
-        read(order::find(&pool, order_ref, caller.customer_ref.as_ref())).await?.ok_or_else(Problem::not_found)?;
+    let order = read(order::find(&pool, order_ref, caller.customer()?)).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(order))
 }
 
 async fn list(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
-    let page = Page::parse(request.query_string(), None, caller.customer_ref)?;
+    let page = Page::parse(request.query_string(), None, caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
 async fn list_of_customer(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
-    let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer_ref)?;
+    let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
@@ -177,7 +179,7 @@ async fn change(
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(request)?).ok_or_else(Problem::not_found)?;
     let (author, trace) = (Author::of_request(request, &caller), TraceContext::of_request(request));
-    let customer_ref = caller.customer_ref;
+    let customer_ref = caller.customer()?.cloned();
     let changed = async {
         changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
         Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)
@@ -204,9 +206,11 @@ impl From<PlaceError> for Problem {
         match error {
             PlaceError::Unavailable => Self::unavailable(),
             PlaceError::KeyInUse => Self::conflict("A request with this Idempotency-Key is still running.")
+                .of_kind(Kind::IdempotencyKeyInUse)
                 .retry_after(Duration::from_secs(1)),
             PlaceError::KeyOfAnother => {
                 Self::unprocessable(vec![Violation::new("", "This Idempotency-Key belongs to another request.")])
+                    .of_kind(Kind::IdempotencyKeyReused)
             }
             refused @ PlaceError::Refused(_) => Self::internal(refused),
         }

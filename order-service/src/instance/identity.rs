@@ -16,6 +16,8 @@ pub(super) struct Look {
     /// Changes when a standby was promoted.
     pub timeline: Option<String>,
     pub now: OffsetDateTime,
+    /// An operator wants nothing to be announced.
+    pub is_paused: bool,
     /// Identities that have not ended and whose lock nobody holds.
     pub gone: Vec<i64>,
 }
@@ -71,6 +73,7 @@ pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<L
             NOT pg_is_in_recovery() AND EXISTS (SELECT FROM held WHERE id = $1 AND pid = pg_backend_pid()) AS "is_held!",
             CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
             now() AS "now!",
+            EXISTS (SELECT FROM pause WHERE until IS NULL OR until > now()) AS "is_paused!",
             ARRAY(
                 SELECT instance_id FROM instances
                 WHERE ended_at IS NULL AND instance_id <> $1 AND instance_id NOT IN (SELECT id FROM held)

@@ -175,6 +175,7 @@ impl Session {
                 Ok(look)
             };
             let look: Look = page.work(self.settings.takeover_after, looking).await?;
+            self.instance.note_pause(look.is_paused);
             if look.ended {
                 self.instance.distrust();
                 if self.ending != Some(id) {

@@ -96,7 +96,7 @@ impl Filter {
 /// A part of an error that is looked for.
 #[must_use]
 pub fn part_of_error(text: &str) -> Option<String> {
-    text::visible(text, MOST_OF_AN_ERROR).map(str::to_owned)
+    text::visible(text, MOST_OF_AN_ERROR)
 }
 
 /// The least reference that can be drawn at a moment; see the function of this name in the schema.

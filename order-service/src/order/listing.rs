@@ -1,6 +1,8 @@
 //! Orders newest first, page by page. A page ends at a place in the order of the list, not after a
 //! number of rows: orders placed while somebody pages move nothing.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use shared::{
     customer::CustomerRef,
@@ -11,7 +13,10 @@ use shared::{
     query::Query,
 };
 use time::{OffsetDateTime, macros::datetime};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::{OrderRef, OrderSummary};
 
@@ -20,8 +25,19 @@ const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled
 const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
 
 /// The statuses there are, for the document.
-pub fn statuses() -> RefOr<Schema> {
-    schema::one_of(STATUSES)
+#[derive(Clone, Copy, Debug)]
+pub struct Status;
+
+impl ToSchema for Status {
+    fn name() -> Cow<'static, str> {
+        "OrderStatus".into()
+    }
+}
+
+impl PartialSchema for Status {
+    fn schema() -> RefOr<Schema> {
+        schema::one_of(STATUSES)
+    }
 }
 
 /// What a list is narrowed to.
@@ -60,7 +76,7 @@ impl Page {
     /// The parameters of a list that narrow it.
     pub fn parameters() -> [Parameter; 3] {
         [
-            Parameter::query("status", "Orders of this status only.", statuses()),
+            Parameter::query("status", "Orders of this status only.", schema::named::<Status>()),
             Parameter::query("placedFrom", "Orders placed at this time or later.", schema::formatted("date-time")),
             Parameter::query("placedBefore", "Orders placed before this time.", schema::formatted("date-time")),
         ]
@@ -79,6 +95,8 @@ impl Page {
         let filter = Filter {
             customer_ref: customer_ref
                 .or_else(|| query.text("customerRef"))
+                // As it is stored. What no order can have any more may stand in old ones.
+                .map(|text| CustomerRef::parse(&text).map_or(text, |known| known.as_str().to_owned()))
                 .or_else(|| only.as_ref().map(|only| only.as_str().to_owned())),
             status: query
                 .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,

@@ -1,11 +1,11 @@
 //! The bytes of a message, made from its row. A message that is sent again is the same, byte for byte:
 //! the row says in which format it was first written, and a format is never changed.
-//!
-//! Nothing in the value comes from a caller, so nothing needs escaping.
 
-use std::fmt::Write;
-
+use serde::Serialize;
+use shared::message::ActivityTypeCode;
 use time::{OffsetDateTime, macros::format_description};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::Message;
 use crate::order::OrderRef;
@@ -13,6 +13,26 @@ use crate::order::OrderRef;
 /// The format of what is written today. One that differs gets the next number and a function of its
 /// own; the SQL function `announcement` is this one for people with psql.
 pub const FORMAT: i16 = 1;
+
+/// What happened to an order.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = OrderActivity)]
+pub(super) struct Announced<'a> {
+    /// The message's own name, by which it is counted once.
+    message_ref: Uuid,
+    /// What happened.
+    #[schema(value_type = ActivityTypeCode)]
+    activity_type_code: &'a str,
+    /// When it happened, by the clock of the database.
+    #[schema(value_type = OffsetDateTime)]
+    activity_at: String,
+    /// The order, and the key of the message.
+    order_ref: OrderRef,
+    /// 1 when the order was placed, and one more with each change.
+    #[schema(minimum = 1)]
+    order_version: i32,
+}
 
 impl Message {
     /// The order's reference, so that one order's messages share a partition of the topic.
@@ -23,18 +43,14 @@ impl Message {
 
     #[must_use]
     pub fn value(&self) -> String {
-        let mut value = String::with_capacity(192);
-        let written = write!(
-            value,
-            r#"{{"messageRef":"{}","activityTypeCode":"{}","activityAt":"{}","orderRef":"{}","orderVersion":{}}}"#,
-            self.message_ref,
-            self.activity_type_code,
-            text_of(self.activity_at),
-            OrderRef::from_number(self.order_id),
-            self.order_version
-        );
-        written.expect("a String takes everything");
-        value
+        let value = Announced {
+            message_ref: self.message_ref,
+            activity_type_code: &self.activity_type_code,
+            activity_at: text_of(self.activity_at),
+            order_ref: OrderRef::from_number(self.order_id),
+            order_version: self.order_version,
+        };
+        serde_json::to_string(&value).expect("texts and numbers are JSON")
     }
 
     /// Name and value, in the order in which they are sent.

@@ -144,9 +144,12 @@ async fn a_path_or_a_method_that_is_not_there_is_404_or_405() {
     let service = world.setup().start().await;
     let client = world.client(&service);
     for path in
-        ["/", "/order", "/orders/", "/orders/OS000001-ORD", "/orders/17", "/orders/%ff", "/orders/OS000001-ORD/lines"]
+        ["/order", "/orders/", "/orders/OS000001-ORD", "/orders/17", "/orders/%00", "/orders/OS000001-ORD/lines"]
     {
         is_problem(&client.get(path).await, 404, path);
+    }
+    for path in ["/orders/%ff", "/orders/%c3%28", "/orders/customer/%e2%82", "/orders/customer/%ed%a0%80"] {
+        is_problem(&client.get(path).await, 400, path);
     }
     for (method, path, allow) in [
         (Method::DELETE, "/orders", "GET, POST"),

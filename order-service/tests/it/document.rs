@@ -21,8 +21,22 @@ fn made() -> Value {
 }
 
 #[test]
+fn the_document_suits_generated_clients() {
+    document::suits_generated_clients(&made());
+}
+
+fn messages() -> Value {
+    http::api().messages().unwrap()
+}
+
+#[test]
+fn the_checked_in_asyncapi_document_is_fresh() {
+    document::is_checked_in("asyncapi/order-service", &format!("{:#}", messages()));
+}
+
+#[test]
 fn the_checked_in_document_is_fresh() {
-    document::is_checked_in("order-service", &http::api().document().to_pretty_json().unwrap());
+    document::is_checked_in("openapi/order-service", &http::api().document().to_pretty_json().unwrap());
 }
 
 #[tokio::test]
@@ -31,7 +45,9 @@ async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_
     let service = world.setup().start().await;
     let client = world.client(&service);
     assert_eq!(client.get("/openapi.json").await.body, made());
+    assert_eq!(client.get("/asyncapi.json").await.body, messages());
     document::the_page_is_complete(&client).await;
+    document::missing_things_and_paths_differ(&client, &made(), "/orders/OS999999-ORD").await;
     document::every_path_has_its_methods_only(&client, &made()).await;
     world.judge_nothing_placed().await;
 }
@@ -61,15 +77,24 @@ async fn every_operation_answers_its_example_as_documented() {
     let other = client.place_one().await;
     documented.ask("listAudit", "/admin/audit?action=message_retried").await;
     documented.ask("cancelOrder", &format!("/orders/{other}/cancel")).await;
+    for id in ["findPause", "pause", "findPause", "resume"] {
+        documented.ask(id, "/admin/pause").await;
+    }
+    documented.ask("overview", "/admin/overview").await;
     documented.all_were_asked();
 
     world.at_rest(seconds(30)).await;
-    let schema = document::message_schema();
-    let messages = world.topic.dump().await;
-    assert_eq!(messages.len(), 6, "2 left or placed, 2 of the examples, 2 changes");
-    for message in &messages {
+    let sent = world.topic.dump().await;
+    assert_eq!(sent.len(), 6, "2 left or placed, 2 of the examples, 2 changes");
+    let (taken, documented) = (document::message_schema(), messages());
+    for message in &sent {
         let value = serde_json::from_slice(message.value.as_ref().unwrap()).unwrap();
-        assert!(fits(&schema, &value), "{value}");
+        let headers = message
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), json!(std::str::from_utf8(value.as_deref().unwrap()).unwrap())));
+        document::fits_its_channel(&documented, &value, &headers.collect());
+        assert!(fits(&taken, &value), "activity-service does not take {value}");
     }
     let lost = lost.parse().unwrap();
     world.judge_with(|checker| checker.failed([lost])).await;
@@ -109,6 +134,6 @@ fn the_schema_of_an_order_draws_the_line_where_the_service_does() {
     for (body, good) in cases {
         let parsed =
             serde_json::from_value::<NewOrderBody>(body.clone()).is_ok_and(|body| NewOrder::parse(&body).is_ok());
-        assert_eq!((parsed, Documented::fits(&document, "NewOrder", &body)), (good, good), "{body}");
+        assert_eq!((parsed, Documented::fits(&document, "PlaceOrder", &body)), (good, good), "{body}");
     }
 }

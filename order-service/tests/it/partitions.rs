@@ -58,7 +58,7 @@ fn busy(world: &World) -> Setup {
 }
 
 async fn ahead(service: &Service) -> f64 {
-    service.metrics().await.sum("outbox_partitions_ahead_days")
+    service.metrics().await.sum("outbox_partitions_ahead")
 }
 
 async fn retry(client: &Client, count: u64) {

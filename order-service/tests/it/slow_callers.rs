@@ -1,8 +1,16 @@
 //! Callers that take their time, many of them, and callers that are too many.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use testing::{Raw, RawAnswer, allow_files, wait_until};
+use serde_json::json;
+use testing::{Raw, RawAnswer, Signer, allow_files, wait_until};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::world::{World, seconds};
@@ -79,6 +87,9 @@ async fn a_thousand_slow_callers_are_cut_and_nobody_else_notices() {
     world.judge().await;
 }
 
+/// Its request is under way for as long as its body may take.
+const BUSY: &[u8] = b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+
 #[tokio::test]
 async fn a_connection_too_many_is_503_and_there_is_room_again_when_one_ends() {
     let world = World::new().await;
@@ -86,10 +97,11 @@ async fn a_connection_too_many_is_503_and_there_is_room_again_when_one_ends() {
     let mut held = Vec::new();
     for _ in 0..5 {
         let mut caller = Raw::connect(&service.api()).await;
-        caller.send(GET).await;
-        assert_eq!(caller.answer().await.status, 404);
+        caller.send(BUSY).await;
         held.push(caller);
     }
+    let active = "http_server_active_requests";
+    wait_until("all are under way", seconds(5), async || service.metrics().await.sum(active) == 5.0).await;
     for _ in 0..10 {
         let mut excess = Raw::connect(&service.api()).await;
         excess.send(GET).await;
@@ -105,6 +117,115 @@ async fn a_connection_too_many_is_503_and_there_is_room_again_when_one_ends() {
         RawAnswer::all(&caller.rest().await)[0].status == 404
     })
     .await;
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn who_holds_every_connection_and_asks_for_nothing_keeps_nobody_out() {
+    let world = World::new().await;
+    let service = world.setup().set("http.max_connections", 5).start().await;
+    let mut held = Vec::new();
+    for n in 0..5 {
+        let mut caller = Raw::connect(&service.api()).await;
+        // One has begun a head, one has not sent anything, the others have been answered.
+        match n {
+            0 => {}
+            1 => assert!(caller.send(&GET[..20]).await),
+            _ => {
+                caller.send(GET).await;
+                assert_eq!(caller.answer().await.status, 404);
+            }
+        }
+        held.push(caller);
+    }
+    sleep(Duration::from_millis(300)).await;
+    let mut next = Vec::new();
+    for _ in 0..5 {
+        let mut caller = Raw::connect(&service.api()).await;
+        caller.send(GET).await;
+        assert_eq!(caller.answer().await.status, 404, "there is room");
+        next.push(caller);
+    }
+    for caller in &mut held {
+        assert_eq!(caller.rest().await, b"", "it is closed at once");
+    }
+    for caller in &mut next {
+        caller.send(GET).await;
+        assert_eq!(caller.answer().await.status, 404, "and these are not");
+    }
+    assert_eq!(service.metrics().await.sum("http_server_connections_ended_for_room_total"), 5.0);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn an_address_may_have_so_many_connections_where_a_setting_says_so() {
+    let world = World::new().await;
+    let service = world.setup().set("http.max_connections_per_address", 2).start().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut caller = Raw::connect(&service.api()).await;
+        caller.send(BUSY).await;
+        held.push(caller);
+    }
+    let active = "http_server_active_requests";
+    wait_until("both are under way", seconds(5), async || service.metrics().await.sum(active) == 2.0).await;
+    let mut excess = Raw::connect(&service.api()).await;
+    excess.send(GET).await;
+    assert_eq!(RawAnswer::all(&excess.rest().await)[0].status, 503);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_connections_that_send_their_largest_head_stay_inside_the_memory_limit() {
+    const LIMIT: u64 = 256 * 1024 * 1024;
+    allow_files(3_000);
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let mut sending = JoinSet::new();
+    let begun = Arc::new(AtomicUsize::new(0));
+    for n in 0..2_000 {
+        let (api, begun) = (service.api(), Arc::clone(&begun));
+        sending.spawn(async move {
+            let mut caller = Raw::connect(&api).await;
+            caller.send(b"GET /orders HTTP/1.1\r\nHost: x\r\nX-A: ").await;
+            // Some send as much as is taken, the others stop short of it.
+            let most = if n % 2 == 0 { 15_000 } else { 130_000 };
+            caller.send(&vec![b'a'; most]).await;
+            begun.fetch_add(1, Ordering::SeqCst);
+            let answers = RawAnswer::all(&caller.rest().await);
+            answers.first().map(|answer| answer.status)
+        });
+    }
+    wait_until("all have sent theirs", seconds(60), async || begun.load(Ordering::SeqCst) == 2_000).await;
+    let refused = sending.join_all().await;
+    assert!(refused.iter().flatten().all(|status| [408, 431].contains(status)), "{refused:?}");
+    let (_, most) = service.memory();
+    assert!(most < LIMIT, "{most} bytes");
+    println!("2,000 heads: {} MB at most", most / 1_000_000);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn a_401_ends_the_connection_and_who_gets_many_is_429_while_others_are_served() {
+    let world = World::new().await;
+    let signer = Signer::es256("main");
+    let setup = world.setup().trusting(&signer);
+    let service = setup.set("http.rate_limit.per_second", 1).set("http.rate_limit.burst", 3).start().await;
+    let mut caller = Raw::connect(&service.api()).await;
+    caller.send(GET).await;
+    let answers = RawAnswer::all(&caller.rest().await);
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [401]);
+    assert_eq!(answers[0].header("connection"), "close");
+    answers[0].is_problem();
+
+    let stranger = world.client(&service).bearing(Signer::es256("main").token(json!({})));
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        seen.insert(stranger.get("/orders").await.status);
+    }
+    assert_eq!(seen, [401, 429].into());
+    let known = world.client(&service).bearing(signer.token(json!({})));
+    assert_eq!(known.get("/orders").await.status, 200, "from the same address, with a token");
     world.judge_nothing_placed().await;
 }
 
@@ -137,8 +258,10 @@ async fn every_answer_tells_browsers_what_they_must_not_do() {
     let service = world.setup().set("http.cors.allowed_origins", "https://shop.example").start().await;
     let mut caller = Raw::connect(&service.api()).await;
     for (origin, allowed) in [("https://shop.example", "https://shop.example"), ("https://evil.example", "")] {
+        // Another page may change nothing, not even what is not there.
+        let refused = if allowed.is_empty() { 403 } else { 405 };
         for (head, status) in
-            [("GET /orders HTTP/1.1", 200), ("GET /nothing HTTP/1.1", 404), ("DELETE /orders HTTP/1.1", 405)]
+            [("GET /orders HTTP/1.1", 200), ("GET /nothing HTTP/1.1", 404), ("DELETE /orders HTTP/1.1", refused)]
         {
             caller.send(format!("{head}\r\nHost: x\r\nOrigin: {origin}\r\n\r\n").as_bytes()).await;
             let answer = caller.answer().await;

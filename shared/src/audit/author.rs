@@ -25,7 +25,7 @@ impl Author {
         Self { actor: caller.subject.clone(), via: "api", request_id: request_id(request), os_user: None }
     }
 
-    /// Who sent a request to the management port, which asks for no token.
+    /// Who sent a request to the management port, where it asks for no token.
     #[must_use]
     pub fn of_management(request: &HttpRequest) -> Self {
         let peer = request.peer_addr().map_or_else(|| "unknown".into(), |peer| peer.ip().to_string());
@@ -39,7 +39,7 @@ impl Author {
         let os_user = os_user();
         let of_environment = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
         let mut names = named.map(str::to_owned).into_iter().chain(of_environment);
-        let actor = names.find_map(|name| parse_actor(&name).map(str::to_owned));
+        let actor = names.find_map(|name| parse_actor(&name));
         let actor = actor.unwrap_or_else(|| os_user.clone());
         Self { actor, via: "command", request_id: None, os_user: Some(os_user) }
     }
@@ -65,6 +65,6 @@ fn os_user() -> String {
 
 /// The name of whoever does something: 1 to 255 visible characters.
 #[must_use]
-pub fn parse_actor(text: &str) -> Option<&str> {
+pub fn parse_actor(text: &str) -> Option<String> {
     text::visible(text, MOST_OF_A_NAME)
 }

@@ -2,7 +2,8 @@
 //! token names a key that is not among them.
 //!
 //! Anybody can make up tokens with unknown keys, so these ask for at most one fetch in
-//! [`ASKED_EVERY`]. What was fetched last and had keys stays, however long the issuer is away.
+//! [`ASKED_EVERY`]. What was fetched last stays while the issuer is away, for `auth.jwks_max_stale`. An empty list
+//! of keys takes all of them back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +33,7 @@ pub struct Issuer {
     url: Url,
     client: Client,
     max_age: Duration,
+    max_stale: Duration,
     asked_every: Duration,
     state: watch::Sender<State>,
     wanted: Arc<Notify>,
@@ -41,6 +43,8 @@ pub struct Issuer {
 struct State {
     /// As they were answered, and read.
     keys: Option<(Vec<u8>, Arc<Keys>)>,
+    /// Until when they are good if the issuer does not answer again.
+    stale_at: Instant,
     /// Fetches that have ended, well or not.
     looks: u64,
     looking: bool,
@@ -57,7 +61,9 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn keys(&self) -> Option<Arc<Keys>> {
-        self.state.borrow().keys.as_ref().map(|(_, keys)| Arc::clone(keys))
+        let state = self.state.borrow();
+        let known = state.keys.as_ref().filter(|_| Instant::now() < state.stale_at);
+        known.map(|(_, keys)| Arc::clone(keys))
     }
 
     /// Waits for a fetch, if one is under way or can be asked for; whether one has ended.
@@ -78,7 +84,7 @@ impl Known {
 }
 
 impl Issuer {
-    pub(super) fn new(url: Url, max_age: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(url: Url, max_age: Duration, max_stale: Duration) -> anyhow::Result<Self> {
         let client = Client::builder()
             .connect_timeout(CONNECT_WITHIN)
             .timeout(FETCH_WITHIN)
@@ -87,9 +93,10 @@ impl Issuer {
             .no_proxy()
             .build()
             .context("cannot make the client that fetches auth.jwks_url")?;
-        let state = State { keys: None, looks: 0, looking: true, deaf_until: Instant::now() };
+        let now = Instant::now();
+        let state = State { keys: None, stale_at: now, looks: 0, looking: true, deaf_until: now };
         let (state, wanted) = (watch::Sender::new(state), Arc::default());
-        Ok(Self { url, client, max_age, asked_every: ASKED_EVERY, state, wanted })
+        Ok(Self { url, client, max_age, max_stale, asked_every: ASKED_EVERY, state, wanted })
     }
 
     pub(super) fn known(&self) -> Known {
@@ -101,10 +108,11 @@ impl Issuer {
     /// # Errors
     /// Never.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        let mut pauses = backoff();
+        let (mut pauses, mut told_stale) = (backoff(), false);
         while let Some(looked) = shutdown.unless_draining(self.look()).await {
             let pause = match looked {
                 Ok(()) => {
+                    told_stale = false;
                     page.working();
                     pauses = backoff();
                     self.max_age
@@ -114,6 +122,7 @@ impl Issuer {
                     if page.waiting(&error) {
                         tracing::warn!(error, "cannot fetch the keys of the issuer; trying again");
                     }
+                    self.tell_if_stale(&mut told_stale);
                     pauses.next().expect("the back-off never ends")
                 }
             };
@@ -123,6 +132,15 @@ impl Issuer {
             }
         }
         Ok(())
+    }
+
+    /// Once for each time that the issuer is away.
+    fn tell_if_stale(&self, told: &mut bool) {
+        let state = self.state.borrow();
+        if state.keys.is_some() && state.stale_at <= Instant::now() && !*told {
+            *told = true;
+            tracing::error!("the keys are older than auth.jwks_max_stale: requests with a token are answered 503");
+        }
     }
 
     /// Until it is time, or a token asks and may.
@@ -147,18 +165,23 @@ impl Issuer {
             if self.state.borrow().keys.as_ref().is_some_and(|(known, _)| *known == text) {
                 return Ok(None);
             }
-            let keys = Keys::from_jwks(&text).map_err(|rule| anyhow::anyhow!("the answer {rule}"))?;
+            let keys = Keys::of_set(&text).map_err(|rule| anyhow::anyhow!("the answer {rule}"))?;
             Ok(Some((text, Arc::new(keys))))
         });
         self.state.send_modify(|state| {
             state.looking = false;
             state.looks += 1;
-            if let Ok(Some(keys)) = &fetched {
-                state.keys = Some(keys.clone());
+            if let Ok(keys) = &fetched {
+                state.stale_at = Instant::now() + self.max_stale;
+                state.keys = keys.clone().or(state.keys.take());
             }
         });
-        if let Some((_, keys)) = fetched? {
-            tracing::info!(keys = keys.len(), "the issuer has new keys");
+        match fetched? {
+            Some((_, keys)) if keys.len() == 0 => {
+                tracing::error!("the issuer has taken back all keys: every token is refused");
+            }
+            Some((_, keys)) => tracing::info!(keys = keys.len(), "the issuer has new keys"),
+            None => {}
         }
         Ok(())
     }

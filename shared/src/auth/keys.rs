@@ -14,6 +14,8 @@ use super::{
 };
 use crate::json::Object;
 
+/// What RFC 9864 calls EdDSA with the curve that is taken here.
+const ED25519: &str = "Ed25519";
 /// No issuer has as many; what is looked through for each token has to end.
 const MOST_KEYS: usize = 100;
 /// In bytes: 2048 and 8192 bits.
@@ -45,18 +47,28 @@ impl Keys {
     /// # Errors
     /// What it must be instead.
     pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
+        let found = Self::of_set(text)?;
+        if found.keys.is_empty() { Err("must have a key".into()) } else { Ok(found) }
+    }
+
+    /// As [`Keys::from_jwks`], of an issuer, who takes all of them back by an empty list. A list with keys of which
+    /// none can be used is a mistake.
+    ///
+    /// # Errors
+    /// What it must be instead.
+    pub(super) fn of_set(text: &[u8]) -> Result<Self, String> {
         let not = || "must be a JWKS: a JSON object with a list \"keys\"".to_owned();
         let Object(set) = serde_json::from_slice::<Object<Set>>(text).map_err(|_| not())?;
         if set.keys.len() > MOST_KEYS {
             return Err(format!("must not have more than {MOST_KEYS} keys"));
         }
-        let mut keys: Vec<_> =
-            set.keys.into_iter().filter_map(|key| Key::of(&serde_json::from_value(key).ok()?)).collect();
+        let is_revocation = set.keys.is_empty();
+        let mut keys: Vec<_> = set.keys.into_iter().filter_map(Key::of_value).collect();
         if keys.len() > 1 {
             // Nothing would tell for which tokens it is.
             keys.retain(|key| key.id.is_some());
         }
-        if keys.is_empty() {
+        if keys.is_empty() && !is_revocation {
             return Err("must have a key for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519)".into());
         }
         Ok(Self { keys, verified: Verified::default() })
@@ -95,11 +107,20 @@ impl Keys {
         if meant.peek().is_none() {
             return Err(if header.kid.is_some() { Refusal::UnknownKey } else { Refusal::Bad("it names no key") });
         }
-        meant.find(|key| key.name() == header.alg).ok_or(Refusal::Bad("its alg is not that of the key"))
+        let alg = if header.alg == ED25519 { "EdDSA" } else { header.alg.as_str() };
+        meant.find(|key| key.name() == alg).ok_or(Refusal::Bad("its alg is not that of the key"))
     }
 }
 
 impl Key {
+    fn of_value(mut key: Value) -> Option<Self> {
+        // RFC 9864 names the curve; the library knows the older name only.
+        if key["alg"] == ED25519 {
+            key["alg"] = "EdDSA".into();
+        }
+        Self::of(&serde_json::from_value(key).ok()?)
+    }
+
     fn of(jwk: &Jwk) -> Option<Self> {
         let for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature))
             && jwk.common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));

@@ -1,7 +1,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{keys::Keys, token::Expected};
-use crate::config::Reader;
+use super::{keys::Keys, mapping::Mapping, token::Expected};
+use crate::config::{Reader, WebUrl};
 
 /// The longest file of keys, in bytes: a set of a hundred RSA keys.
 const FILE_LIMIT: u64 = 256 * 1024;
@@ -11,10 +11,15 @@ const FILE_LIMIT: u64 = 256 * 1024;
 pub enum Settings {
     Disabled,
     File { expected: Expected, keys: Arc<Keys> },
-    Issuer { expected: Expected, url: reqwest::Url, max_age: Duration },
+    Issuer { expected: Expected, url: reqwest::Url, max_age: Duration, max_stale: Duration },
 }
 
 impl Settings {
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        !matches!(self, Self::Disabled)
+    }
+
     /// Reads the file of keys too: a mistake in it is one of the settings.
     pub fn read(s: &mut Reader) -> Self {
         let mode: String = s.checked("auth.mode", |mode: &String| match mode.as_str() {
@@ -23,16 +28,26 @@ impl Settings {
         });
         let leeway = s.within("auth.leeway", ..=Duration::from_secs(300), "at most 5m");
         let max_age = s.within("auth.jwks_max_age", Duration::from_secs(30).., "30s or longer");
-        let url = s.optional("auth.jwks_url", |url: &String| issuer_url(url).map(|_| ()));
+        let max_stale = s.checked("auth.jwks_max_stale", |stale: &Duration| {
+            if *stale >= max_age { Ok(()) } else { Err("must not be shorter than auth.jwks_max_age".into()) }
+        });
+        let mapping = Mapping::read(s);
+        let client_ids = s.optional("auth.client_ids", |_: &Vec<String>| Ok(())).unwrap_or_default();
+        let url = s.optional("auth.jwks_url", |_: &WebUrl| Ok(()));
         let jwks_file = s.optional("auth.jwks_file", |_: &String| Ok(()));
         let public_key_file = s.optional("auth.public_key_file", |_: &String| Ok(()));
         if mode == "disabled" {
             // Known all the same, so that one switch is enough.
             s.optional("auth.issuer", |_: &String| Ok(()));
-            s.optional("auth.audience", |_: &String| Ok(()));
+            s.optional("auth.audience", |_: &Vec<String>| Ok(()));
             return Self::Disabled;
         }
-        let expected = Expected { issuer: s.get("auth.issuer"), audience: s.get("auth.audience"), leeway };
+        // Whoever names clients may have an issuer whose tokens have no audience.
+        let audience = match s.optional("auth.audience", |_: &Vec<String>| Ok(())) {
+            None if client_ids.is_empty() => s.get("auth.audience"),
+            given => given.unwrap_or_default(),
+        };
+        let expected = Expected { issuer: s.get("auth.issuer"), audience, client_ids, leeway, mapping };
         let read = |s: &mut Reader, key: &str, path: &str, parse: fn(&[u8]) -> Result<Keys, String>| {
             let keys = contents(Path::new(path)).and_then(|text| parse(&text));
             keys.map(|keys| Self::File { expected: expected.clone(), keys: Arc::new(keys) }).unwrap_or_else(|mistake| {
@@ -41,11 +56,7 @@ impl Settings {
             })
         };
         match (url, jwks_file, public_key_file) {
-            (Some(url), None, None) => match issuer_url(&url) {
-                Ok(url) => Self::Issuer { expected, url, max_age },
-                // Noted when it was read.
-                Err(_) => Self::Disabled,
-            },
+            (Some(url), None, None) => Self::Issuer { expected, url: url.url().clone(), max_age, max_stale },
             (None, Some(path), None) => read(s, "auth.jwks_file", &path, Keys::from_jwks),
             (None, None, Some(path)) => read(s, "auth.public_key_file", &path, Keys::from_pem),
             _ => {
@@ -54,16 +65,6 @@ impl Settings {
             }
         }
     }
-}
-
-fn issuer_url(text: &str) -> Result<reqwest::Url, String> {
-    let url = reqwest::Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-    });
-    url.ok_or_else(|| "must be a URL with https or http, without a password".into())
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, String> {

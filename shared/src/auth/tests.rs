@@ -3,13 +3,23 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use testing::{AUDIENCE, ISSUER, Signer, bad_authorizations, wait_until};
 
-use super::*;
+use super::{mapping::Mapping, *};
 use std::time::Duration;
 
 fn by(keys: Result<Keys, String>, leeway: u64) -> Authentication {
-    let expected = Expected { issuer: ISSUER.into(), audience: AUDIENCE.into(), leeway: Duration::from_secs(leeway) };
-    let settings = Settings::File { expected, keys: Arc::new(keys.unwrap()) };
+    let settings = Settings::File { expected: expected(leeway), keys: Arc::new(keys.unwrap()) };
     Authentication::new(settings).unwrap().0
+}
+
+pub(super) fn expected(leeway: u64) -> Expected {
+    let scope_claims = vec!["scope".to_owned(), "scp".to_owned()];
+    Expected {
+        issuer: ISSUER.into(),
+        audience: vec![AUDIENCE.into()],
+        client_ids: Vec::new(),
+        leeway: Duration::from_secs(leeway),
+        mapping: Mapping { scope_claims, customer_claim: "customerRef".into(), ..Mapping::default() },
+    }
 }
 
 fn by_key(signer: &Signer) -> Authentication {
@@ -24,7 +34,7 @@ async fn ask(authentication: &Authentication, given: &[String]) -> Result<Caller
     authentication.caller(&headers).await
 }
 
-async fn bring(authentication: &Authentication, token: &str) -> Result<Caller, Problem> {
+pub(super) async fn bring(authentication: &Authentication, token: &str) -> Result<Caller, Problem> {
     ask(authentication, &[format!("Bearer {token}")]).await
 }
 
@@ -92,6 +102,45 @@ async fn a_token_that_is_remembered_ends_in_time_all_the_same() {
     assert!(OffsetDateTime::now_utc().unix_timestamp() >= end);
 }
 
+#[tokio::test]
+async fn a_time_may_have_a_fraction_and_ends_where_it_says() {
+    let signer = Signer::es256("main");
+    let keys = Keys::from_pem(signer.public_key().as_bytes()).unwrap();
+    let expected = expected(0);
+    let good = |claims: Value, now: i64| {
+        let text = signer.token(claims);
+        Token::parse(&text).unwrap().verify(&keys, &expected, now).map(|(_, until)| until)
+    };
+    assert_eq!(good(json!({"exp": 100.5}), 100), Ok(101));
+    assert_eq!(good(json!({"exp": 100.0}), 99), Ok(100));
+    assert!(good(json!({"exp": 100.5}), 101).is_err() && good(json!({"exp": 100.0}), 100).is_err());
+    assert!(good(json!({"exp": 200, "nbf": 100.5}), 100).is_err());
+    assert!(good(json!({"exp": 200, "nbf": 100.5}), 101).is_ok());
+    for never in [json!(1e300), json!(-0.5), json!(253_402_300_800.5)] {
+        assert!(good(json!({ "exp": never }), 0).is_err(), "{never}");
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_a_curve_is_the_name_of_its_algorithm() {
+    let signer = Signer::eddsa("main");
+    let mut named = signer.jwk();
+    named["alg"] = "Ed25519".into();
+    for jwk in [signer.jwk(), named] {
+        let authentication = by(Keys::from_jwks(json!({ "keys": [jwk] }).to_string().as_bytes()), 30);
+        for alg in ["EdDSA", "Ed25519"] {
+            let token = signer.token_with(json!({ "alg": alg }), json!({}));
+            assert!(bring(&authentication, &token).await.is_ok(), "{alg}");
+        }
+        for alg in ["ed25519", "Ed448", "ES256"] {
+            let token = signer.token_with(json!({ "alg": alg }), json!({}));
+            assert!(bring(&authentication, &token).await.is_err(), "{alg}");
+        }
+    }
+    let rsa = Signer::rs256("main");
+    assert!(bring(&by_key(&rsa), &rsa.token_with(json!({"alg": "Ed25519"}), json!({}))).await.is_err());
+}
+
 /// Of RSA, with 1024 bits.
 const SMALL: &str = "-----BEGIN PUBLIC KEY-----\n\
     MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDNuKbh00Dt2vX/TogvttzdRf4B\n\
@@ -133,10 +182,10 @@ fn what_is_no_key_for_tokens_is_a_mistake() {
 
 #[test]
 fn the_documents_are_public_and_nothing_that_looks_like_them() {
-    for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.html"] {
+    for path in ["/", "/openapi.json", "/asyncapi.json", "/docs", "/docs/", "/docs/index.html"] {
         assert!(is_public(path), "{path}");
     }
-    for path in ["/", "/orders", "/docs2", "/openapi.json/", "/Docs", "//docs", "/orders/docs", "/%64ocs"] {
+    for path in ["", "/orders", "/docs2", "/openapi.json/", "/Docs", "//docs", "/orders/docs", "/%64ocs"] {
         assert!(!is_public(path), "{path}");
     }
 }
@@ -161,7 +210,7 @@ proptest! {
             (Keys::from_pem(signer.public_key().as_bytes()).unwrap(), signer.token(json!({})))
         });
         let (keys, good) = &*GOOD;
-        let expected = Expected { issuer: ISSUER.into(), audience: AUDIENCE.into(), leeway: Duration::ZERO };
+        let expected = expected(0);
         let mut changed = good.clone();
         let at = at.index(good.len());
         changed.replace_range(at..=at, &new);

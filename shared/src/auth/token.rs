@@ -10,23 +10,27 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{Caller, keys::Keys};
-use crate::customer::CustomerRef;
+use super::{Caller, keys::Keys, mapping::Mapping};
+use crate::text;
 
 /// The longest token, in bytes. Those of usual issuers have one or two kilobytes.
 const TOKEN_LIMIT: usize = 8 * 1024;
 /// The longest `sub`: OpenID Connect's own limit. It is kept with what the caller does.
 const SUBJECT_LIMIT: usize = 255;
 /// The end of the year 9999. A token that outlives it has a mistake in its `exp`.
-const END_OF_TIME: u64 = 253_402_300_799;
+const END_OF_TIME: i64 = 253_402_300_799;
 
 /// What every token has to say.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub issuer: String,
-    pub audience: String,
+    /// One of these.
+    pub audience: Vec<String>,
+    /// Where a token has no `aud`, its `client_id` is one of these.
+    pub client_ids: Vec<String>,
     /// How far the issuer's clock may be off.
     pub leeway: Duration,
+    pub mapping: Mapping,
 }
 
 /// Why a token is not taken: for the log, never for the caller.
@@ -70,20 +74,41 @@ pub(super) struct Header {
     crit: Option<serde::de::IgnoredAny>,
 }
 
-/// Times are whole seconds since 1970.
+/// What has the same meaning for every issuer.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Claims {
     iss: String,
-    aud: Audience,
+    #[serde(default, deserialize_with = "present")]
+    aud: Option<Audience>,
+    #[serde(default, deserialize_with = "present")]
+    client_id: Option<String>,
     sub: String,
-    exp: u64,
+    exp: Moment,
     #[serde(default, deserialize_with = "present")]
-    nbf: Option<u64>,
-    #[serde(default, deserialize_with = "present")]
-    scope: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    customer_ref: Option<String>,
+    nbf: Option<Moment>,
+}
+
+/// A time in seconds since 1970, which may have a fraction (RFC 7519, NumericDate): rounded up, which is from when
+/// on whole seconds lie behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "serde_json::Number")]
+struct Moment(i64);
+
+impl TryFrom<serde_json::Number> for Moment {
+    type Error = &'static str;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
+        let no_time = "it is no time";
+        if let Some(whole) = number.as_u64() {
+            return i64::try_from(whole).map(Self).or(Ok(Self(i64::MAX)));
+        }
+        let seconds = number.as_f64().filter(|seconds| *seconds >= 0.0).ok_or(no_time)?;
+        // Beyond it nothing is exact, and nothing is a time.
+        let end = END_OF_TIME as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "it is not greater than the end of time")]
+        let whole = if seconds > end { i64::MAX } else { seconds.ceil() as i64 };
+        Ok(Self(whole))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,50 +148,55 @@ impl<'a> Token<'a> {
         if !keys.find(&self.header)?.has_signed(self.signed, self.signature) {
             return Err(Refusal::Bad("its signature is wrong"));
         }
-        let claims: Claims = part(self.claims).ok_or(Refusal::Bad("its claims cannot be read"))?;
-        claims.check(expected, now).map_err(Refusal::Bad)
+        let unreadable = || Refusal::Bad("its claims cannot be read");
+        let all = members(self.claims).ok_or_else(unreadable)?;
+        let claims = Claims::deserialize(&all).map_err(|_| unreadable())?;
+        claims.check(&all, expected, now).map_err(Refusal::Bad)
     }
 }
 
 impl Claims {
-    fn check(self, expected: &Expected, now: i64) -> Result<(Caller, i64), &'static str> {
+    fn check(self, all: &Value, expected: &Expected, now: i64) -> Result<(Caller, i64), &'static str> {
         let leeway = i64::try_from(expected.leeway.as_secs()).map_err(|_| "the leeway has no end")?;
-        let second = |at: u64| i64::try_from(at.min(END_OF_TIME)).expect("the year 9999 fits");
         if self.iss != expected.issuer {
             return Err("it is of another issuer");
         }
-        if !match &self.aud {
-            Audience::One(one) => *one == expected.audience,
-            Audience::Many(all) => all.contains(&expected.audience),
-        } {
+        let is_ours = match (&self.aud, &self.client_id) {
+            (Some(Audience::One(one)), _) => expected.audience.contains(one),
+            (Some(Audience::Many(many)), _) => many.iter().any(|one| expected.audience.contains(one)),
+            (None, Some(client)) => expected.client_ids.contains(client),
+            (None, None) => false,
+        };
+        if !is_ours {
             return Err("it is for another audience");
         }
-        let until = second(self.exp) + leeway;
-        if self.exp > END_OF_TIME || now >= until {
+        let (Moment(exp), nbf) = (self.exp, self.nbf);
+        let until = exp.min(END_OF_TIME) + leeway;
+        if exp > END_OF_TIME || now >= until {
             return Err("its time is over");
         }
-        if self.nbf.is_some_and(|from| now < second(from) - leeway) {
+        if nbf.is_some_and(|Moment(from)| now < from.min(END_OF_TIME) - leeway) {
             return Err("its time has not come");
         }
-        if !(1..=SUBJECT_LIMIT).contains(&self.sub.chars().count()) || self.sub.chars().any(char::is_control) {
+        if !(1..=SUBJECT_LIMIT).contains(&self.sub.chars().count()) || !text::is_visible(&self.sub) {
             return Err("its sub names nobody");
         }
-        let customer_ref = match self.customer_ref.as_deref().map(CustomerRef::parse) {
-            Some(None) => return Err("its customerRef is none"),
-            Some(found) => found,
-            None => None,
-        };
-        let scopes =
-            self.scope.unwrap_or_default().split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect();
-        Ok((Caller { issuer: self.iss, subject: self.sub, customer_ref, scopes: Some(scopes) }, until))
+        let customer_ref = expected.mapping.customer_of(all)?;
+        let scopes = expected.mapping.scopes_of(all)?;
+        let lacks = expected.mapping.unrestricted_scope.clone().filter(|scope| !scopes.contains(&**scope));
+        Ok((Caller { issuer: self.iss, subject: self.sub, customer_ref, scopes: Some(scopes), lacks }, until))
     }
 }
 
 /// Reads a part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_value(members(text)?).ok()
+}
+
+fn members(text: &str) -> Option<Value> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let Members(members) = serde_json::from_slice(&bytes).ok()?;
-    serde_json::from_value(Value::Object(members)).ok()
+    Some(Value::Object(members))
 }
 
 /// A JSON object of which no member stands there twice: another reader of the token might have

@@ -39,11 +39,59 @@ impl Setting for Secret {
     /// parameters does not.
     fn show(&self) -> toml::Value {
         let shown = self.expose().split_once("://").map(|(scheme, rest)| {
-            let rest = rest.split('?').next().unwrap_or_default();
+            // Whatever stands before the last @, in a path or query too: a password that was not encoded.
             let place = rest.rsplit('@').next().unwrap_or_default();
+            let place = place.split(['?', '#']).next().unwrap_or_default();
             format!("{scheme}://***@{place}")
         });
         toml::Value::String(shown.unwrap_or_else(|| "***".into()))
+    }
+}
+
+/// An address of the web, without a password. What stands in its query may be a secret all the same, and is not shown.
+#[derive(Clone)]
+pub struct WebUrl(reqwest::Url);
+
+impl WebUrl {
+    #[must_use]
+    pub fn url(&self) -> &reqwest::Url {
+        &self.0
+    }
+
+    fn shown(&self) -> String {
+        let mut shown = self.0.clone();
+        shown.set_fragment(None);
+        shown.set_query(self.0.query().map(|_| "***"));
+        shown.into()
+    }
+}
+
+/// Only stands in where a mistake was noted.
+impl Default for WebUrl {
+    fn default() -> Self {
+        Self(reqwest::Url::parse("http://localhost").expect("it is one"))
+    }
+}
+
+impl std::fmt::Debug for WebUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Setting for WebUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = reqwest::Url::parse(text.trim()).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        url.map(Self).ok_or_else(|| "must be a URL with https or http, without a user or password".into())
+    }
+
+    fn show(&self) -> toml::Value {
+        toml::Value::String(self.shown())
     }
 }
 
@@ -149,7 +197,7 @@ impl Setting for Duration {
 
 /// A librdkafka property as `config` shows it.
 pub(super) fn masked_property(name: &str, value: &str) -> toml::Value {
-    let telling = ["password", "secret", "key", "token", "jaas", "username", "oauthbearer"];
+    let telling = ["password", "secret", "key", "token", "jaas", "username", "oauthbearer", "kinit"];
     let secret = telling.iter().any(|part| name.contains(part));
     toml::Value::String(if secret { "***".into() } else { value.to_owned() })
 }

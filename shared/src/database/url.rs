@@ -40,6 +40,9 @@ pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = before.split_once('/').unwrap_or((before, ""));
     let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    if path.contains('@') || query.contains('@') {
+        return Err("has an @ behind the host: a password with / or ? has to be percent-encoded".into());
+    }
     let parameters: Vec<_> = query.split('&').filter(|one| !one.is_empty()).map(|one| one.split('=').next()).collect();
     if host.contains(',') {
         return Err(

@@ -6,7 +6,8 @@ use std::{
 };
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, Resource,
+    http::{Method, header::ALLOW},
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
@@ -66,9 +67,9 @@ impl Probes {
         move |routes| {
             routes
                 .app_data(probes.clone())
-                .service(web::resource("/health/live").get(live).default_service(only("GET")))
-                .service(web::resource("/health/ready").get(ready).default_service(only("GET")))
-                .service(web::resource("/health/startup").get(startup).default_service(only("GET")));
+                .service(probe("/health/live").get(live))
+                .service(probe("/health/ready").get(ready))
+                .service(probe("/health/startup").get(startup));
         }
     }
 
@@ -81,6 +82,12 @@ impl Probes {
         let time = OffsetDateTime::now_utc().format(&Rfc3339).expect("the present has four digits in its year");
         Ok(HttpResponse::Ok().json(Answer { status: "up", time, components }))
     }
+}
+
+/// Some load balancers probe with OPTIONS, and take anything but 200 for an outage.
+fn probe(path: &str) -> Resource {
+    let options = || async { HttpResponse::Ok().insert_header((ALLOW, "GET, HEAD, OPTIONS")).finish() };
+    web::resource(path).route(web::method(Method::OPTIONS).to(options)).default_service(only("GET"))
 }
 
 #[derive(Serialize)]

@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use super::{docs::Docs, measure, only, operation::Operation};
+use super::{Channel, docs::Docs, measure, only, operation::Operation};
 
 /// Made of sections; then it is served.
 #[derive(Clone, Debug)]
@@ -15,6 +15,7 @@ pub struct Api {
     pub(super) title: &'static str,
     pub(super) description: &'static str,
     pub(super) sections: Vec<Section>,
+    channel: Option<Channel>,
 }
 
 /// Operations that belong together in the document.
@@ -28,7 +29,7 @@ pub(super) struct Section {
 impl Api {
     #[must_use]
     pub fn new(title: &'static str, description: &'static str) -> Self {
-        Self { title, description, sections: Vec::new() }
+        Self { title, description, sections: Vec::new(), channel: None }
     }
 
     #[must_use]
@@ -42,9 +43,21 @@ impl Api {
         self
     }
 
-    /// The routes of the operations and, without a token, of their document and its page.
+    /// The messages of the service, which have a document of their own.
+    #[must_use]
+    pub fn channel(self, channel: Channel) -> Self {
+        Self { channel: Some(channel), ..self }
+    }
+
+    /// The AsyncAPI document, where there are messages.
+    #[must_use]
+    pub fn messages(&self) -> Option<serde_json::Value> {
+        self.channel.as_ref().map(|channel| channel.document(self.title))
+    }
+
+    /// The routes of the operations and, without a token, of their documents and their page.
     pub fn routes(self) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-        let docs = Docs::of(&self.document());
+        let docs = Docs::of(&self.document(), self.messages().as_ref());
         for operation in self.sections.iter().flat_map(|section| &section.operations) {
             measure::expect(&operation.method, operation.path, operation.statuses());
         }
@@ -61,6 +74,13 @@ impl Api {
             }
             docs.add_to(routes);
         }
+    }
+
+    /// Of the operations: method and path.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let operations = self.sections.iter().flat_map(|section| &section.operations);
+        operations.map(|operation| format!("{} {}", operation.method, operation.path)).collect()
     }
 
     /// A path comes before those that have a parameter in its place and would match it too: `{` sorts

@@ -9,18 +9,20 @@ use actix_web::{
 /// How long a browser need not ask again whether it may, in seconds.
 const REMEMBERED: usize = 600;
 
-pub(super) fn cors(allowed_origins: &[String]) -> Condition<Cors> {
+pub(super) fn cors(allowed_origins: &[String], allowed_headers: &[String]) -> Condition<Cors> {
     let closed = Cors::default()
         .allowed_methods(["GET", "POST", "PUT", "DELETE"])
-        .allowed_headers([
-            "authorization",
-            "content-type",
-            "idempotency-key",
-            "traceparent",
-            "tracestate",
+        .allowed_headers(allowed_headers)
+        .expose_headers([
+            "etag",
+            "idempotency-replayed",
+            "link",
+            "location",
+            "retry-after",
+            "www-authenticate",
+            "x-next-cursor",
             "x-request-id",
         ])
-        .expose_headers(["idempotency-replayed", "link", "location", "retry-after", "x-request-id"])
         .max_age(REMEMBERED);
     let open = allowed_origins.iter().fold(closed, |cors, origin| cors.allowed_origin(origin));
     Condition::new(!allowed_origins.is_empty(), open)

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ComponentsBuilder, Content, Header, HeaderBuilder, Info, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref,
-        Response, ResponseBuilder, Server, Tag,
+        ComponentsBuilder, ContactBuilder, Content, Header, HeaderBuilder, Info, License, OpenApi, OpenApiBuilder,
+        PathItem, PathsBuilder, Ref, Response, ResponseBuilder, Server, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
         tag::TagBuilder,
     },
@@ -16,8 +16,10 @@ use super::{
     api::Api,
     operation::{BEARER, header_ref},
 };
-use crate::problem::{self, Problem, Violation};
+use crate::problem::{self, Kind, Problem, Violation};
 
+/// Who an installation is run by is not known here.
+pub(super) const CONTACT: &str = "The team that runs it";
 const TOKEN: &str = "RS256, ES256 or EdDSA, with `iss`, `aud`, `exp` and `sub`; its scopes stand in `scope`, separated \
     by spaces. A token with a `customerRef` sees and places the orders of that customer only.";
 
@@ -30,6 +32,7 @@ impl Api {
             .header("Retry-After", header("After how many seconds to ask again."))
             .header("WWW-Authenticate", header("`Bearer`"))
             .schema(problem::Body::name(), problem::Body::schema())
+            .schema(Kind::name(), Kind::schema())
             .schema(Violation::name(), Violation::schema());
         let mut items = BTreeMap::<_, PathItem>::new();
         for section in &self.sections {
@@ -46,9 +49,14 @@ impl Api {
         }
         let mut info = Info::new(self.title, env!("CARGO_PKG_VERSION"));
         info.description = Some(self.description.into());
+        info.contact = Some(ContactBuilder::new().name(Some(CONTACT)).build());
+        let mut license = License::new(env!("CARGO_PKG_LICENSE"));
+        license.identifier = Some(env!("CARGO_PKG_LICENSE").into());
+        info.license = Some(license);
         OpenApiBuilder::new()
             .info(info)
-            .servers(Some([Server::new("/")]))
+            // Relative to the document, so that it is right behind a path prefix too.
+            .servers(Some([Server::new(".")]))
             .tags(Some(self.sections.iter().map(|section| tag(section.name, section.description))))
             .paths(items.into_iter().fold(PathsBuilder::new(), |paths, (path, item)| paths.path(path, item)))
             .components(Some(components.build()))

@@ -8,7 +8,7 @@ use actix_web::{
     Error, FromRequest, Handler, HttpMessage, Responder, Route,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, Uri},
     middleware::{Next, from_fn},
     web,
 };
@@ -22,7 +22,10 @@ use utoipa::{
 };
 
 use super::parameter::{self, Parameter};
-use crate::{auth::Caller, problem::Problem};
+use crate::{
+    auth::{Caller, OPERATIONS},
+    problem::Problem,
+};
 
 /// How the document names its one way to say who calls.
 pub(super) const BEARER: &str = "bearer";
@@ -31,6 +34,7 @@ pub(super) const BEARER: &str = "bearer";
 pub struct Operation {
     pub(super) path: &'static str,
     pub(super) method: Method,
+    scope: &'static str,
     /// Each worker of the server makes its own route of it.
     pub(super) route: Arc<dyn Fn() -> Route + Send + Sync>,
     pub(super) entry: openapi::path::Operation,
@@ -53,7 +57,7 @@ impl Operation {
             }
         };
         let entry = OperationBuilder::new().security(SecurityRequirement::new(BEARER, [scope])).build();
-        Self { path, method, route: Arc::new(route), entry, schemas: Vec::new() }
+        Self { path, method, scope, route: Arc::new(route), entry, schemas: Vec::new() }
             .problems(&[400, 401, 403, 429, 500, 503])
     }
 
@@ -66,8 +70,9 @@ impl Operation {
     /// to say.
     #[must_use]
     pub fn named(self, id: &str, summary: &str, description: &str) -> Self {
-        let description = Some(description).filter(|text| !text.is_empty());
-        self.saying(|entry| entry.operation_id(Some(id)).summary(Some(summary)).description(description))
+        // Few tools show the scopes of a bearer token themselves.
+        let description = format!("{description} Needs the scope `{}`.", self.scope).trim_start().to_owned();
+        self.saying(|entry| entry.operation_id(Some(id)).summary(Some(summary)).description(Some(description)))
     }
 
     #[must_use]
@@ -127,7 +132,10 @@ impl Operation {
             .answer(
                 StatusCode::OK,
                 description,
-                &[("Link", "`<...>; rel=\"next\"`: the next page, where there is one.")],
+                &[
+                    ("Link", "`<?...>; rel=\"next\"`: the next page, where there is one, relative to this one."),
+                    ("X-Next-Cursor", "The parameter `cursor` of the next page, where there is one."),
+                ],
                 json(page, example),
             )
             .problems(&[422])
@@ -187,19 +195,64 @@ async fn admit(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let allowed = request.extensions().get::<Caller>().map(|caller| caller.may(scope));
-    match allowed {
-        Some(true) => next.call(request).await,
-        Some(false) => {
-            let detail = format!("The token must have the scope {scope}.");
-            Ok(request.error_response(Problem::forbidden(detail)))
+    // A customer's token is for that customer's orders, whatever scopes it was given.
+    let is_of_all = scope == OPERATIONS && !request.path().starts_with("/orders/");
+    let refused = request.extensions().get::<Caller>().map(|caller| {
+        if !caller.may(scope) {
+            return Some(Problem::insufficient_scope(scope));
         }
+        let detail = "The token is for the orders of one customer.";
+        (is_of_all && caller.customer_ref.is_some()).then(|| Problem::forbidden(detail))
+    });
+    match refused {
+        Some(None) if !is_encoded_well(request.uri()) => {
+            Ok(request.error_response(Problem::bad_request("The path or query is not percent-encoded UTF-8.")))
+        }
+        Some(None) => next.call(request).await,
+        Some(Some(problem)) => Ok(request.error_response(problem)),
         None => Ok(request.error_response(Problem::internal(anyhow::anyhow!("a route without authentication")))),
     }
+}
+
+/// Whether each `%` begins a byte, and all of them are UTF-8. Readers would otherwise replace what is not.
+fn is_encoded_well(uri: &Uri) -> bool {
+    let decodes = |text: &str| {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((first, behind)) = rest.split_first() {
+            rest = behind;
+            if *first != b'%' {
+                bytes.push(*first);
+                continue;
+            }
+            let digits = behind.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+            let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+            let Some(byte) = byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else { return false };
+            bytes.push(byte);
+            rest = &behind[2..];
+        }
+        std::str::from_utf8(&bytes).is_ok()
+    };
+    decodes(uri.path()) && uri.query().is_none_or(decodes)
 }
 
 impl fmt::Debug for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bytes_that_are_text_are_encoded_well() {
+        for good in ["/", "/a%20b", "/%C3%A9?x=%e2%82%ac&y=%25", "/a+b?c+d", "/%00"] {
+            assert!(is_encoded_well(&good.parse().unwrap()), "{good}");
+        }
+        for bad in ["/%ff", "/%c3", "/%", "/%2", "/%zz", "/%+1", "/?x=%ff", "/?%e2%82", "/%ed%a0%80", "/%c0%80"] {
+            assert!(!is_encoded_well(&bad.parse().unwrap()), "{bad}");
+        }
     }
 }

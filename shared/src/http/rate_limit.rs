@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use actix_web::{
     web::Data,
 };
 
-use super::settings::Rate;
+use super::{address, settings::Rate};
 use crate::{auth::Caller, problem::Problem};
 
 /// Callers kept in mind, 16 bytes and some each. Only who has called within the last
@@ -43,11 +43,20 @@ pub(super) async fn limited(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let limit = request.app_data::<Data<RateLimit>>().and_then(|limit| limit.0.clone());
-    if let Some(Err(pause)) = limit.map(|buckets| buckets.take(&who(&request), Instant::now())) {
-        return Ok(request.error_response(Problem::too_many_requests(pause)));
+    if let Err(problem) = charge(&request) {
+        return Ok(request.error_response(problem));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Takes one request off what the caller may make. [`crate::auth::authenticate`] does it for those whose token is
+/// not good, whom [`limited`] never sees.
+///
+/// # Errors
+/// 429 where the caller is above its rate.
+pub(crate) fn charge(request: &ServiceRequest) -> Result<(), Problem> {
+    let Some(buckets) = request.app_data::<Data<RateLimit>>().and_then(|limit| limit.0.clone()) else { return Ok(()) };
+    buckets.take(&who(request), Instant::now()).map_err(Problem::too_many_requests)
 }
 
 /// A caller is who the token says, on whatever address; who has none is its address.
@@ -60,17 +69,9 @@ enum Who {
 fn who(request: &ServiceRequest) -> Who {
     let known = request.extensions().get::<Caller>().filter(|caller| !caller.issuer.is_empty()).cloned();
     known.map_or_else(
-        || Who::Address(request.peer_addr().map(|peer| network(peer.ip()))),
+        || Who::Address(request.peer_addr().map(|peer| address::of_caller(peer.ip()))),
         |caller| Who::Caller(caller.issuer, caller.subject),
     )
-}
-
-/// Whoever has one address of version 6 has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 #[derive(Debug)]
@@ -157,13 +158,5 @@ mod tests {
         buckets.take(&caller("a"), now).unwrap();
         buckets.take(&caller("c"), now + FORGET_EVERY).unwrap();
         assert!(buckets.known.lock().unwrap().paid.len() <= 2);
-    }
-
-    #[test]
-    fn addresses_of_one_network_are_one_caller() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

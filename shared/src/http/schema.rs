@@ -1,8 +1,11 @@
 //! Schemas of texts that are parsed by hand, for the document.
 
-use utoipa::openapi::{
-    RefOr, Schema,
-    schema::{ObjectBuilder, SchemaFormat, Type},
+use utoipa::{
+    ToSchema,
+    openapi::{
+        Ref, RefOr, Schema,
+        schema::{ObjectBuilder, SchemaFormat, Type},
+    },
 };
 
 /// Any text.
@@ -26,6 +29,12 @@ pub fn formatted(format: &str) -> RefOr<Schema> {
 /// A text that is one of these.
 pub fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> RefOr<Schema> {
     text().enum_values(Some(texts)).into()
+}
+
+/// The schema that the document has under the name of `T`: an operation's answer has to have it too.
+#[must_use]
+pub fn named<T: ToSchema>() -> RefOr<Schema> {
+    Ref::from_schema_name(T::name()).into()
 }
 
 /// A text of 1 to `max` characters without control characters, and not of spaces only.

@@ -13,16 +13,18 @@ use actix_web::{
 };
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::time::sleep;
 
 use super::{
-    Settings, around,
+    PublicUrl, Settings, address, around,
+    browsers::{self, Browsers},
     connection::Connection,
     cors::cors,
     measure::measured,
     no_such_path, panics,
     rate_limit::{self, RateLimit},
     refusal,
+    slots::Slots,
 };
 use crate::{
     auth::{Authentication, authenticate},
@@ -99,7 +101,14 @@ impl Server {
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
         let (is_measured, heartbeat) = (self.is_measured, page.clone());
-        let Settings { max_connections, keep_alive, rate, allowed_origins, .. } = self.settings;
+        let Settings { max_connections, max_per_address, keep_alive, rate, .. } = self.settings;
+        let Settings { allowed_origins, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
+        let public_origin = public_url.as_deref().and_then(browsers::origin_of);
+        let browsers = web::Data::new(Browsers {
+            origins: allowed_origins.iter().cloned().chain(public_origin).collect(),
+            hosts: authentication.is_disabled().then_some(allowed_hosts),
+        });
+        let public_url = web::Data::new(PublicUrl(public_url));
         let state = web::Data::new(shutdown.clone());
         let (authentication, limit) = (web::Data::new(authentication), web::Data::new(RateLimit::new(rate)));
         // Read from the outside in, which is from below. `around` makes an answer of whatever comes
@@ -111,18 +120,21 @@ impl Server {
                 .app_data(state.clone())
                 .app_data(authentication.clone())
                 .app_data(limit.clone())
+                .app_data(browsers.clone())
+                .app_data(public_url.clone())
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(rate_limit::limited))
                 .wrap(from_fn(authenticate))
-                .wrap(cors(&allowed_origins))
+                .wrap(from_fn(browsers::guarded))
+                .wrap(cors(&allowed_origins, &allowed_headers))
                 .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))
                 .wrap(Condition::new(is_measured, from_fn(measured)))
         };
 
         let (most, on_its_way) = (max_connections as usize, HEAD_ON_ITS_WAY.min(self.grace / 4));
-        let slots = Arc::new(Semaphore::new(most));
+        let slots = Slots::new(max_connections, max_per_address, keep_alive);
         let server = Actix::build()
             .workers(self.workers)
             .max_concurrent_connections(most.div_ceil(self.workers) + TURNED_AWAY)
@@ -146,13 +158,13 @@ impl Server {
                     .on_connect_ext(|connection: &Connection, data| drop(data.insert(connection.phase())))
                     .h1(map_config(app(), |()| AppConfig::default()));
                 fn_service(move |stream: TcpStream| {
-                    let slot = Arc::clone(&slots).try_acquire_owned();
+                    let caller = stream.peer_addr().ok();
+                    let slot = slots.take(caller.map(|caller| address::of_caller(caller.ip())));
                     async move {
-                        let Ok(slot) = slot else {
+                        let Some(slot) = slot else {
                             refusal::turn_away(stream).await;
                             return Err(DispatchError::DisconnectTimeout);
                         };
-                        let caller = stream.peer_addr().ok();
                         Ok((Connection::new(stream, keep_alive, slot), caller))
                     }
                 })

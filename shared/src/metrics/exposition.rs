@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::{
     Metric,
     from_database::{FromDatabase, Question},
+    now::Now,
     own,
 };
 use crate::{config::Reader, database::Pool, health::Component, http::only, lifecycle::Shutdown};
@@ -139,6 +140,11 @@ impl Exposition {
                 .app_data(exposition.clone())
                 .service(web::resource("/metrics").get(scrape).default_service(only("GET")));
         }
+    }
+
+    /// What a scrape would tell now.
+    pub async fn now(&self) -> Now {
+        Now(self.render().await)
     }
 
     async fn render(&self) -> String {

@@ -12,9 +12,18 @@ pub const HTTP_DURATION: Histogram = Histogram::new(
 );
 pub const HTTP_ACTIVE: Gauge = Gauge::new("http_server_active_requests", "Requests under way");
 
+pub const CONNECTIONS_ENDED: Counter = Counter::new(
+    "http_server_connections_ended_for_room_total",
+    "Idle connections of callers that were closed because others wanted one",
+);
+pub const CONNECTIONS_REFUSED: Counter = Counter::new(
+    "http_server_connections_refused_total",
+    "Connections of callers that found no room: all had a request under way",
+);
+
 /// The pools that both services have.
 pub const POOLS: &[&str] = &["work", "requests"];
-pub const CONNECTIONS: &str = "db_client_connection_count";
+pub const CONNECTIONS: &str = "db_client_connections";
 pub const CONNECTIONS_MAX: Gauge =
     Gauge::new("db_client_connection_max", "The most connections that a pool opens").by(POOL, POOLS);
 pub const POOL: &str = "db_client_connection_pool_name";
@@ -55,6 +64,8 @@ pub const BUILD: &str = "build_info";
 /// Every metric of both services that has no labels of its own, except those of the process.
 pub(super) const ALL: &[&dyn Metric] = &[
     &HTTP_ACTIVE,
+    &CONNECTIONS_ENDED,
+    &CONNECTIONS_REFUSED,
     &PANICS,
     &LINES_DROPPED,
     &LINES_SUPPRESSED,

@@ -10,9 +10,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::{
-    audit::{Action, Author, Deed},
+    audit::{Action, Deed},
     http::only,
     json::{self, Object},
+    management::Operators,
     problem::{Problem, Violation},
 };
 
@@ -33,6 +34,7 @@ pub struct Level(reload::Handle<EnvFilter, Registry>);
 #[derive(Clone, Debug)]
 struct Changing {
     level: Level,
+    operators: Operators,
     /// Where the audit takes from.
     deeds: mpsc::Sender<Deed>,
 }
@@ -53,8 +55,12 @@ impl Level {
     }
 
     /// The route `/log-level`. Each change is left in `deeds` for the audit.
-    pub fn routes(&self, deeds: mpsc::Sender<Deed>) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
-        let changing = Data::new(Changing { level: self.clone(), deeds });
+    pub fn routes(
+        &self,
+        operators: Operators,
+        deeds: mpsc::Sender<Deed>,
+    ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
+        let changing = Data::new(Changing { level: self.clone(), operators, deeds });
         move |routes| {
             routes
                 .app_data(changing.clone())
@@ -64,18 +70,18 @@ impl Level {
 }
 
 async fn change(request: HttpRequest, body: Payload, changing: Data<Changing>) -> Result<HttpResponse, Problem> {
+    let Changing { level, operators, deeds } = &**changing;
+    let author = operators.admit(&request).await?;
     let Object(Wanted { level: wanted }) = json::body::<Object<Wanted>>(&request, body).await?;
     let refused = || Problem::unprocessable(vec![Violation::new("/level", format!("This {RULE}."))]);
     check_level(&wanted).map_err(|_| refused())?;
     let filter = parsed(&wanted).ok_or_else(refused)?;
-    let Changing { level, deeds } = &**changing;
     let before = level.0.with_current(ToString::to_string).map_err(Problem::internal)?;
     let peer = request.peer_addr().map(|peer| peer.to_string());
     // Before and after: whoever looks for lines that are missing finds when they ended.
     tracing::warn!(target: ALWAYS, wanted, before, peer, "changing the log level");
     level.0.reload(filter).map_err(Problem::internal)?;
     tracing::warn!(target: ALWAYS, wanted, "the log level was changed");
-    let author = Author::of_management(&request);
     let deed = Deed { done_at: Instant::now(), author, action: Action::LogLevelChanged, subject: wanted.clone() };
     if deeds.try_send(deed).is_err() {
         tracing::warn!(target: ALWAYS, "too many changes wait for the database: this one stands in the log only");

@@ -192,7 +192,7 @@ async fn discard(
     Query::none(request.query_string())?;
     let Object(body) = json::body::<Object<DiscardBody>>(&request, body).await?;
     let pass = pass(Some(&body.filter.0), body.cursor.as_deref(), body.limit)?;
-    let why = why(&body.reason)?;
+    let why = &why(&body.reason)?;
     let author = Author::of_request(&request, &caller);
     let mut discarding = Discarding { pool: &api.pool, pass, author: &author, why, dry_run: body.dry_run };
     let (begin, limit, mut sum) = (Instant::now(), u64::from(body.limit), Discarded::default());
@@ -210,7 +210,7 @@ async fn discard(
 
 /// # Errors
 /// 422.
-pub(super) fn why(text: &str) -> Result<&str, Problem> {
+pub(super) fn why(text: &str) -> Result<String, Problem> {
     let rule = "This must be 1 to 500 visible characters.";
     text::reason(text).ok_or_else(|| Problem::unprocessable(vec![Violation::new("/reason", rule)]))
 }

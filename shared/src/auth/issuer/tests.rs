@@ -3,7 +3,7 @@ use testing::{Signer, wait_until};
 
 use super::*;
 use crate::{
-    auth::token::{Expected, Refusal, Token},
+    auth::token::{Refusal, Token},
     health::Health,
 };
 
@@ -18,7 +18,11 @@ struct Running {
 
 impl Running {
     fn start(issuer: &testing::Issuer, max_age: Duration, asked_every: Duration) -> Self {
-        let mut fetching = Issuer::new(issuer.url().parse().unwrap(), max_age).unwrap();
+        Self::with(issuer, max_age, LONG, asked_every)
+    }
+
+    fn with(issuer: &testing::Issuer, max_age: Duration, max_stale: Duration, asked_every: Duration) -> Self {
+        let mut fetching = Issuer::new(issuer.url().parse().unwrap(), max_age, max_stale).unwrap();
         fetching.asked_every = asked_every;
         let (known, shutdown) = (fetching.known(), Shutdown::default());
         tokio::spawn(fetching.run(shutdown.clone(), Health::default().component("issuer")));
@@ -27,8 +31,7 @@ impl Running {
 
     fn take(&self, signer: &Signer) -> Result<(), Refusal> {
         let text = signer.token(json!({}));
-        let expected =
-            Expected { issuer: testing::ISSUER.into(), audience: testing::AUDIENCE.into(), leeway: Duration::ZERO };
+        let expected = crate::auth::tests::expected(0);
         let keys = self.known.keys().ok_or(Refusal::NoKeys)?;
         Token::parse(&text).unwrap().verify(&keys, &expected, 0).map(|_| ())
     }
@@ -107,7 +110,6 @@ async fn the_last_good_keys_stay_whatever_the_issuer_answers() {
         (200, "nonsense"),
         (200, ""),
         (200, "{}"),
-        (200, r#"{"keys":[]}"#),
         (200, r#"{"keys":[{"kty":"RSA","kid":"good","n":"AQAB","e":"AQAB"}]}"#),
         (200, &huge),
         (500, "{}"),
@@ -126,6 +128,49 @@ async fn the_last_good_keys_stay_whatever_the_issuer_answers() {
     drop(issuer);
     running.known.looked_again().await;
     assert_eq!(running.take(&good), Ok(()), "the issuer is gone");
+}
+
+#[tokio::test]
+async fn an_empty_list_takes_every_key_back_until_there_are_new_ones() {
+    let (old, new) = (Signer::es256("old"), Signer::es256("new"));
+    let issuer = testing::Issuer::start(&[&old]).await;
+    let running = Running::start(&issuer, Duration::from_millis(20), Duration::ZERO);
+    running.takes(&old).await;
+    issuer.publish(&[]);
+    let refused = || running.take(&old) == Err(Refusal::UnknownKey);
+    wait_until("its tokens are refused", LIMIT, async || refused()).await;
+    // A failure does not bring them back.
+    issuer.answer(500, "");
+    let asked = issuer.times_asked();
+    wait_until("it is asked again", LIMIT, async || {
+        running.known.looked_again().await;
+        issuer.times_asked() > asked + 1
+    })
+    .await;
+    assert!(refused());
+    issuer.publish(&[&new]);
+    running.known.looked_again().await;
+    running.takes(&new).await;
+    assert!(refused());
+}
+
+#[tokio::test]
+async fn keys_of_an_issuer_that_is_away_for_too_long_are_none_any_more() {
+    let good = Signer::es256("good");
+    let issuer = testing::Issuer::start(&[&good]).await;
+    let stale = Duration::from_millis(400);
+    let running = Running::with(&issuer, Duration::from_millis(20), stale, Duration::ZERO);
+    running.takes(&good).await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < stale * 2 {
+        assert_eq!(running.take(&good), Ok(()), "each answer makes them good for as long again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    issuer.answer(500, "");
+    wait_until("they are none any more", LIMIT, async || running.take(&good) == Err(Refusal::NoKeys)).await;
+    issuer.publish(&[&good]);
+    running.known.looked_again().await;
+    running.takes(&good).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,83 @@
+// A bar a day. Drawn anew whenever something has changed: 90 bars are nothing to a browser.
+
+import { svg } from "./dom.js";
+import { briefDay, count, longDay, mediumDay, share, short } from "./format.js";
+
+/**
+ * @typedef {object} Bars
+ * @property {{day: string, quantity: number}[]} days
+ * @property {string} chosen
+ * @property {string} today its bar is not finished
+ * @property {string} name what is counted
+ * @property {(day: string) => void} onChoose
+ * @property {(text: string) => void} onPoint
+ */
+
+const HEIGHT = 260;
+const BELOW = 26;
+const ABOVE = 10;
+
+/** 1, 2 or 5 of a power of ten: the steps of a scale with about four lines. @param {number} top */
+function step(top) {
+  const rough = Math.max(top, 1) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return Math.max(1, power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10));
+}
+
+/** @param {HTMLElement} place @param {Bars} bars */
+export function draw(place, { days, chosen, today, name, onChoose, onPoint }) {
+  const width = Math.max(240, place.clientWidth);
+  const most = Math.max(...days.map(({ quantity }) => quantity));
+  const unit = step(most);
+  const top = Math.max(unit, Math.ceil(most / unit) * unit);
+  const lines = Array.from({ length: Math.round(top / unit) + 1 }, (_, index) => index * unit);
+  const left = 12 + 7.5 * Math.max(...lines.map((line) => short(line).length));
+  const y = (/** @type {number} */ value) => ABOVE + (HEIGHT - ABOVE - BELOW) * (1 - value / top);
+  const slot = (width - left) / days.length;
+  const thick = Math.min(48, slot * (days.length > 40 ? 0.74 : 0.66));
+  // As many labels as fit beside each other, counted from the last day: that one is always named.
+  const every = Math.ceil((days.length > 10 ? 58 : 84) / slot);
+  const labelled = (/** @type {number} */ index) => (days.length - 1 - index) % every === 0;
+
+  const scale = lines.flatMap((line) => [
+    svg("line", { x1: left, x2: width, y1: y(line), y2: y(line) }),
+    svg("text", { class: "end", x: left - 10, y: y(line) + 4 }, short(line)),
+  ]);
+  const drawn = days.map(({ day, quantity }, index) => {
+    const middle = left + slot * (index + 0.5);
+    const height = Math.max(quantity > 0 ? 2 : 0, y(0) - y(quantity));
+    const round = Math.min(4, thick / 2, height);
+    const [from, to, head] = [middle - thick / 2, middle + thick / 2, y(0) - height];
+    const outline = `M${from} ${y(0)}V${head + round}q0 ${-round} ${round} ${-round}H${to - round}q${round} 0 ${round} ${round}V${y(0)}Z`;
+    const label = days.length > 10 ? briefDay(day) : mediumDay(day);
+    const classes = ["day-slot", day === chosen && "chosen", day === today && "open"].filter(Boolean).join(" ");
+    // The last label would reach over the edge.
+    const anchor = index === days.length - 1 && slot < 60 ? "end" : "middle";
+    const x = anchor === "end" ? Math.min(width, middle + slot / 2) : middle;
+    return svg(
+      "g",
+      {
+        class: classes,
+        "data-day": day,
+        onclick: () => onChoose(day),
+        onpointerenter: () => onPoint(`${longDay(day)}: ${count(quantity)}${day === today ? " so far" : ""}`),
+        onpointerleave: () => onPoint(""),
+      },
+      svg("rect", { class: "slot", x: middle - slot / 2, y: 0, width: slot, height: HEIGHT }),
+      height > 0 && svg("path", { class: "bar", d: outline }),
+      labelled(index) && svg("text", { class: anchor, x, y: HEIGHT - 4 }, label),
+    );
+  });
+  const sum = days.reduce((all, { quantity }) => all + quantity, 0);
+  const label = `${name}, ${longDay(days[0].day)} to ${longDay(days[days.length - 1].day)}: ${count(sum)} in all, at most ${count(most)} a day. The table has each day.`;
+  const chart = svg("svg", { role: "img", "aria-label": label, width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}` });
+  chart.append(...scale, ...drawn);
+  place.replaceChildren(chart);
+}
+
+/** "12 % more than 1,102". @param {number} value @param {number} other */
+export function compared(value, other) {
+  if (value === other) return "as many";
+  if (other === 0) return "";
+  return `${share(Math.abs(value - other) / other)} ${value > other ? "more" : "fewer"}`;
+}

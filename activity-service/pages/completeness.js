@@ -1,0 +1,29 @@
+// How far the figures can be trusted: up to when they are complete, and why not further.
+
+import { get } from "./api.js";
+import { count, time } from "./format.js";
+
+/**
+ * A sentence for a day, and its state: "complete", "open", "behind" or "unknown".
+ * @param {string} day
+ * @param {string | null} timeZone
+ * @returns {Promise<{state: string, text: string}>}
+ */
+export async function ofDay(day, timeZone) {
+  const { state, completeTo, quarantined, late, difference } = await get(`activities/${day}/completeness`);
+  const upTo = completeTo ? `Complete up to ${time(completeTo, timeZone)}` : "Not known to be complete";
+  const sum = (late ?? []).reduce((/** @type {number} */ all, /** @type {any} */ one) => all + one.quantity, 0);
+  const notes = [
+    (difference ?? []).length > 0 && "differs from what the sources say they wrote",
+    quarantined > 0 && `${count(quarantined)} in quarantine`,
+    sum > 0 && `${count(sum)} came after the day was complete`,
+  ].filter(Boolean);
+  const known = {
+    complete: "Complete",
+    open: `${upTo}; the day still runs`,
+    behind: `${upTo}; not everything is counted yet`,
+    unknown: "Not known to be complete: a source tells nothing",
+  };
+  const text = known[/** @type {keyof typeof known} */ (state)] ?? upTo;
+  return { state, text: [text, ...notes].join(" · ") };
+}

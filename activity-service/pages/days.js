@@ -1,0 +1,26 @@
+// Days of the calendar, as `2026-11-22`: texts that sort as the days do.
+
+import { now } from "./clock.js";
+
+const DAY = 86_400_000;
+
+/** @param {string} day @param {number} number of days to go on by, or back */
+export const plus = (day, number) => new Date(Date.parse(`${day}T12:00:00Z`) + number * DAY).toISOString().slice(0, 10);
+
+/** The day it is now in a zone. @param {string} timeZone */
+export function todayIn(timeZone) {
+  const format = new Intl.DateTimeFormat("en-GB", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" });
+  const parts = Object.fromEntries(format.formatToParts(now()).map(({ type, value }) => [type, value]));
+  return `${parts.year}-${parts.month}-${parts.day}`;
+}
+
+/** Both included. @param {string} from @param {string} to */
+export function range(from, to) {
+  const days = [];
+  for (let day = from; day <= to; day = plus(day, 1)) days.push(day);
+  return days;
+}
+
+/** @param {string | null} text */
+export const isDay = (text) =>
+  text !== null && /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)) && plus(text, 0) === text;

@@ -1,0 +1,281 @@
+// The figures of a day, against others, as they come in.
+
+import { get } from "./api.js";
+import { compared, draw } from "./bars.js";
+import { ofDay } from "./completeness.js";
+import { download } from "./csv.js";
+import { isDay, plus, range, todayIn } from "./days.js";
+import { byId, h, say } from "./dom.js";
+import { count, longDay, mediumDay, share, weekday } from "./format.js";
+import { failed, isCurrent, open } from "./frame.js";
+import { Poll } from "./poll.js";
+
+/** Today's figures are asked for so often, in milliseconds; those of all days shown with every tenth time. */
+const EVERY = 1_000;
+const ALL_EVERY = 10;
+/** A screen reader is told of a new number at most so often, in milliseconds. */
+const TOLD_EVERY = 15_000;
+const SPANS = [7, 30, 90];
+const OF_ORDERS = ["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED"];
+
+/** @type {import("./session.js").Settings} */
+let settings;
+/** Quantities by day, then by type. @type {Map<string, Map<string, number>>} */
+let figures = new Map();
+/** Names of types, by code. @type {Map<string, string>} */
+const names = new Map();
+let today = "";
+/** Whether the days of this range are in `figures`. */
+let loaded = { from: "", to: "" };
+let ticks = 0;
+/** The day of which it was told how complete it is. */
+let completeDay = "";
+let toldAt = 0;
+/** Tells of the day pointed at, or of all. @type {(text: string) => void} */
+let pointAt = () => undefined;
+
+/* What is shown is in the address, and nowhere else. */
+const address = () => new URLSearchParams(location.search);
+const chosenDay = () => (isDay(address().get("day")) ? /** @type {string} */ (address().get("day")) : today);
+const span = () => SPANS.find((days) => String(days) === address().get("days")) ?? 30;
+const view = () => (address().get("view") === "table" ? "table" : "bars");
+const chosenType = () => {
+  const asked = address().get("type");
+  if (asked !== null && names.has(asked)) return asked;
+  return names.has("ORDER_CREATED") ? "ORDER_CREATED" : ([...names.keys()][0] ?? "");
+};
+
+/** @param {Record<string, string | null>} changes */
+function go(changes) {
+  const next = address();
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) next.delete(name);
+    else next.set(name, value);
+  }
+  const text = next.toString();
+  history.pushState(null, "", text ? `?${text}` : location.pathname);
+  show();
+  poll.now();
+}
+
+/** @param {string} day */
+const choose = (day) => go({ day: day === today ? null : day });
+/** @param {number} days */
+const step = (days) => choose(plus(chosenDay(), days));
+
+/** The days of the history, and before them those that the chosen one is compared with. */
+function wanted() {
+  const day = chosenDay();
+  const to = day < plus(today, 1 - span()) || day > today ? day : today;
+  const from = plus(to, 1 - span());
+  const compare = plus(day, -7);
+  return { from, to, first: compare < from ? compare : from };
+}
+
+/** @param {string} day @param {string} [type] */
+const quantity = (day, type = chosenType()) => figures.get(day)?.get(type) ?? 0;
+
+/** @param {any[]} summaries @param {Map<string, Map<string, number>>} into */
+function take(summaries, into) {
+  for (const { activityDate, activityTypeCode, activityTypeName, quantity } of summaries) {
+    names.set(activityTypeCode, activityTypeName);
+    const day = into.get(activityDate) ?? new Map();
+    into.set(activityDate, day.set(activityTypeCode, quantity));
+  }
+}
+
+/* A stream of changes, where the service has one, takes the place of this. */
+async function ask() {
+  today = todayIn(settings.timeZone ?? "UTC");
+  const { first, to } = wanted();
+  if (ticks % ALL_EVERY === 0 || first < loaded.from || to > loaded.to) {
+    if (ticks % ALL_EVERY === 0) {
+      for (const type of await get("activity-types")) names.set(type.activityTypeCode, type.activityTypeName);
+    }
+    const all = new Map();
+    take(await get(`activities?from=${first}&to=${to}`), all);
+    figures = all;
+    loaded = { from: first, to };
+  } else {
+    take(await get("activities/today"), figures);
+  }
+  if (ticks % ALL_EVERY === 0 || completeDay !== chosenDay()) await completeness();
+  ticks += 1;
+  show();
+  isCurrent(settings.timeZone);
+}
+
+async function completeness() {
+  if (!settings.routes.includes("GET /activities/{date}/completeness")) return;
+  completeDay = chosenDay();
+  const { state, text } = await ofDay(completeDay, settings.timeZone);
+  byId("complete").dataset.state = state;
+  say(byId("complete"), text);
+  byId("complete").hidden = false;
+}
+
+const poll = new Poll(ask, EVERY, failed);
+
+function show() {
+  const day = chosenDay();
+  const isToday = day === today;
+  say(byId("title"), isToday ? `Today, ${longDay(day)}` : longDay(day));
+  document.title = `${isToday ? "Today" : mediumDay(day)} · Figures`;
+  const field = /** @type {HTMLInputElement} */ (byId("date"));
+  if (document.activeElement !== field) field.value = day;
+  /** @type {HTMLButtonElement} */ (byId("after")).disabled = day >= today;
+  byId("today").hidden = isToday;
+
+  if (loaded.from === "") return;
+  showNumber(day, isToday);
+  showTypes(day);
+  const isEmpty = [...figures.values()].every((types) => [...types.values()].every((quantity) => quantity === 0));
+  byId("empty").hidden = !isEmpty || !isToday;
+  byId("history").hidden = isEmpty && isToday;
+  if (!byId("history").hidden) showHistory(day);
+}
+
+/** @param {string} day @param {boolean} isToday */
+function showNumber(day, isToday) {
+  const now = quantity(day);
+  const name = names.get(chosenType()) ?? "Activities";
+  const number = count(now);
+  say(byId("of-what"), isToday ? `${name}, so far` : name);
+  if (byId("number").textContent !== number) {
+    say(byId("number"), number);
+    byId("number").toggleAttribute("data-long", number.length > 8);
+    if (Date.now() - toldAt > TOLD_EVERY) {
+      toldAt = Date.now();
+      say(byId("announcement"), `${name}: ${number}`);
+    }
+  }
+  const rows = [
+    [isToday ? "Yesterday" : "The day before", plus(day, -1)],
+    [`The ${weekday(day)} before`, plus(day, -7)],
+  ].flatMap(([label, other]) => {
+    const then = quantity(other);
+    // Half a day is not fewer than a whole one: it is a part of it.
+    const part = then === 0 ? "" : `${share(now / then)} reached`;
+    return [h("dt", {}, label), h("dd", {}, h("b", {}, count(then))), h("dd", { class: "hint" }, isToday ? part : compared(now, then))];
+  });
+  byId("against").replaceChildren(...rows);
+}
+
+/** What begins first comes first: orders are created before they end. */
+const sortedCodes = () => [...names.keys()].sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
+/** @param {string} code */
+const rank = (code) => (OF_ORDERS.includes(code) ? OF_ORDERS.indexOf(code) : OF_ORDERS.length);
+
+/** @param {string} day */
+function showTypes(day) {
+  const place = byId("types");
+  const codes = sortedCodes();
+  const known = [...place.children].map((button) => /** @type {HTMLElement} */ (button).dataset.type).join();
+  if (known !== codes.join()) {
+    const button = (/** @type {string} */ code) =>
+      h("button", { type: "button", "data-type": code, onclick: () => go({ type: code }) }, h("span"), h("b"));
+    place.replaceChildren(...codes.map(button));
+  }
+  place.hidden = codes.length < 2;
+  for (const button of place.children) {
+    const code = /** @type {HTMLElement} */ (button).dataset.type ?? "";
+    button.setAttribute("aria-pressed", String(code === chosenType()));
+    say(button.children[0], names.get(code) ?? code);
+    say(button.children[1], count(quantity(day, code)));
+  }
+}
+
+/** @param {string} day */
+function showHistory(day) {
+  const { from, to } = wanted();
+  const days = range(from, to);
+  for (const button of document.querySelectorAll("[data-span], [data-view]")) {
+    const { span: ofSpan, view: ofView } = /** @type {HTMLElement} */ (button).dataset;
+    button.setAttribute("aria-pressed", String(ofSpan === String(span()) || ofView === view()));
+  }
+  const sum = days.reduce((all, one) => all + quantity(one), 0);
+  pointAt = (text) => say(byId("readout"), text || `${count(sum)} in ${days.length} days`);
+  if (!byId("bars").querySelector(".day-slot:hover")) pointAt("");
+  byId("bars").hidden = view() !== "bars";
+  byId("table").hidden = view() !== "table";
+  if (view() === "table") return showTable(days, day);
+  draw(byId("bars"), {
+    days: days.map((day) => ({ day, quantity: quantity(day) })),
+    chosen: day,
+    today,
+    name: names.get(chosenType()) ?? "Activities",
+    onChoose: choose,
+    onPoint: (text) => pointAt(text),
+  });
+}
+
+/** @param {string[]} days @param {string} chosen */
+function showTable(days, chosen) {
+  const codes = sortedCodes();
+  const head = h("tr", {}, h("th", { scope: "col" }, "Day"));
+  head.append(...codes.map((code) => h("th", { scope: "col", class: "number" }, names.get(code))));
+  const rows = days.toReversed().map((day) => {
+    const row = h("tr", { "aria-current": day === chosen ? "date" : null, onclick: () => choose(day) });
+    row.append(h("th", { scope: "row", title: longDay(day) }, `${mediumDay(day)}${day === today ? ", so far" : ""}`));
+    row.append(...codes.map((code) => h("td", { class: "number" }, count(quantity(day, code)))));
+    return row;
+  });
+  byId("table").replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
+}
+
+function saveCsv() {
+  const { from, to } = wanted();
+  const codes = sortedCodes();
+  const rows = range(from, to).map((day) => [day, ...codes.map((code) => quantity(day, code))]);
+  download(`figures-${from}-${to}.csv`, [["day", ...codes], ...rows]);
+}
+
+function firstOrder() {
+  const url = settings.peerUrl?.replace(/\/$/, "") ?? "http://127.0.0.1:8080";
+  const token = settings.needsToken ? ` \\\n  -H 'authorization: Bearer TOKEN'` : "";
+  const order = '{"customerRef":"C-1001","orderItems":[{"productId":"0192f0c1-7a5e-7000-8000-000000000001","quantity":2}]}';
+  return `curl -sS ${url}/orders${token} \\\n  -H 'content-type: application/json' \\\n  -d '${order}'`;
+}
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  const target = /** @type {HTMLElement} */ (event.target);
+  if (event.altKey || event.ctrlKey || event.metaKey || byId("content").hidden) return;
+  if (target.closest("input, textarea, select, pre")) return;
+  if (event.key === "ArrowLeft") step(-1);
+  else if (event.key === "ArrowRight" && chosenDay() < today) step(1);
+  else if (event.key === "t") go({ day: null });
+}
+
+void open({
+  scope: "activity:read",
+  begin(known) {
+    settings = known;
+    today = todayIn(settings.timeZone ?? "UTC");
+    byId("before").addEventListener("click", () => step(-1));
+    byId("after").addEventListener("click", () => step(1));
+    byId("today").addEventListener("click", () => go({ day: null }));
+    byId("date").addEventListener("change", (event) => {
+      const { value } = /** @type {HTMLInputElement} */ (event.target);
+      if (isDay(value)) choose(value);
+    });
+    for (const button of document.querySelectorAll("[data-span], [data-view]")) {
+      const { span: ofSpan, view: ofView } = /** @type {HTMLElement} */ (button).dataset;
+      button.addEventListener("click", () => go(ofSpan ? { days: ofSpan } : { view: ofView ?? null }));
+    }
+    byId("csv").addEventListener("click", saveCsv);
+    say(byId("request"), firstOrder());
+    byId("copy").addEventListener("click", () => void navigator.clipboard.writeText(firstOrder()));
+    say(byId("footnote"), `Days end at midnight in ${settings.timeZone}. ← and → go to the day before and after, t to today.`);
+    addEventListener("keydown", onKey);
+    addEventListener("popstate", () => {
+      show();
+      poll.now();
+    });
+    // In a frame of its own: what it draws must not be measured again at once.
+    new ResizeObserver(() => requestAnimationFrame(show)).observe(byId("history"));
+    show();
+  },
+  resume: () => poll.start(),
+  pause: () => poll.stop(),
+});

@@ -1,0 +1,30 @@
+//! What browsers show of activity-service.
+
+use shared::{
+    page_files,
+    pages::{File, Pages, Settings, Site},
+};
+
+const FILES: &[File] = page_files![
+    "bars.js",
+    "bytes.js",
+    "completeness.js",
+    "csv.js",
+    "days.js",
+    "figures.css",
+    "figures.html",
+    "figures.js",
+    "operations.html",
+    "operations.js",
+];
+
+/// None where the settings want none.
+pub(super) fn of(settings: &Settings, time_zone: &str, needs_token: bool) -> Option<Pages> {
+    let site = Site {
+        service: "activity-service",
+        time_zone: Some(time_zone),
+        entries: &[("/", "figures.html"), ("/operations", "operations.html")],
+        files: FILES,
+    };
+    Pages::new(settings, site, &super::api(), needs_token)
+}

@@ -1,0 +1,10 @@
+//! Commands as people use them: with the settings they need, in pipes, and in shells.
+
+use activity_service::app::MIGRATIONS;
+use testing::{Database, Setup, binary, terminal};
+
+#[tokio::test]
+async fn commands_need_what_they_use_tell_what_is_wrong_and_bear_that_nobody_reads() {
+    let database = Database::new(&MIGRATIONS).await;
+    terminal::commands_are_kind(Setup::bare(binary("activity-service")), &["quarantine", "list"], &database).await;
+}

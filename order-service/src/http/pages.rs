@@ -1,0 +1,19 @@
+//! What browsers show of order-service.
+
+use shared::{
+    page_files,
+    pages::{File, Pages, Settings, Site},
+};
+
+const FILES: &[File] = page_files!["operations.html", "operations.js"];
+
+/// None where the settings want none.
+pub fn of(settings: &Settings, needs_token: bool) -> Option<Pages> {
+    let site = Site {
+        service: "order-service",
+        time_zone: None,
+        entries: &[("/operations", "operations.html")],
+        files: FILES,
+    };
+    Pages::new(settings, site, &super::api(), needs_token)
+}

@@ -1,0 +1,7 @@
+//! Announcing is paused: orders are taken, their messages wait in the outbox. The session's looks tell every instance.
+
+use shared::audit::Action;
+
+use crate::audit;
+
+shared::pause_table!(audit::record, Action::AnnouncingPaused, Action::AnnouncingResumed);

@@ -1,0 +1,79 @@
+// Questions to the API of this service, with the token of this tab.
+
+import { setBy } from "./clock.js";
+import { bearer, hasExpired, signOut } from "./session.js";
+
+/** An answer that is none: what went wrong, in words for whoever looks. */
+export class Refused extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status 0 where there was no answer
+   * @param {number} retryAfter seconds
+   */
+  constructor(message, status, retryAfter = 0) {
+    super(message);
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** How long an answer is waited for, in milliseconds: longer than the service waits for its database. */
+const PATIENCE = 10_000;
+/** The same for a change: many messages at once may take the service 20 s, and a last step. */
+const PATIENCE_FOR_CHANGES = 60_000;
+
+/**
+ * @param {string} path relative to the page, so that a proxy may have put both below a path of its own
+ * @param {{method?: string, body?: unknown}} [how]
+ * @returns {Promise<Response>}
+ */
+async function ask(path, { method = "GET", body } = {}) {
+  if (hasExpired()) {
+    signOut("Your session has ended.");
+    throw new Refused("Your session has ended.", 401);
+  }
+  const token = bearer();
+  /** @type {Record<string, string>} */
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` };
+  if (body !== undefined) headers["content-type"] = "application/json";
+  const signal = AbortSignal.timeout(method === "GET" ? PATIENCE : PATIENCE_FOR_CHANGES);
+  const sent = body === undefined ? undefined : JSON.stringify(body);
+  const answer = await fetch(path, { method, headers, signal, body: sent }).catch(() => {
+    throw new Refused("The service cannot be reached.", 0);
+  });
+  setBy(answer.headers.get("date"));
+  if (!answer.ok) throw await refusal(answer);
+  return answer;
+}
+
+/** @param {Response} answer */
+async function refusal(answer) {
+  const problem = await answer.json().catch(() => ({}));
+  const retryAfter = Number(answer.headers.get("retry-after") ?? 0);
+  if (answer.status === 401) signOut("The service does not take this token.");
+  const errors = (problem.errors ?? []).map((/** @type {{detail: string}} */ error) => error.detail).join(" ");
+  const text = errors || problem.detail || problem.title || `The service answered ${answer.status}.`;
+  return new Refused(text, answer.status, retryAfter);
+}
+
+/** @param {string} path @returns {Promise<any>} */
+export async function get(path) {
+  return (await ask(path)).json();
+}
+
+/**
+ * One page of a list, and the cursor of the next one.
+ * @param {string} path
+ * @returns {Promise<{entries: any[], next: string | null}>}
+ */
+export async function page(path) {
+  const answer = await ask(path);
+  const link = /<([^>]*)>;\s*rel="next"/.exec(answer.headers.get("link") ?? "");
+  const next = link && new URL(link[1], location.href).searchParams.get("cursor");
+  return { entries: await answer.json(), next };
+}
+
+/** @param {string} method @param {string} path @param {unknown} [body] @returns {Promise<any>} */
+export async function change(method, path, body) {
+  return (await ask(path, { method, body })).json();
+}

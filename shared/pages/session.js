@@ -1,0 +1,93 @@
+// Who looks: the token of this tab. It is in memory and in the session storage, which ends with the tab, and in no
+// address that is sent anywhere.
+
+import { now } from "./clock.js";
+
+/**
+ * @typedef {object} Settings
+ * @property {string} service
+ * @property {string} version
+ * @property {boolean} needsToken
+ * @property {{issuer: string, clientId: string} | null} oidc
+ * @property {string | null} peerUrl
+ * @property {string | null} timeZone
+ * @property {string[]} routes
+ */
+
+const KEY = "token";
+
+/** @type {string | null} */
+let token = null;
+/** Why there is no token any more, for whoever has to sign in again. */
+export let ended = "";
+
+/** @returns {Promise<Settings>} */
+export async function settings() {
+  const answer = await fetch("pages/settings.json");
+  if (!answer.ok) throw new Error(`the settings of the page answered ${answer.status}`);
+  return answer.json();
+}
+
+/** Takes the token out of the address, or the one that this tab had before it was loaded again. */
+export function resume() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given !== null) {
+    history.replaceState(history.state, "", location.pathname + location.search);
+    signIn(given);
+  } else {
+    token = sessionStorage.getItem(KEY);
+  }
+  if (hasExpired()) signOut("Your session has ended.");
+}
+
+/** @param {string} text a token, or a header with it */
+export function signIn(text) {
+  token = text.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
+  ended = "";
+  sessionStorage.setItem(KEY, token);
+}
+
+/** @param {string} [why] */
+export function signOut(why = "") {
+  token = null;
+  ended = why;
+  sessionStorage.removeItem(KEY);
+}
+
+export const bearer = () => token;
+
+/**
+ * What the token says of itself. It proves nothing: the service checks, this only decides what is shown.
+ * @returns {Record<string, any>}
+ */
+export function claims() {
+  try {
+    const payload = (token ?? "").split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    return {};
+  }
+}
+
+export function hasExpired() {
+  const { exp } = claims();
+  return typeof exp === "number" && exp * 1000 <= now();
+}
+
+/** @param {Settings} settings @param {string} scope */
+export function may(settings, scope) {
+  if (!settings.needsToken) return true;
+  const { scope: scopes, scp } = claims();
+  const given = [scopes, scp].flat().filter((text) => typeof text === "string");
+  // Some issuers name the claim otherwise: then the service tells by refusing.
+  return given.length === 0 || given.some((text) => text.split(" ").includes(scope));
+}
+
+/**
+ * Goes to the other service's pages and takes the token along, behind `#`: that is sent to nobody.
+ * @param {string} address
+ */
+export function goOn(address) {
+  location.assign(token === null ? address : `${address}#token=${encodeURIComponent(token)}`);
+}
