@@ -33,6 +33,7 @@ use crate::{
     },
     http::{self, Api},
     metrics, pause,
+    progress::Progress,
     quarantine::Room,
     retention::Retention,
 };
@@ -40,10 +41,11 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 19] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
+    ("complete_days", "SELECT, INSERT"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
@@ -57,6 +59,8 @@ const NEEDED: [(&str, &str); 16] = [
     ("processed_messages_undated", "SELECT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
     ("quarantine_copies", "SELECT, INSERT, UPDATE, DELETE"),
+    ("source_minutes", "SELECT, INSERT, UPDATE, DELETE"),
+    ("sources", "SELECT, INSERT, UPDATE"),
 ];
 
 /// Reads are short, and Postgres is what limits them.
@@ -117,6 +121,14 @@ pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
         command.run(&pool).await.map(|()| Exit::Stopped)
     };
     told(work.await)
+}
+
+/// The command `figures`.
+pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
+    on_the_database(config, "activity-service figures", async |pool, zone| {
+        command.run(pool, &config.consumer.topics, zone).await
+    })
+    .await
 }
 
 /// The command `pause`.
@@ -210,7 +222,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
 
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let api_state = Api { pool: requests, time_zone: time_zone.clone() };
+    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
@@ -222,6 +234,18 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let broker = Broker::new(&config.kafka, &config.consumer.group_id);
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
+
+    tasks.spawn("progress", |page| {
+        let progress = Progress {
+            kafka: config.kafka.clone(),
+            topic: config.consumer.progress_topic.clone(),
+            group_id: config.consumer.group_id.clone(),
+            topics: config.consumer.topics.clone(),
+            time_zone: time_zone.clone(),
+            pool: pool.clone(),
+        };
+        progress.run(shutdown.clone(), page)
+    });
 
     let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
     exposition.at_scrape({

@@ -14,11 +14,12 @@ use shared::{
     pause, terminal,
     text::parse_reason,
 };
-use time::format_description::well_known::Rfc3339;
+use time::{Date, format_description::well_known::Rfc3339};
 
 use crate::{
     calendar,
     gaps::{self, Gap},
+    verify,
 };
 
 #[derive(Debug, Subcommand)]
@@ -46,6 +47,30 @@ pub enum Gaps {
         #[command(flatten)]
         who: Who,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Figures {
+    /// Holds the figures against the keys, and against what the sources say they wrote. Ends with 1 where they differ.
+    Verify {
+        /// The first day, like 2026-11-22; the first there is unless given.
+        #[arg(long, value_parser = verify::parse_day)]
+        from: Option<Date>,
+        /// The last day; the last there is unless given.
+        #[arg(long, value_parser = verify::parse_day)]
+        to: Option<Date>,
+    },
+}
+
+impl Figures {
+    /// # Errors
+    /// The database's, or a figure is not what it should be.
+    pub async fn run(self, pool: &Pool, topics: &[String], time_zone: &str) -> anyhow::Result<()> {
+        let Self::Verify { from, to } = self;
+        let is_right = verify::verify(pool, (from, to), (topics, time_zone)).await?;
+        anyhow::ensure!(is_right, "figures differ: the lines that do not end with ok say how");
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]

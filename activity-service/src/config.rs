@@ -31,7 +31,7 @@ pub struct Config {
     pub kafka: kafka::Settings,
     /// `kafka.longest_outage`, `kafka.allow_compacted`
     pub expected: Expected,
-    /// `kafka.topics`, `kafka.group_id`, `consumer.*`
+    /// `kafka.topics`, `kafka.progress_topic`, `kafka.group_id`, `consumer.*`
     pub consumer: consumer::Settings,
     /// `quarantine.max_rows`, `quarantine.max_megabytes`
     pub quarantine: room::Limits,

@@ -25,6 +25,8 @@ use shared::{config::Reader, kafka};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub topics: Vec<String>,
+    /// Where sources tell of their progress.
+    pub progress_topic: String,
     pub group_id: String,
     pub batch_max_messages: u32,
     pub batch_max_wait: Duration,
@@ -41,6 +43,7 @@ impl Settings {
         );
         Self {
             topics: settings.checked("kafka.topics", |names: &Vec<String>| kafka::are_topics(names)),
+            progress_topic: settings.checked("kafka.progress_topic", |name: &String| kafka::is_topic(name)),
             group_id: settings.get("kafka.group_id"),
             // One statement cannot carry any number: the time limit of a statement is 10 s.
             batch_max_messages: settings.within("consumer.batch_max_messages", 1..=50_000, "from 1 to 50000"),

@@ -2,6 +2,7 @@
 
 mod activities;
 mod activity_types;
+mod completeness;
 mod lookup;
 mod operators;
 mod overview;
@@ -18,6 +19,8 @@ use crate::activity;
 pub struct Api {
     pub pool: Pool,
     pub time_zone: String,
+    /// Of which the figures are to be complete.
+    pub topics: Vec<String>,
 }
 
 const DESCRIPTION: &str = "Counts what other services announce, each activity once, and tells the figures of each day. \
@@ -28,6 +31,7 @@ const DESCRIPTION: &str = "Counts what other services announce, each activity on
 pub fn api() -> shared::http::Api {
     shared::http::Api::new("activity-service", DESCRIPTION)
         .section("activities", "Figures by day and type.", activities::operations())
+        .section("completeness", "How far the figures can be trusted.", completeness::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
         .section("operators", "Who did what.", operators::operations())

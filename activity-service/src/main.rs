@@ -32,6 +32,9 @@ enum Command {
     /// Look at what was lost before it was counted, or close it
     #[command(subcommand)]
     Gaps(commands::Gaps),
+    /// See whether the figures are right
+    #[command(subcommand)]
+    Figures(commands::Figures),
     /// Give the business time zone another of its names
     #[command(subcommand)]
     Calendar(commands::Calendar),
@@ -80,6 +83,7 @@ async fn main() -> ExitCode {
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
+        Command::Figures(figures) => app::figures(&config, figures).await.into(),
         Command::Pause(pause) => app::pause(&config, pause).await.into(),
         Command::Resume(resume) => app::resume(&config, resume).await.into(),
         Command::Config => printed(Ok(effective)),

@@ -9,7 +9,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 
-use crate::{gaps, quarantine::Reason, retention::days};
+use crate::{completeness, gaps, quarantine::Reason, retention::days};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -118,6 +118,16 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
+pub const COMPLETE_AGE: Gauge = Gauge::new(
+    "activity_complete_to_age_seconds",
+    "How long ago the moment is up to which the figures are complete; 0 while no source has told anything",
+);
+pub const SILENT_SOURCES: Gauge =
+    Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
+pub const DIFFERING_MINUTES: Gauge = Gauge::new(
+    "activity_differing_minutes",
+    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
+);
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
     "activity_time_zone_differing_dates",
@@ -152,6 +162,9 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &COMPLETE_AGE,
+    &SILENT_SOURCES,
+    &DIFFERING_MINUTES,
     &ZONE_DIFFERENCES,
 ];
 
@@ -199,6 +212,10 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let (open, offsets) = gaps::how_many(&mut *connection).await?;
         OPEN_GAPS.set_count(open);
         OPEN_GAP_OFFSETS.set_count(offsets);
+        let told = completeness::tell(&mut *connection).await?;
+        COMPLETE_AGE.set(told.age.unwrap_or(0.0).max(0.0));
+        SILENT_SOURCES.set_count(told.silent.unsigned_abs());
+        DIFFERING_MINUTES.set_count(told.differing.unsigned_abs());
         days::tell_ahead(connection).await
     })
 }

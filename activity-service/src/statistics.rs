@@ -4,11 +4,10 @@
 //! figures and keys agree in every snapshot, and a message that comes again changes nothing. A figure is the
 //! sum of its shards: transactions that count at the same time add to different rows.
 
-use shared::database::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
+use shared::{database::Pool, message::ActivityTypeCode};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
@@ -114,13 +113,14 @@ pub async fn count(
             -- locks of its rows, so that whoever has it waits for none of them. Beyond 16 at once one waits.
             SELECT shard FROM generate_series(0, 15) AS shard WHERE pg_try_advisory_xact_lock($11, shard) LIMIT 1
         ), figures AS (
-            INSERT INTO daily_activity_shards AS figure (activity_date, activity_type_code, shard, quantity)
-            SELECT activity_date, activity_type_code, coalesce((SELECT shard FROM free), 0), count(*)
+            INSERT INTO daily_activity_shards AS figure
+                (activity_date, activity_type_code, shard, quantity, last_counted_at)
+            SELECT activity_date, activity_type_code, coalesce((SELECT shard FROM free), 0), count(*), now()
             FROM counted
             GROUP BY activity_date, activity_type_code
             ORDER BY activity_date, activity_type_code
             ON CONFLICT (activity_date, activity_type_code, shard)
-                DO UPDATE SET quantity = figure.quantity + excluded.quantity
+                DO UPDATE SET quantity = figure.quantity + excluded.quantity, last_counted_at = excluded.last_counted_at
         ), positions AS (
             INSERT INTO consumer_positions AS known
                 (topic, partition, generation, next_offset, last_offset, last_digest, seen_offset, seen_digest)
@@ -237,6 +237,13 @@ pub struct ActivitySummary {
     /// How many were counted on the day.
     #[schema(minimum = 0)]
     pub quantity: i64,
+    /// When it last grew; unknown of figures from before that was kept.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_counted_at: Option<OffsetDateTime>,
+    /// How much of it came after the day was complete.
+    #[schema(minimum = 0)]
+    pub late_quantity: i64,
 }
 
 /// The figures of the day it is now, by Postgres's clock.
@@ -244,9 +251,17 @@ pub struct ActivitySummary {
 /// # Errors
 /// The database does not answer.
 pub async fn of_today(pool: &Pool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
-    let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
-    let today = today.fetch_one(pool).await?;
+    let today = today(pool, time_zone).await?;
     between(pool, today, today, None).await
+}
+
+/// The day it is now, by Postgres's clock.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn today(pool: &Pool, time_zone: &str) -> Result<Date, sqlx::Error> {
+    let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
+    today.fetch_one(pool).await
 }
 
 /// The figures from the first to the last day, both included, by day and code.
@@ -263,8 +278,11 @@ pub async fn between(
         ActivitySummary,
         r#"
         SELECT activity_date AS "activity_date!", activity_type_code AS "activity_type_code!", activity_type_name,
-            quantity AS "quantity!"
-        FROM daily_activities JOIN activity_types USING (activity_type_code)
+            quantity AS "quantity!", last_counted_at,
+            CASE WHEN complete_at IS NULL THEN 0
+                ELSE greatest(quantity - coalesce((quantities ->> activity_type_code)::bigint, 0), 0)
+            END AS "late_quantity!"
+        FROM daily_activities JOIN activity_types USING (activity_type_code) LEFT JOIN complete_days USING (activity_date)
         WHERE activity_date BETWEEN $1 AND $2 AND ($3::text IS NULL OR activity_type_code = $3)
         -- Codes are ASCII: in the same order on every server.
         ORDER BY activity_date, activity_type_code COLLATE "C"

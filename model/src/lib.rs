@@ -8,6 +8,7 @@
 
 mod action;
 mod adoption;
+pub mod announcing;
 mod bug;
 mod faults;
 mod fingerprint;

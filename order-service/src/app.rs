@@ -29,6 +29,7 @@ use crate::{
     metrics,
     partitions::Partitions,
     placement,
+    progress::{Progress, announcer::Announcer},
     publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
@@ -39,10 +40,14 @@ use crate::{
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 16] = [
+    ("announced", "SELECT, INSERT, DELETE"),
     ("audit", "SELECT, INSERT"),
+    ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
+    ("log_progress", "SELECT, INSERT, DELETE"),
+    ("message_counts", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT"),
@@ -51,6 +56,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejections", "SELECT, INSERT, DELETE"),
+    ("told_counts", "SELECT, UPDATE"),
 ];
 
 /// What handing over at the end may take, on top of `shutdown.grace`.
@@ -218,6 +224,14 @@ fn spawn_flow(
         |page| async move {
             Publisher::new(&config, queued, answers, returned, (flight, instance, lanes), page)?.run(shutdown).await
         }
+    });
+    tasks.spawn("progress", {
+        let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
+        |page| progress.run(drained, page)
+    });
+    tasks.spawn("announcer", {
+        let (announcer, shutdown) = (Announcer::new(config, pool.clone(), instance.clone())?, shutdown.clone());
+        |page| announcer.run(shutdown, page)
     });
     tasks.spawn("marks", {
         let (pool, settings, instance) = (pool.clone(), config.publisher.clone(), instance.clone());

@@ -221,7 +221,7 @@ impl Statement {
             )
             INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
                 format, traceparent, tracestate)
-            SELECT $4, $6, $7, order_id, version, $5, now(), $8, $9, $10 FROM changed
+            SELECT $4, $6, $7, order_id, version, $5, greatest(now(), $15), $8, $9, $10 FROM changed
             RETURNING instance AS log, seq, order_id, order_version, activity_at
             "#,
             self.order_ref.number(),
@@ -237,7 +237,8 @@ impl Statement {
             self.author.actor,
             self.author.via,
             self.change.action().as_str(),
-            self.author.request_id
+            self.author.request_id,
+            self.announcement.ticket.not_before
         )
         .fetch_all(connection)
         .await?;

@@ -43,6 +43,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub name: String,
+    /// Where it is told up to when everything is announced.
+    pub progress: String,
     pub partitions: i32,
     pub replication: i32,
     pub min_insync_replicas: i32,
@@ -63,11 +65,40 @@ impl Topic {
         let min_insync_replicas = given.unwrap_or((replication - 1).max(1));
         Self {
             name: s.checked("kafka.topic", |name: &String| kafka::is_topic(name)),
+            progress: s.checked("kafka.progress_topic", |name: &String| kafka::is_topic(name)),
             partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
             replication,
             min_insync_replicas,
             expected: Expected { min_insync_replicas: Some(min_insync_replicas), ..Expected::read(s) },
         }
+    }
+}
+
+/// A topic where this service creates it.
+#[derive(Clone, Debug)]
+pub struct NewTopic {
+    pub name: String,
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+impl Topic {
+    #[must_use]
+    pub fn of_messages(&self) -> NewTopic {
+        NewTopic { name: self.name.clone(), partitions: self.partitions, replication: self.replication }
+    }
+
+    /// What a topic is made with, beside `more`.
+    #[must_use]
+    pub fn properties(&self, more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+        let in_sync = ("min.insync.replicas", self.min_insync_replicas.to_string());
+        more.iter().map(|(name, value)| (*name, (*value).to_owned())).chain([in_sync]).collect()
+    }
+
+    /// One partition: what is told later is read later.
+    #[must_use]
+    pub fn of_progress(&self) -> NewTopic {
+        NewTopic { name: self.progress.clone(), partitions: 1, replication: self.replication }
     }
 }
 
@@ -197,6 +228,9 @@ impl Config {
             shutdown: lifecycle::Timing::read(s),
         };
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
+        if config.topic.progress == config.topic.name {
+            s.mistake("kafka.progress_topic", "must be another topic than kafka.topic, which carries activities only");
+        }
         if config.publisher.backoff_initial > config.publisher.backoff_max {
             s.mistake("publisher.backoff_initial", "must not be longer than the maximum of the back-off");
         }

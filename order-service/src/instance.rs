@@ -72,8 +72,8 @@ struct Standing {
 }
 
 impl Standing {
-    fn new(id: InstanceId, confirmed_at: Instant) -> Self {
-        Self { log: OwnLog::new(id), confirmed_at: Some(confirmed_at), in_doubt: false }
+    fn new(id: InstanceId, confirmed_at: Instant, not_before: OffsetDateTime) -> Self {
+        Self { log: OwnLog::new(id, not_before), confirmed_at: Some(confirmed_at), in_doubt: false }
     }
 
     fn is_trusted(&self, trusted_for: Duration) -> bool {
@@ -98,9 +98,10 @@ impl Clock {
 }
 
 impl Instance {
-    fn new(id: InstanceId, confirmed_at: Instant, now: OffsetDateTime, takeover_after: Duration) -> Self {
+    fn new(taken: &identity::Taken, confirmed_at: Instant, takeover_after: Duration) -> Self {
+        let identity::Taken { id, now, not_before } = *taken;
         Self(Arc::new(Shared {
-            standing: watch::Sender::new(Standing::new(id, confirmed_at)),
+            standing: watch::Sender::new(Standing::new(id, confirmed_at, not_before)),
             trusted_for: takeover_after / 2,
             doubted: Notify::new(),
             left_behind: Notify::new(),
@@ -118,6 +119,12 @@ impl Instance {
     #[must_use]
     pub fn log(&self) -> Arc<OwnLog> {
         Arc::clone(&self.0.standing.borrow().log)
+    }
+
+    /// The database's clock, as far as it is known here.
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        self.0.clock.now()
     }
 
     /// A new reference of a message: a UUIDv7 by the database's clock, within the partitions there are.
@@ -223,8 +230,10 @@ impl Instance {
         self.0.standing.send_modify(|standing| standing.confirmed_at = None);
     }
 
-    fn replace(&self, id: InstanceId, confirmed_at: Instant) {
-        self.0.standing.send_replace(Standing::new(id, confirmed_at));
+    fn replace(&self, taken: &identity::Taken, confirmed_at: Instant) {
+        // The server may be another one by now, which does not know what was told: this process does.
+        let not_before = taken.not_before.max(self.log().not_before());
+        self.0.standing.send_replace(Standing::new(taken.id, confirmed_at, not_before));
     }
 }
 

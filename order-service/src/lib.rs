@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod partitions;
 pub mod pause;
 pub mod placement;
+pub mod progress;
 pub mod publisher;
 pub mod queue;
 pub mod reload;

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use shared::metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SECONDS, SIZES};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 pub const PLACED: Counter = Counter::new("orders_placed_total", "Orders accepted");
 pub const REPLAYED: Counter =
@@ -93,6 +94,14 @@ pub const RETRIED: Counter = Counter::new(
 );
 pub const DISCARDED: Counter =
     Counter::new("outbox_discarded_messages_total", "Failed messages that operators gave up over the API");
+pub const ANNOUNCEMENTS: Counter = Counter::new(
+    "outbox_announcements_total",
+    "Times that this instance told Kafka up to when everything is announced; together about one a second",
+);
+pub const ANNOUNCED_AGE: Gauge = Gauge::new(
+    "outbox_announced_to_age_seconds",
+    "How long ago the moment is up to which everything is announced, as any instance told it last",
+);
 
 /// Every metric of this service.
 pub const ALL: &[&dyn Metric] = &[
@@ -133,57 +142,94 @@ pub const ALL: &[&dyn Metric] = &[
     &PURGED_KEYS,
     &RETRIED,
     &DISCARDED,
+    &ANNOUNCEMENTS,
+    &ANNOUNCED_AGE,
 ];
 
-/// The numbers that live in the tables, of all instances.
+/// What is outstanding, of all instances.
+#[derive(Clone, Copy, Debug)]
+pub struct Outstanding {
+    pub unpublished: i64,
+    pub unowned: i64,
+    pub retrying: i64,
+    /// At most 100,001.
+    pub failed: i64,
+    /// At most 100,001.
+    pub discarded: i64,
+    pub oldest_unpublished_at: Option<OffsetDateTime>,
+    /// In seconds.
+    pub unpublished_age: Option<f64>,
+    pub failed_age: Option<f64>,
+}
+
+/// Asks for it.
 ///
 /// They are sums of a few numbers a log: how far it goes, how far it is settled, and what is acknowledged beyond
 /// that. How much there is to read does not grow with the messages.
+///
+/// # Errors
+/// The database's.
+pub async fn outstanding(connection: &mut PgConnection) -> Result<Outstanding, sqlx::Error> {
+    sqlx::query_as!(
+        Outstanding,
+        r#"
+        WITH logs AS MATERIALIZED (
+            SELECT i.instance_id, settled_to(i.instance_id) AS settled_to,
+                i.ended_at IS NOT NULL AND NOT EXISTS (
+                    SELECT FROM instances a WHERE a.instance_id = i.adopter AND a.ended_at IS NULL) AS is_unowned
+            FROM instances i WHERE i.done_at IS NULL
+        ), counted AS (
+            SELECT l.is_unowned, oldest.activity_at, greatest(0, coalesce(newest.seq, -1) - l.settled_to
+                - (SELECT coalesce(sum(cardinality(p.seqs)), 0) FROM published p
+                    WHERE p.instance = l.instance_id AND p.block > greatest(l.settled_to, 0) / 4096)
+                - (SELECT count(*) FROM published p CROSS JOIN LATERAL UNNEST(p.seqs) AS one (seq)
+                    WHERE p.instance = l.instance_id AND p.block = greatest(l.settled_to, 0) / 4096
+                        AND p.block * 4096 + one.seq > l.settled_to)
+                - (SELECT count(*) FROM rejected_messages r
+                    WHERE r.instance = l.instance_id AND r.seq > l.settled_to AND r.state <> 'waiting')
+                ) AS unpublished
+            FROM logs l
+            LEFT JOIN LATERAL (
+                SELECT seq FROM outbox m WHERE m.instance = l.instance_id ORDER BY m.instance DESC, m.seq DESC LIMIT 1
+            ) newest ON true
+            LEFT JOIN LATERAL (
+                SELECT m.activity_at FROM outbox m WHERE m.instance = l.instance_id AND m.seq > l.settled_to
+                ORDER BY m.instance, m.seq LIMIT 1
+            ) oldest ON true
+        ), retrying AS (
+            SELECT count(*) AS count, min(activity_at) AS activity_at FROM (
+                SELECT activity_at FROM rejected_messages WHERE state = 'retrying' ORDER BY message_ref LIMIT 100001
+            ) AS bounded
+        )
+        SELECT
+            ((SELECT coalesce(sum(unpublished), 0) FROM counted) + (SELECT count FROM retrying))::bigint AS "unpublished!",
+            (SELECT coalesce(sum(unpublished), 0)::bigint FROM counted WHERE is_unowned) AS "unowned!",
+            (SELECT count(*) FROM (SELECT FROM rejected_messages WHERE state = 'failed' LIMIT 100001) AS bounded) AS "failed!",
+            (SELECT count(*) FROM (
+                SELECT FROM rejected_messages WHERE state = 'discarded' LIMIT 100001
+            ) AS bounded) AS "discarded!",
+            (SELECT count FROM retrying) AS "retrying!",
+            least((SELECT min(activity_at) FROM counted WHERE unpublished > 0), (SELECT activity_at FROM retrying))
+                AS oldest_unpublished_at,
+            EXTRACT(EPOCH FROM now() - least(
+                (SELECT min(activity_at) FROM counted WHERE unpublished > 0), (SELECT activity_at FROM retrying)
+            ))::double precision AS unpublished_age,
+            (SELECT EXTRACT(EPOCH FROM now() - activity_at)::double precision FROM rejected_messages
+                WHERE state = 'failed' ORDER BY message_ref LIMIT 1) AS failed_age
+        "#
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// The numbers that live in the tables.
 pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
     Box::pin(async {
-        let found = sqlx::query!(
-            r#"
-            WITH logs AS MATERIALIZED (
-                SELECT i.instance_id, settled_to(i.instance_id) AS settled_to,
-                    i.ended_at IS NOT NULL AND NOT EXISTS (
-                        SELECT FROM instances a WHERE a.instance_id = i.adopter AND a.ended_at IS NULL) AS is_unowned
-                FROM instances i WHERE i.done_at IS NULL
-            ), counted AS (
-                SELECT l.is_unowned, oldest.activity_at, greatest(0, coalesce(newest.seq, -1) - l.settled_to
-                    - (SELECT coalesce(sum(cardinality(p.seqs)), 0) FROM published p
-                        WHERE p.instance = l.instance_id AND p.block > greatest(l.settled_to, 0) / 4096)
-                    - (SELECT count(*) FROM published p CROSS JOIN LATERAL UNNEST(p.seqs) AS one (seq)
-                        WHERE p.instance = l.instance_id AND p.block = greatest(l.settled_to, 0) / 4096
-                            AND p.block * 4096 + one.seq > l.settled_to)
-                    - (SELECT count(*) FROM rejected_messages r
-                        WHERE r.instance = l.instance_id AND r.seq > l.settled_to AND r.state <> 'waiting')
-                    ) AS unpublished
-                FROM logs l
-                LEFT JOIN LATERAL (
-                    SELECT seq FROM outbox m WHERE m.instance = l.instance_id ORDER BY m.instance DESC, m.seq DESC LIMIT 1
-                ) newest ON true
-                LEFT JOIN LATERAL (
-                    SELECT m.activity_at FROM outbox m WHERE m.instance = l.instance_id AND m.seq > l.settled_to
-                    ORDER BY m.instance, m.seq LIMIT 1
-                ) oldest ON true
-            ), retrying AS (
-                SELECT count(*) AS count, min(activity_at) AS activity_at FROM (
-                    SELECT activity_at FROM rejected_messages WHERE state = 'retrying' ORDER BY message_ref LIMIT 100001
-                ) AS bounded
-            )
-            SELECT
-                ((SELECT coalesce(sum(unpublished), 0) FROM counted) + (SELECT count FROM retrying))::bigint AS "unpublished!",
-                (SELECT coalesce(sum(unpublished), 0)::bigint FROM counted WHERE is_unowned) AS "unowned!",
-                (SELECT count(*) FROM (SELECT FROM rejected_messages WHERE state = 'failed' LIMIT 100001) AS bounded) AS "failed!",
-                EXTRACT(EPOCH FROM now() - least(
-                    (SELECT min(activity_at) FROM counted WHERE unpublished > 0), (SELECT activity_at FROM retrying)
-                ))::double precision AS unpublished_age,
-                (SELECT EXTRACT(EPOCH FROM now() - activity_at)::double precision FROM rejected_messages
-                    WHERE state = 'failed' ORDER BY message_ref LIMIT 1) AS failed_age
-            "#
-        )
-        .fetch_one(connection)
-        .await?;
+        let found = outstanding(&mut *connection).await?;
+        let announced = sqlx::query_scalar!(
+            r#"SELECT EXTRACT(EPOCH FROM now() - max(announced_to))::double precision AS age FROM announced"#
+        );
+        ANNOUNCED_AGE.set(announced.fetch_one(connection).await?.unwrap_or(0.0).max(0.0));
         UNPUBLISHED.set_count(found.unpublished.unsigned_abs());
         UNOWNED.set_count(found.unowned.unsigned_abs());
         FAILED.set_count(found.failed.unsigned_abs());

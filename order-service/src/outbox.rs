@@ -11,7 +11,7 @@ mod published;
 mod rejected;
 
 pub use channel::channel;
-pub use format::FORMAT;
+pub use format::{FORMAT, SOURCE};
 pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
 use shared::database::Pool;

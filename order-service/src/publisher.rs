@@ -12,7 +12,7 @@ mod outage;
 mod parked;
 mod partitioner;
 mod producer;
-mod topic;
+pub mod topic;
 
 use std::{pin::pin, time::Duration};
 
@@ -86,7 +86,7 @@ impl Publisher {
                 (outage.delivered(), reach.clone(), lanes.clone()),
                 page.clone(),
             )?,
-            topic: topic::Creation::new(config)?,
+            topic: topic::Creation::new(&config.kafka, config.topic.of_messages(), config.topic.properties(&[]))?,
             flight,
             instance,
             parked: Parked::new(lanes.clone()),
@@ -104,7 +104,7 @@ impl Publisher {
     /// # Errors
     /// librdkafka refuses to make a new producer after a fatal error.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.topic.ensure(&self.lanes, &self.page, &shutdown).await;
+        self.topic.ensure(Some(&self.lanes), &self.page, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
             if self.may_announce(&shutdown).await {

@@ -114,11 +114,28 @@ impl Retention {
         sqlx::query!(
             r#"
             WITH forgotten AS (
-                DELETE FROM instances WHERE done_at < now() - make_interval(secs => $1)
+                -- Its messages are counted first.
+                DELETE FROM instances i WHERE done_at < now() - make_interval(secs => $1)
+                    AND EXISTS (SELECT FROM counted_logs c WHERE c.instance = i.instance_id AND c.is_whole)
             )
             DELETE FROM rebroadcasts WHERE done_at < now() - make_interval(secs => $1)
             "#,
             KNOWN_FOR.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        // What was stated later says all that was stated before. A log that is forgotten has nothing to say.
+        sqlx::query!(
+            r#"
+            WITH said AS (
+                DELETE FROM announced WHERE announced_to < (SELECT max(announced_to) FROM announced)
+            ), counted AS (
+                DELETE FROM counted_logs c WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = c.instance)
+            )
+            DELETE FROM log_progress p
+            WHERE settled_until < (SELECT max(settled_until) FROM log_progress l WHERE l.instance = p.instance)
+                OR NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = p.instance)
+            "#
         )
         .execute(&self.pool)
         .await?;

@@ -59,6 +59,8 @@ fn summary() -> Value {
         "activityTypeCode": "ORDER_CREATED",
         "activityTypeName": "Order Created",
         "quantity": 1234,
+        "lastCountedAt": "2026-11-22T14:03:07.123456Z",
+        "lateQuantity": 0,
     })
 }
 
@@ -66,13 +68,9 @@ fn summary() -> Value {
 /// 400 where the path names no day; 503.
 async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     Query::parse(request.query_string(), &[])?;
-    let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
-    let figures = match path_parameter(&request).map_err(|_| not_a_date())?.as_str() {
-        "today" => read(statistics::of_today(&api.pool, &api.time_zone)).await,
-        text => {
-            let day = date(text).ok_or_else(not_a_date)?;
-            read(statistics::between(&api.pool, day, day, None)).await
-        }
+    let figures = match day_of_path(&request)? {
+        None => read(statistics::of_today(&api.pool, &api.time_zone)).await,
+        Some(day) => read(statistics::between(&api.pool, day, day, None)).await,
     };
     figures.map(told)
 }
@@ -80,6 +78,18 @@ async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Probl
 /// A caller may keep it, and asks each time whether it has changed.
 fn told(figures: Vec<ActivitySummary>) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "private, no-cache")).json(figures)
+}
+
+/// The day that the path names; none where it is today.
+///
+/// # Errors
+/// 400 where it names no day.
+pub(super) fn day_of_path(request: &HttpRequest) -> Result<Option<Date>, Problem> {
+    let not_a_date = || Problem::bad_request("The path must name a day as YYYY-MM-DD, or today.");
+    match path_parameter(request).map_err(|_| not_a_date())?.as_str() {
+        "today" => Ok(None),
+        text => date(text).map(Some).ok_or_else(not_a_date),
+    }
 }
 
 /// # Errors

@@ -64,9 +64,19 @@ async fn every_operation_answers_its_example_as_documented() {
     world.produce(&[counted.clone(), unknown(), unknown(), counted.clone()]).await;
     let service = world.setup().start().await;
     world.at_rest().await;
+    let told = format!(
+        "INSERT INTO sources (source, topic, announced_to, unannounced, failed, discarded, told_offset)
+            VALUES ('/order-service', '{}', now(), 0, 0, 0, 0);
+        INSERT INTO source_minutes (source, minute, quantities)
+            VALUES ('/order-service', '2026-11-20 12:00Z', '{{\"ORDER_CREATED\": 1}}')",
+        world.topic().name
+    );
+    world.database.execute(&told).await;
     let mut documented = Documented::new(client(&service), made());
     documented.ask("figuresOfDay", "/activities/2026-11-20").await;
     documented.ask("figuresOfRange", "/activities?from=2026-11-20&to=2026-11-20").await;
+    documented.ask("completeness", "/completeness").await;
+    documented.ask("completenessOfDay", "/activities/2026-11-20/completeness").await;
     documented.ask("findActivity", &format!("/admin/activities/{}", counted.message_ref().unwrap())).await;
     documented.ask("listActivityTypes", "/activity-types").await;
     let waiting = documented.ask("listQuarantine", "/admin/quarantine").await.body;

@@ -1,6 +1,6 @@
 //! Both services as they are: orders in over HTTP, figures out over HTTP.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Method;
 use testing::{Checker, Collector, Received, Setup, Span, order_body, wait_until};
@@ -118,4 +118,55 @@ async fn one_trace_shows_the_request_its_placement_the_sending_and_the_counting(
     assert_eq!(own, format!("00-{}-{}-01", server.trace_id, server.span_id));
     assert_eq!((counting.stop().await, ordering.stop().await), (Some(0), Some(0)));
     shop.judge(|checker| checker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_to_be_complete_is_counted_while_either_service_is_killed() {
+    let shop = Shop::new().await;
+    let (mut counting, mut ordering) = shop.start().await;
+    let client = shop.client(&ordering);
+    let (mut told, mut fresh) = (Vec::new(), Vec::new());
+    let counted = "SELECT count(*) FROM processed_messages WHERE activity_at <= $1";
+    for round in 0..30 {
+        client.route_to([ordering.api()]);
+        let asking = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let answer = crate::world::client(&counting).get("/completeness").await.body;
+                let Some(to) = answer["completeTo"].as_str() else { continue };
+                let to = OffsetDateTime::parse(to, &time::format_description::well_known::Rfc3339).unwrap();
+                let counted: i64 =
+                    sqlx::query_scalar(counted).bind(to).fetch_one(&shop.activity.database.pool).await.unwrap();
+                told.push((to, counted));
+                fresh.extend(answer["freshnessSeconds"].as_f64());
+            }
+        };
+        client.load_during(2, asking).await;
+        if round == 8 {
+            counting.kill().await;
+            counting = shop.activity.setup().start().await;
+        }
+        if round == 16 {
+            ordering.kill().await;
+            ordering = shop.ordering().start().await;
+        }
+    }
+    shop.is_counted(&counting, seconds(20)).await;
+    assert!(told.len() > 20, "{}", told.len());
+    for (to, counted) in told {
+        let written = "SELECT count(*) FROM outbox WHERE activity_at <= $1";
+        let written: i64 = sqlx::query_scalar(written).bind(to).fetch_one(&shop.orders.pool).await.unwrap();
+        assert!(counted >= written, "{written} were written up to {to}, {counted} of them counted when it was told");
+    }
+    fresh.sort_by(f64::total_cmp);
+    println!("freshness: p50 {} s, p99 {} s", fresh[fresh.len() / 2], fresh[fresh.len() * 99 / 100]);
+    let newest: OffsetDateTime =
+        sqlx::query_scalar("SELECT max(activity_at) FROM outbox").fetch_one(&shop.orders.pool).await.unwrap();
+    wait_until("all of it is complete", seconds(20), async || {
+        let answer = crate::world::client(&counting).get("/completeness").await.body;
+        let to = answer["completeTo"].as_str().unwrap();
+        OffsetDateTime::parse(to, &time::format_description::well_known::Rfc3339).unwrap() >= newest
+    })
+    .await;
+    shop.judge(Checker::duplicates_allowed).await;
 }

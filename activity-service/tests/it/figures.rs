@@ -46,8 +46,13 @@ async fn a_day_and_a_range_of_days_are_told_by_day_then_code() {
     let day = client(&service).get("/activities/2026-11-20").await;
     assert_eq!(day.header("content-type"), "application/json");
     let summary = |code: &str, name: &str, quantity: u64| json!({"activityDate": "2026-11-20", "activityTypeCode": code, "activityTypeName": name, "quantity": quantity});
+    let mut told = day.body.clone();
+    for one in told.as_array_mut().unwrap().iter_mut().map(|one| one.as_object_mut().unwrap()) {
+        assert!(one.remove("lastCountedAt").unwrap().is_string(), "when it was counted");
+        assert_eq!(one.remove("lateQuantity"), Some(json!(0)));
+    }
     assert_eq!(
-        day.body,
+        told,
         json!([
             summary("ORDER_CANCELLED", "Order Cancelled", 1),
             summary("ORDER_COMPLETED", "Order Completed", 2),

@@ -7,6 +7,7 @@ mod auth;
 mod bad_requests;
 mod black_hole;
 mod canaries;
+mod completeness;
 mod correction;
 mod crash;
 mod database_away;

@@ -28,6 +28,7 @@ impl Shop {
             .set("database.url", self.orders.url())
             .set("kafka.brokers", &topic.brokers)
             .set("kafka.topic", &topic.name)
+            .set("kafka.progress_topic", format!("{}.progress", topic.name))
             .set("instance.takeover_after", "1s")
     }
 

@@ -92,6 +92,7 @@ impl World {
         setup
             .set("kafka.topics", topics.join(","))
             .set("kafka.group_id", &self.group)
+            .set("kafka.progress_topic", format!("{}.progress", self.topic().name))
             .set("consumer.backoff_max", "500ms")
     }
 

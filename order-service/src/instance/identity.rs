@@ -22,8 +22,17 @@ pub(super) struct Look {
     pub gone: Vec<i64>,
 }
 
-/// A new identity. It is locked before it can be seen, so nobody ever sees it without its lock.
-pub(super) async fn take(session: &mut PgConnection) -> Result<(InstanceId, OffsetDateTime), sqlx::Error> {
+/// A new identity.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub id: InstanceId,
+    pub now: OffsetDateTime,
+    /// Nothing of this time or later was told to be announced before the identity could be seen.
+    pub not_before: OffsetDateTime,
+}
+
+/// Takes a new identity. It is locked before it can be seen, so nobody ever sees it without its lock.
+pub(super) async fn take(session: &mut PgConnection) -> Result<Taken, sqlx::Error> {
     let next = sqlx::query!(
         r#"
         SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint AS "id!", now() AS "now!"
@@ -34,8 +43,19 @@ pub(super) async fn take(session: &mut PgConnection) -> Result<(InstanceId, Offs
     if !try_lock(session, id).await? {
         return Err(sqlx::Error::Protocol("the lock of a new identity is taken".into()));
     }
-    sqlx::query!("INSERT INTO instances (instance_id) VALUES ($1)", id.number()).execute(session).await?;
-    Ok((id, next.now))
+    sqlx::query!("INSERT INTO instances (instance_id) VALUES ($1)", id.number()).execute(&mut *session).await?;
+    // Asked once the identity can be seen: whoever tells how far everything is announced has told it before, and
+    // then it stands here, or reckons with this identity from its start on. The clock alone would do, if none ever
+    // went back.
+    let not_before = sqlx::query_scalar!(
+        r#"
+        SELECT greatest(clock_timestamp(), (SELECT max(announced_to) + interval '1 microsecond' FROM announced), started_at)
+            AS "not_before!"
+        FROM instances WHERE instance_id = $1
+        "#,
+        id.number()
+    );
+    Ok(Taken { id, now: next.now, not_before: not_before.fetch_one(session).await? })
 }
 
 pub(super) async fn try_lock(session: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {

@@ -118,10 +118,10 @@ impl Session {
     pub async fn begin(settings: Settings, pool: Pool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
-        let (id, now) = identity::take(&mut connection).await?;
+        let taken = identity::take(&mut connection).await?;
         IDENTITIES.add(1);
-        tracing::info!(instance = id.number(), "took an identity");
-        let instance = Instance::new(id, asked_at, now, settings.takeover_after);
+        tracing::info!(instance = taken.id.number(), "took an identity");
+        let instance = Instance::new(&taken, asked_at, settings.takeover_after);
         let session =
             Self { settings, pool, connection, instance: instance.clone(), flight, timeline: None, ending: None };
         Ok((session, instance))
@@ -262,13 +262,13 @@ impl Session {
             fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
             identity::take(&mut self.connection).await
         };
-        let (new, _) = page.work(self.settings.takeover_after, replacing).await?;
+        let new = page.work(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
-        self.instance.replace(new, asked_at);
+        self.instance.replace(&new, asked_at);
         // What the old one has left is there to be adopted, by this one as well as by others.
         self.instance.0.left_behind.notify_one();
         IDENTITIES.add(1);
-        tracing::warn!(instance = new.number(), "instance.before" = old.number(), "took a new identity");
+        tracing::warn!(instance = new.id.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())
     }
 }

@@ -14,6 +14,9 @@ use crate::order::OrderRef;
 /// own; the SQL function `announcement` is this one for people with psql.
 pub const FORMAT: i16 = 1;
 
+/// Where all messages say they come from.
+pub const SOURCE: &str = "/order-service";
+
 /// What happened to an order.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +63,7 @@ impl Message {
             ("ce_specversion", "1.0".to_owned()),
             ("ce_id", self.message_ref.to_string()),
             ("ce_type", format!("summarisation.{}.v1", self.activity_type_code)),
-            ("ce_source", "/order-service".to_owned()),
+            ("ce_source", SOURCE.to_owned()),
             ("ce_time", text_of(self.activity_at)),
             ("content-type", "application/json".to_owned()),
         ];

@@ -46,6 +46,8 @@ struct Columns {
     locks: Vec<i64>,
     /// In seconds.
     keys_kept_for: f64,
+    /// The orders' time is this or later, see [`crate::log::own`].
+    not_before: Option<OffsetDateTime>,
 }
 
 impl Statement {
@@ -56,6 +58,7 @@ impl Statement {
             columns.message_refs.push(one.announcement.message_ref);
             columns.customer_refs.push(one.order.customer_ref().as_str().to_owned());
             columns.seqs.push(one.announcement.ticket.seq);
+            columns.not_before = columns.not_before.max(Some(one.announcement.ticket.not_before));
             columns.traceparents.push(one.announcement.trace.parent.clone());
             columns.tracestates.push(one.announcement.trace.state.clone());
             let line = |count: usize| i32::try_from(count).expect("a batch has at most 1,000 orders of 200 lines");
@@ -126,6 +129,7 @@ impl Repeatable for Statement {
         for (one, seq) in self.batch.iter_mut().zip(&mut self.columns.seqs) {
             one.announcement.renew(&log, &self.queue);
             *seq = one.announcement.ticket.seq;
+            self.columns.not_before = self.columns.not_before.max(Some(one.announcement.ticket.not_before));
         }
     }
 }
@@ -162,7 +166,7 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
         ),
         taken AS (
             INSERT INTO idempotency_keys AS k (caller_key, fingerprint, order_id, placed_at)
-            SELECT caller_key, fingerprint, order_id, now() FROM keyed JOIN incoming USING (place)
+            SELECT caller_key, fingerprint, order_id, greatest(now(), $17) FROM keyed JOIN incoming USING (place)
             -- Held to the end of the transaction. Nobody inserts a key without its lock, so nobody
             -- ever waits here for the end of another's.
             WHERE pg_try_advisory_xact_lock(lock)
@@ -175,7 +179,7 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
         announced AS (
             INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
                 format, traceparent, tracestate)
-            SELECT message_ref, $1, seq, order_id, 1, 'ORDER_CREATED', now(), $16, traceparent, tracestate
+            SELECT message_ref, $1, seq, order_id, 1, 'ORDER_CREATED', greatest(now(), $17), $16, traceparent, tracestate
             FROM incoming
             WHERE place NOT IN (SELECT place FROM keyed) OR order_id IN (SELECT order_id FROM taken)
             -- Waits for an earlier attempt of unknown outcome, and leaves its rows as they are.
@@ -205,7 +209,8 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
         &batch.fingerprints,
         &batch.locks,
         batch.keys_kept_for,
-        FORMAT
+        FORMAT,
+        batch.not_before
     )
     .fetch_all(connection)
     .await

@@ -11,7 +11,7 @@ use rdkafka::{
 use shared::{health::Component, kafka, lifecycle::Shutdown};
 
 use super::lanes::Lanes;
-use crate::config::{self, Config};
+use crate::config;
 
 /// Short, because a stop waits for the thread that asks.
 const METADATA_WITHIN: Duration = Duration::from_secs(1);
@@ -19,9 +19,11 @@ const METADATA_WITHIN: Duration = Duration::from_secs(1);
 /// Before somebody is asked again who has refused to create it. Sending goes on that soon once it is there.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
-pub(super) struct Creation {
+pub(crate) struct Creation {
     admin: Arc<AdminClient<kafka::Quiet>>,
-    topic: config::Topic,
+    topic: config::NewTopic,
+    /// Of the topic, where this makes it.
+    properties: Vec<(&'static str, String)>,
 }
 
 impl std::fmt::Debug for Creation {
@@ -31,18 +33,28 @@ impl std::fmt::Debug for Creation {
 }
 
 impl Creation {
-    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let admin = config.kafka.client(&[]).create_with_context(kafka::Quiet);
-        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic: config.topic.clone() })
+    pub(crate) fn new(
+        kafka: &kafka::Settings,
+        topic: config::NewTopic,
+        properties: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let admin = kafka.client(&[]).create_with_context(kafka::Quiet);
+        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic, properties })
     }
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
     /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
-    pub(super) async fn ensure(&self, lanes: &Lanes, page: &Component, shutdown: &Shutdown) {
-        let config::Topic { name, partitions, replication, min_insync_replicas, .. } = &self.topic;
-        let in_sync = min_insync_replicas.to_string();
-        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication))
-            .set("min.insync.replicas", &in_sync);
+    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, page: &Component, shutdown: &Shutdown) {
+        let config::NewTopic { name, partitions, replication } = &self.topic;
+        let mut wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+        for (property, value) in &self.properties {
+            wanted = wanted.set(property, value);
+        }
+        let know = |count| {
+            if let Some(lanes) = lanes {
+                lanes.know(count, BTreeSet::new(), true);
+            }
+        };
         let options = AdminOptions::new()
             .request_timeout(Some(kafka::ANSWER_WITHIN))
             .operation_timeout(Some(kafka::ANSWER_WITHIN));
@@ -53,7 +65,7 @@ impl Creation {
                 None => return,
                 Some(0) => {}
                 Some(count) => {
-                    lanes.know(count, BTreeSet::new(), true);
+                    know(count);
                     return page.working();
                 }
             }
@@ -62,7 +74,7 @@ impl Creation {
             match answer.as_deref() {
                 Ok([Ok(_)]) => {
                     tracing::info!(topic = name, partitions, replication, "created the topic");
-                    lanes.know(*partitions, BTreeSet::new(), true);
+                    know(*partitions);
                     return page.working();
                 }
                 Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return page.working(),

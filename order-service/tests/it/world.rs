@@ -52,6 +52,7 @@ impl World {
         let setup = binary().set("database.url", self.database.url()).set("kafka.brokers", &self.topic.brokers);
         setup
             .set("kafka.topic", &self.topic.name)
+            .set("kafka.progress_topic", format!("{}.progress", self.topic.name))
             .set("publisher.outage_backoff_max", "500ms")
             .set("instance.takeover_after", "1s")
     }

@@ -1,0 +1,241 @@
+//! How far the figures are complete, and whether they are what the sources say they wrote.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use shared::database::Pool;
+use sqlx::PgConnection;
+use time::{Date, OffsetDateTime};
+use utoipa::ToSchema;
+
+use crate::progress::Announcement;
+
+mod check;
+mod day;
+
+pub use check::check;
+pub use day::{Day, Difference, Late, Quantity, State, of_day};
+
+/// A source that is not heard of for so long is named.
+const SILENT_AFTER: &str = "60 seconds";
+
+/// What a source tells of itself, and how much of it is counted.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    pub source: String,
+    pub topic: String,
+    /// Everything of this time or earlier is on the topic, or failed.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub announced_to: OffsetDateTime,
+    /// Everything of this time or earlier is in the figures, in quarantine or failed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub counted_to: Option<OffsetDateTime>,
+    #[schema(minimum = 0)]
+    pub unannounced: i64,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub oldest_unannounced_at: Option<OffsetDateTime>,
+    #[schema(minimum = 0)]
+    pub failed: i64,
+    /// Since when nothing was heard of it, where that is a minute ago or longer.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub silent_since: Option<OffsetDateTime>,
+}
+
+/// How far the figures are complete.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Completeness {
+    /// Every activity of this time or earlier is in the figures, in quarantine or failed. Nothing while that is not known.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub complete_to: Option<OffsetDateTime>,
+    /// How long ago that is.
+    #[schema(minimum = 0)]
+    pub freshness_seconds: Option<f64>,
+    /// Messages that wait in quarantine; 10001 means more than 10000.
+    #[schema(minimum = 0)]
+    pub quarantined: i64,
+    /// Gaps in what was read that are not closed.
+    #[schema(minimum = 0)]
+    pub open_gaps: i64,
+    pub sources: Vec<Source>,
+}
+
+/// How far the figures of `topics` are complete: as far as the slowest source. Unknown while one of the topics has
+/// no source that has told anything.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of(pool: &Pool, topics: &[String]) -> Result<Completeness, sqlx::Error> {
+    let sources = sqlx::query_as!(
+        Source,
+        r#"
+        SELECT source, topic, announced_to, counted_to, unannounced, oldest_unannounced_at, failed,
+            CASE WHEN told_at <= now() - $2::text::interval THEN told_at END AS silent_since
+        FROM sources WHERE topic = ANY ($1) ORDER BY source COLLATE "C"
+        "#,
+        topics,
+        SILENT_AFTER
+    );
+    let sources = sources.fetch_all(pool).await?;
+    let is_known = topics.iter().all(|topic| sources.iter().any(|source| source.topic == *topic));
+    let slowest = sources.iter().map(|source| source.counted_to).min().flatten();
+    let complete_to = slowest.filter(|_| is_known);
+    let found = sqlx::query!(
+        r#"
+        SELECT
+            (SELECT count(*) FROM (SELECT FROM quarantine WHERE state = 'waiting' LIMIT 10001) AS bounded) AS "quarantined!",
+            (SELECT count(*) FROM (SELECT FROM consumption_gaps WHERE state <> 'closed' LIMIT 10001) AS bounded) AS "open_gaps!",
+            greatest(EXTRACT(EPOCH FROM now() - $1::timestamptz), 0)::double precision AS freshness_seconds
+        "#,
+        complete_to
+    );
+    let found = found.fetch_one(pool).await?;
+    Ok(Completeness {
+        complete_to,
+        freshness_seconds: complete_to.and(found.freshness_seconds),
+        quarantined: found.quarantined,
+        open_gaps: found.open_gaps,
+        sources,
+    })
+}
+
+/// The offset of the last announcement that is known.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn told_offset(pool: &Pool) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar!("SELECT max(told_offset) FROM sources").fetch_one(pool).await
+}
+
+/// Writes down what a source tells.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn note(
+    pool: &Pool,
+    announcement: &Announcement,
+    topic: &str,
+    offset: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        INSERT INTO sources AS known (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset,
+            discarded)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (source) DO UPDATE SET topic = excluded.topic,
+            announced_to = greatest(known.announced_to, excluded.announced_to), unannounced = excluded.unannounced,
+            oldest_unannounced_at = excluded.oldest_unannounced_at, failed = excluded.failed,
+            discarded = excluded.discarded, told_at = now(),
+            told_offset = excluded.told_offset
+        -- Not what is only read again. On a topic that was made anew offsets begin again.
+        WHERE known.told_offset < excluded.told_offset OR known.announced_to < excluded.announced_to
+        "#,
+        announcement.source,
+        topic,
+        announcement.announced_to,
+        announcement.unannounced,
+        announcement.oldest_unannounced_at,
+        announcement.failed,
+        offset,
+        announcement.discarded
+    )
+    .execute(pool)
+    .await?;
+    let Some(counts) = &announcement.counts else { return Ok(()) };
+    let quantities = serde_json::to_string(&counts.quantities).expect("texts and numbers are JSON");
+    sqlx::query!(
+        r#"
+        WITH old AS (
+            -- As long as a range of figures can be asked for.
+            DELETE FROM source_minutes WHERE source = $1 AND minute < $2::timestamptz - interval '400 days'
+        )
+        INSERT INTO source_minutes AS known (source, minute, quantities) VALUES ($1, $2, $3::text::jsonb)
+        ON CONFLICT (source, minute) DO UPDATE SET quantities = excluded.quantities, checked_at = NULL
+        WHERE known.quantities <> excluded.quantities
+        "#,
+        announcement.source,
+        counts.from,
+        quantities
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// What is to be read next of each partition: everything before is counted, or in quarantine.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<(String, i32), i64>, sqlx::Error> {
+    let rows =
+        sqlx::query!("SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1)", topics);
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| ((row.topic, row.partition), row.next_offset)).collect())
+}
+
+/// Everything that a source wrote up to this time is counted, or in quarantine.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn is_counted(pool: &Pool, source: &str, to: OffsetDateTime) -> Result<(), sqlx::Error> {
+    let moving = sqlx::query!(
+        "UPDATE sources SET counted_to = $2 WHERE source = $1 AND (counted_to IS NULL OR counted_to < $2)",
+        source,
+        to
+    );
+    moving.execute(pool).await.map(drop)
+}
+
+/// What the metrics tell of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Of what is complete, in seconds.
+    pub age: Option<f64>,
+    pub silent: i64,
+    pub differing: i64,
+}
+
+/// Asks for it. What is in quarantine, in a gap or failed is missing in its minute: so much less is no difference.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
+    sqlx::query_as!(
+        Told,
+        r#"
+        WITH missing AS (
+            SELECT (SELECT count(*) FROM (SELECT FROM quarantine WHERE state <> 'counted' LIMIT 10001) AS bounded)
+                + (SELECT coalesce(sum(to_offset - from_offset), 0)::bigint FROM consumption_gaps WHERE state <> 'closed')
+                + (SELECT coalesce(sum(failed + discarded), 0)::bigint FROM sources) AS messages
+        ), differing AS (
+            SELECT (SELECT max(coalesce((m.counted ->> one.key)::bigint, 0) - coalesce((m.quantities ->> one.key)::bigint, 0))
+                    FROM jsonb_each_text(m.quantities || m.counted) AS one) AS more,
+                (SELECT max(coalesce((m.quantities ->> one.key)::bigint, 0) - coalesce((m.counted ->> one.key)::bigint, 0))
+                    FROM jsonb_each_text(m.quantities || m.counted) AS one) AS less
+            FROM source_minutes m WHERE m.counted IS NOT NULL ORDER BY m.minute DESC LIMIT 1001
+        )
+        SELECT (SELECT EXTRACT(EPOCH FROM now() - min(coalesce(counted_to, announced_to)))::double precision FROM sources) AS age,
+            (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval) AS "silent!",
+            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages) AS "differing!"
+        "#,
+        SILENT_AFTER
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// When a day of the business time zone begins, and when it ends.
+async fn bounds(pool: &Pool, date: Date, time_zone: &str) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
+    let bounds = sqlx::query!(
+        r#"SELECT $1::date::timestamp AT TIME ZONE $2 AS "begin!", ($1::date + 1)::timestamp AT TIME ZONE $2 AS "end!""#,
+        date,
+        time_zone
+    );
+    let bounds = bounds.fetch_one(pool).await?;
+    Ok((bounds.begin, bounds.end))
+}

@@ -1,0 +1,222 @@
+//! What the sources of activities tell of their progress, read from a topic of its own by every instance: up to when
+//! everything is announced, and what was written in each minute. Held against the positions of the consumers it
+//! says how far the figures are complete.
+//!
+//! Everything is written with `greatest`: it does not matter which instance is first, or reads it again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use anyhow::Context;
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{Consumer, StreamConsumer},
+    message::BorrowedMessage,
+};
+use serde::Deserialize;
+use shared::{
+    database::Pool,
+    health::Component,
+    kafka::{self, Quiet},
+    lifecycle::Shutdown,
+};
+use time::OffsetDateTime;
+use tokio::time::sleep;
+
+use crate::completeness;
+
+/// How often it is looked whether what is announced is counted, while there is something to look for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Announcements that wait to be counted: over an hour of one source. Of more, some between the oldest and the newest
+/// are forgotten, and what is complete moves in larger steps.
+const PENDING: usize = 5000;
+/// The same is asked again after this long: the minutes of an outage take a second.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Before the database is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at minutes that differ, and at days.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// An announcement, as the contract has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Announcement {
+    pub source: String,
+    /// Absent where the source writes to the one topic there is.
+    pub topic: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub announced_to: OffsetDateTime,
+    /// By partition an offset behind everything up to then.
+    pub ends: BTreeMap<i32, i64>,
+    pub unannounced: i64,
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub oldest_unannounced_at: Option<OffsetDateTime>,
+    pub failed: i64,
+    /// Given up by operators of the source.
+    #[serde(default)]
+    pub discarded: i64,
+    pub counts: Option<Counts>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Counts {
+    #[serde(with = "time::serde::rfc3339")]
+    pub from: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub to: OffsetDateTime,
+    pub quantities: BTreeMap<String, i64>,
+}
+
+/// What is announced and not counted yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    source: String,
+    topic: String,
+    announced_to: OffsetDateTime,
+    ends: BTreeMap<i32, i64>,
+}
+
+/// The background task that reads it.
+#[derive(Debug)]
+pub struct Progress {
+    pub kafka: kafka::Settings,
+    /// Where sources tell of their progress.
+    pub topic: String,
+    /// Whose offsets are not touched: the client has to have one.
+    pub group_id: String,
+    pub topics: Vec<String>,
+    pub time_zone: String,
+    pub pool: Pool,
+}
+
+impl Progress {
+    /// Reads until the drain begins.
+    ///
+    /// # Errors
+    /// librdkafka refuses the settings.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        let own = [
+            ("group.id", self.group_id.as_str()),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+        ];
+        let consumer = StreamConsumer::<Quiet>::from_config_and_context(&self.kafka.client(&own), Quiet);
+        let consumer = consumer.context("kafka.properties")?;
+        if let Some(assigned) = shutdown.unless_draining(self.assign(&consumer, &page)).await {
+            assigned?;
+            shutdown.unless_draining(self.follow(&consumer, &page)).await;
+        }
+        // Closing may take as long as the broker likes.
+        std::thread::spawn(move || drop(consumer));
+        Ok(())
+    }
+
+    /// Begins with the last announcement that is known, to learn again what it waits for.
+    async fn assign(&self, consumer: &StreamConsumer<Quiet>, page: &Component) -> anyhow::Result<()> {
+        let offset = loop {
+            match completeness::told_offset(&self.pool).await {
+                Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
+                Err(error) => drop(page.waiting(&error)),
+            }
+            sleep(PAUSE).await;
+        };
+        let mut assigned = TopicPartitionList::with_capacity(1);
+        assigned.add_partition_offset(&self.topic, 0, offset).context("kafka.progress_topic")?;
+        consumer.assign(&assigned).context("kafka.progress_topic")
+    }
+
+    async fn follow(&self, consumer: &StreamConsumer<Quiet>, page: &Component) {
+        let mut pending = VecDeque::new();
+        let mut checked = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                message = consumer.recv() => match message {
+                    Ok(message) => self.take(&message, &mut pending, page).await,
+                    // That of the partition, which is tried again by the client.
+                    Err(error) => drop(page.waiting(&error)),
+                },
+                () = sleep(LOOK_EVERY), if !pending.is_empty() => {}
+                () = sleep(CHECK_EVERY) => {}
+            }
+            let mut done = page.work(ANSWER_WITHIN, self.look(&mut pending)).await;
+            if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
+                checked = tokio::time::Instant::now();
+                let checking = completeness::check(&self.pool, &self.topics, &self.time_zone);
+                done = page.work(ANSWER_WITHIN, checking).await;
+            }
+            match done {
+                Ok(()) => page.working(),
+                Err(error) => {
+                    if page.waiting(&error) {
+                        tracing::warn!(error = %error, "cannot tell how far the figures are complete; trying again");
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Writes down what is told. One that cannot be read says nothing: what is complete stands still then.
+    async fn take(&self, message: &BorrowedMessage<'_>, pending: &mut VecDeque<Pending>, page: &Component) {
+        let announcement = match parse(message.payload().unwrap_or_default()) {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(offset = message.offset(), error, "an announcement of progress cannot be read");
+                return;
+            }
+        };
+        let topic = announcement.topic.clone().or_else(|| self.topics.first().cloned()).unwrap_or_default();
+        if !self.topics.contains(&topic) {
+            return;
+        }
+        let note = || completeness::note(&self.pool, &announcement, &topic, message.offset());
+        while let Err(error) = page.work(ANSWER_WITHIN, note()).await {
+            if page.waiting(&error) {
+                tracing::warn!(error = %error, "cannot note what a source tells; trying again");
+            }
+            sleep(PAUSE).await;
+        }
+        let Announcement { source, announced_to, ends, .. } = announcement;
+        if pending.len() == PENDING {
+            pending.pop_back();
+        }
+        pending.push_back(Pending { source, topic, announced_to, ends });
+    }
+
+    /// Whatever is announced and counted by now is complete.
+    async fn look(&self, pending: &mut VecDeque<Pending>) -> Result<(), sqlx::Error> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let positions = completeness::positions(&self.pool, &self.topics).await?;
+        let is_counted = |one: &Pending| {
+            one.ends.iter().all(|(partition, end)| {
+                *end == 0 || positions.get(&(one.topic.clone(), *partition)).is_some_and(|next| next >= end)
+            })
+        };
+        let mut complete: BTreeMap<String, OffsetDateTime> = BTreeMap::new();
+        for one in pending.iter().filter(|one| is_counted(one)) {
+            let to = complete.entry(one.source.clone()).or_insert(one.announced_to);
+            *to = (*to).max(one.announced_to);
+        }
+        for (source, to) in &complete {
+            completeness::is_counted(&self.pool, source, *to).await?;
+        }
+        pending.retain(|one| complete.get(&one.source).is_none_or(|to| one.announced_to > *to));
+        Ok(())
+    }
+}
+
+/// An announcement; what it counts is a minute.
+fn parse(value: &[u8]) -> anyhow::Result<Announcement> {
+    let announcement: Announcement = serde_json::from_slice(value)?;
+    let is_minute = |counts: &Counts| counts.to - counts.from == time::Duration::MINUTE;
+    anyhow::ensure!(announcement.counts.as_ref().is_none_or(is_minute), "counts of something else than a minute");
+    Ok(announcement)
+}

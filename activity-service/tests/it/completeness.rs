@@ -1,0 +1,185 @@
+//! What is told of how complete the figures are is true, and says where they are not what was written.
+
+use rdkafka::{
+    ClientConfig,
+    producer::{FutureProducer, FutureRecord},
+};
+use serde_json::{Value, json};
+use testing::{Service, wait_until};
+use time::{Date, Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::world::{CREATED, World, client, created, many, seconds};
+
+const SOURCE: &str = "/order-service";
+
+async fn completeness(service: &Service) -> Value {
+    let answer = client(service).get("/completeness").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
+
+async fn of_day(service: &Service, day: &str) -> Value {
+    let answer = client(service).get(&format!("/activities/{day}/completeness")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
+
+fn text(moment: OffsetDateTime) -> String {
+    moment.format(&Rfc3339).unwrap()
+}
+
+fn moment(text: &str) -> OffsetDateTime {
+    OffsetDateTime::parse(text, &Rfc3339).unwrap()
+}
+
+/// What a source tells.
+fn announcement(world: &World, to: &str, end: usize) -> Value {
+    json!({"source": SOURCE, "topic": world.topic().name, "announcedTo": to, "ends": {"0": end}, "unannounced": 3,
+        "oldestUnannouncedAt": "2026-11-22T00:00:00Z", "failed": 0})
+}
+
+/// Tells it, as order-service does.
+async fn tell(world: &World, told: &[Value]) {
+    let topic = testing::Topic { name: format!("{}.progress", world.topic().name), ..world.topic().clone() };
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &topic.brokers)
+        .set("allow.auto.create.topics", "true")
+        .create()
+        .unwrap();
+    for one in told {
+        let value = one.to_string();
+        let record = FutureRecord::to(&topic.name).key(SOURCE).payload(&value);
+        producer.send(record, seconds(10)).await.unwrap();
+    }
+}
+
+/// Every minute of a day, none of which anything was written in but those of `written`.
+fn minutes(world: &World, day: Date, written: &[(OffsetDateTime, i64)], to: &str, end: usize) -> Vec<Value> {
+    let begin = day.midnight().assume_utc();
+    let minute = |number| {
+        let from = begin + Duration::minutes(number);
+        let quantity: i64 = written.iter().filter(|(at, _)| *at == from).map(|(_, quantity)| quantity).sum();
+        let quantities = if quantity > 0 { json!({CREATED: quantity}) } else { json!({}) };
+        let mut one = announcement(world, to, end);
+        one["counts"] = json!({"from": text(from), "to": text(from + Duration::minutes(1)), "quantities": quantities});
+        one
+    };
+    (0..1440).map(minute).collect()
+}
+
+async fn progress_topic(world: &World) {
+    let topic = testing::Topic { name: format!("{}.progress", world.topic().name), ..world.topic().clone() };
+    topic.create(1, &[]).await;
+}
+
+/// The exit code of `figures verify`, and the first line it prints.
+async fn verify(world: &World) -> (i32, String) {
+    let done = world.setup().run(&["figures", "verify"]).await;
+    let printed = String::from_utf8(done.stdout).unwrap();
+    (done.status.code().unwrap(), printed.lines().next().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_be_complete_before_its_source_has_told_and_all_of_that_is_counted() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    world.produce(&many(5)).await;
+    let service = world.setup().start().await;
+    world.has_counted(5, seconds(20)).await;
+    assert_eq!(completeness(&service).await["completeTo"], Value::Null);
+    assert_eq!(of_day(&service, "2026-11-20").await["state"], "unknown");
+    tell(&world, &[announcement(&world, "2026-11-20T13:00:00Z", 5), announcement(&world, "2026-11-21T13:00:00Z", 6)])
+        .await;
+    let reaches = async |to: &str| {
+        wait_until(&format!("complete up to {to}"), seconds(20), async || {
+            completeness(&service).await["completeTo"].as_str().map(moment) == Some(moment(to))
+        })
+        .await;
+    };
+    reaches("2026-11-20T13:00:00Z").await;
+    let told = completeness(&service).await;
+    let source = &told["sources"][0];
+    assert_eq!(moment(source["announcedTo"].as_str().unwrap()), moment("2026-11-21T13:00:00Z"), "{told}");
+    assert_eq!((&source["source"], &source["unannounced"]), (&SOURCE.into(), &3.into()));
+    assert!(told["freshnessSeconds"].as_f64().unwrap() > 0.0 && source["silentSince"].is_null(), "{told}");
+    assert_eq!(of_day(&service, "2026-11-20").await["state"], "behind", "the sixth message is not there");
+    world.produce(&[created()]).await;
+    reaches("2026-11-21T13:00:00Z").await;
+    assert_eq!(of_day(&service, "2026-11-20").await["state"], "unknown", "nobody told what was written in its minutes");
+    assert_eq!(of_day(&service, "2999-01-01").await["state"], "open");
+    // It is remembered, and read again it does not go back.
+    assert_eq!(service.stop().await, Some(0));
+    let service = world.setup().start().await;
+    assert!(completeness(&service).await["completeTo"].as_str().map(moment) == Some(moment("2026-11-21T13:00:00Z")));
+    world.database.execute("UPDATE sources SET told_at = now() - interval '2 minutes'").await;
+    assert!(!completeness(&service).await["sources"][0]["silentSince"].is_null(), "it is named");
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_named() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    // References of now, so that the activities are of now as well: of yesterday.
+    let now = OffsetDateTime::now_utc();
+    let day = now.date().previous_day().unwrap();
+    let at = day.midnight().assume_utc() + Duration::hours(12);
+    let reference = |number| crate::world::reference(&day.to_string(), number + ((12 * 3_600_000) << 80));
+    let message = |number: u128| {
+        created()
+            .with_field("messageRef", reference(number).to_string())
+            .with_field("activityAt", text(at + Duration::seconds(7)))
+    };
+    let messages: Vec<_> = (0..7).map(message).collect();
+    world.produce(&messages).await;
+    let service = world.setup().start().await;
+    world.has_counted(7, seconds(20)).await;
+    let to = text(now);
+    tell(&world, &minutes(&world, day, &[(at, 7)], &to, 7)).await;
+    let day = day.to_string();
+    let is = async |state: &str| {
+        wait_until(&format!("the day is {state}"), seconds(30), async || {
+            of_day(&service, &day).await["state"] == state
+        })
+        .await;
+    };
+    is("complete").await;
+    let told = of_day(&service, &day).await;
+    assert_eq!(told["expected"], json!([{"activityTypeCode": CREATED, "quantity": 7}]));
+    assert_eq!((&told["difference"], &told["late"]), (&json!([]), &json!([])));
+    wait_until("that is noted", seconds(60), async || {
+        world.database.number("SELECT count(*) FROM complete_days").await > 0
+            && world.database.number("SELECT count(*) FROM source_minutes WHERE checked_at IS NULL").await == 0
+    })
+    .await;
+    assert_eq!(verify(&world).await, (0, format!("{day} {CREATED} figure 7 keys 7 written 7: ok")));
+    // A figure changed by hand, and a row deleted from the keys.
+    world.database.execute("UPDATE daily_activity_shards SET quantity = quantity + 2").await;
+    let key = format!("processed_messages WHERE message_ref = '{}'", reference(3));
+    world.database.execute(&format!("CREATE TABLE taken AS SELECT * FROM {key}; DELETE FROM {key}")).await;
+    world.database.execute("UPDATE source_minutes SET checked_at = NULL WHERE quantities <> '{}'").await;
+    let names = async |difference: &Value| {
+        wait_until("the difference is named", seconds(120), async || {
+            of_day(&service, &day).await["difference"].as_array().unwrap().contains(difference)
+        })
+        .await;
+    };
+    names(&json!({"minute": null, "activityTypeCode": CREATED, "expected": 7, "counted": 9})).await;
+    names(&json!({"minute": text(at), "activityTypeCode": CREATED, "expected": 7, "counted": 6})).await;
+    let told = of_day(&service, &day).await;
+    assert_eq!(told["state"], "behind");
+    assert_eq!(told["late"], json!([{"activityTypeCode": CREATED, "quantity": 2}]));
+    let figure = client(&service).get(&format!("/activities/{day}")).await.body[0].clone();
+    assert_eq!((&figure["quantity"], &figure["lateQuantity"]), (&9.into(), &2.into()));
+    assert!(moment(figure["lastCountedAt"].as_str().unwrap()) > now, "{figure}");
+    wait_until("the metric tells", seconds(20), async || {
+        service.metrics().await.sum("activity_differing_minutes") > 0.0
+    })
+    .await;
+    let wrong = format!("{day} {CREATED} figure 9 keys 6 written 7: the figure is more than its keys");
+    assert_eq!(verify(&world).await, (1, wrong));
+    // Put right again.
+    world.database.execute("UPDATE daily_activity_shards SET quantity = quantity - 2").await;
+    world.database.execute("INSERT INTO processed_messages SELECT * FROM taken; DROP TABLE taken").await;
+    world.judge().await;
+}

@@ -1,0 +1,3 @@
+DROP TABLE complete_days;
+DROP TABLE source_minutes;
+DROP TABLE sources;

@@ -1,0 +1,3 @@
+DROP TABLE told_counts;
+DROP TABLE message_counts;
+DROP TABLE counted_logs;
