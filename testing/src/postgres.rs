@@ -1,12 +1,12 @@
 use std::{fs, time::Duration};
 
-use rustix::process::Signal;
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 use sqlx::{Connection, PgConnection};
 
-use crate::{
-    server::{Server, signal},
-    wait_until,
-};
+use crate::{server::Server, wait_until};
 
 /// A Postgres of a test's own, which it may stop and crash.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Postgres {
         let data = self.0.data();
         wait_until("every backend is gone", Duration::from_secs(10), async || {
             let left = processes_in(&data);
-            left.iter().for_each(|pid| signal(Some(*pid), Signal::KILL));
+            left.iter().for_each(|pid| kill(*pid));
             left.is_empty()
         })
         .await;
@@ -75,8 +75,14 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        processes_in(&self.0.data()).iter().for_each(|pid| signal(Some(*pid), Signal::KILL));
+        processes_in(&self.0.data()).iter().for_each(|pid| kill(*pid));
     }
+}
+
+/// One that has ended since it was found needs it no more.
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("it was found by its number");
+    assert!(matches!(kill_process(pid, Signal::KILL), Ok(()) | Err(Errno::SRCH)), "a backend cannot be killed");
 }
 
 fn processes_in(folder: &std::path::Path) -> Vec<u32> {

@@ -27,7 +27,8 @@ async fn hang_at(point: &str, component: &str) {
     world.produce(&many(10)).await;
     world.produce(&[undated()]).await;
     let service = noticed_soon(&world).failpoint(point, "pause").start().await;
-    wait_until(component, seconds(40), async || state(&service, component).await == "hung").await;
+    // Some look every 5 s, and the longest piece of work may take 30 s before the setting counts.
+    wait_until(component, seconds(60), async || state(&service, component).await == "hung").await;
     assert_eq!(service.probe("live").await, Some(503));
     let age = format!("task_heartbeat_age_seconds{{task=\"{component}\"}}");
     assert!(service.metrics().await.series[&age] >= 5.0);

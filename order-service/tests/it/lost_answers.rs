@@ -43,8 +43,8 @@ async fn an_adoption_whose_answer_is_lost_on_the_way_leaves_no_message_behind_an
     let proxy = Proxy::before(world.database.address()).await;
     let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
     let setup = setup.set("database.session_url", world.database.url()).set("reload.page_size", 100);
-    // The adoption is the first on that way to answer with the log's name, then each of its pages does.
-    proxy.swallow_answer_with(900_i64.to_be_bytes());
+    // The adoption alone answers with a row of one column, the log's name; then each of its pages names it.
+    proxy.swallow_answer_with([&[0, 1, 0, 0, 0, 8], 900_i64.to_be_bytes().as_slice()].concat());
     let service = setup.start().await;
     let client = world.client(&service);
     wait_until("the answer to the adoption is lost", seconds(10), async || proxy.has_swallowed()).await;
