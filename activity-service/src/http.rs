@@ -51,9 +51,10 @@ pub fn routes(
     let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
     move |routes| {
         routes.app_data(with.clone()).app_data(exposition.clone());
-        api(routes);
+        // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);
         }
+        api(routes);
     }
 }

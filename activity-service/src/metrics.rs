@@ -125,7 +125,7 @@ pub const COMPLETE_AGE: Gauge = Gauge::new(
 pub const SILENT_SOURCES: Gauge =
     Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
 pub const DIFFERING_MINUTES: Gauge = Gauge::new(
-    "activity_differing_minutes",
+    "activity_differing_counts",
     "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
 );
 

@@ -26,7 +26,7 @@ use shared::{
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::completeness;
+use crate::{completeness, consumer::reading::SESSION};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -99,7 +99,10 @@ impl Progress {
     /// # Errors
     /// librdkafka refuses the settings.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        // It joins no group; the session is the reading client's, so that whatever settings fit that one fit this.
+        let session = SESSION.as_millis().to_string();
         let own = [
+            ("session.timeout.ms", session.as_str()),
             ("group.id", self.group_id.as_str()),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),

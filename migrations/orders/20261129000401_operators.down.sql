@@ -42,7 +42,8 @@ LEFT JOIN LATERAL (
     ORDER BY p.published_at DESC LIMIT 1
 ) p ON true;
 
-DROP INDEX outbox_order, rejected_messages_order, rejected_messages_discarded;
+DROP FUNCTION messages_of_order;
+DROP INDEX outbox_placements, outbox_changes, rejected_messages_order, rejected_messages_discarded;
 ALTER TABLE rejected_messages DROP CONSTRAINT rejected_messages_discarded;
 UPDATE rejected_messages SET state = 'failed' WHERE state = 'discarded';
 ALTER TABLE rejected_messages

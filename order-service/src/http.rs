@@ -39,9 +39,10 @@ pub fn routes(
     move |routes| {
         routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone());
         routes.app_data(exposition.clone());
-        api(routes);
+        // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);
         }
+        api(routes);
     }
 }

@@ -31,7 +31,7 @@ pub async fn of_order(pool: &Pool, order: OrderRef) -> Result<Option<Vec<Event>>
                 SELECT activity_at, CASE activity_type_code WHEN 'ORDER_COMPLETED' THEN 'completed' ELSE 'cancelled' END,
                     NULL, NULL, NULL
                 FROM outbox
-                WHERE order_id = $1 AND activity_type_code IN ('ORDER_COMPLETED', 'ORDER_CANCELLED')
+                WHERE message_ref = ANY (messages_of_order($1)) AND activity_type_code IN ('ORDER_COMPLETED', 'ORDER_CANCELLED')
                     AND NOT EXISTS (
                         SELECT FROM audit
                         WHERE subject = order_ref($1) AND action IN ('order_completed', 'order_cancelled'))
@@ -47,12 +47,8 @@ pub async fn of_order(pool: &Pool, order: OrderRef) -> Result<Option<Vec<Event>>
         return Ok(None);
     }
     let messages = sqlx::query_scalar!(
-        r#"
-        (SELECT message_ref AS "message_ref!" FROM outbox WHERE order_id = $1 LIMIT $2)
-        UNION (SELECT message_ref FROM rejected_messages WHERE order_id = $1 LIMIT $2)
-        "#,
-        order.number(),
-        MOST
+        r#"SELECT message_ref AS "message_ref!" FROM unnest(messages_of_order($1)) AS message_ref"#,
+        order.number()
     );
     for message_ref in messages.fetch_all(pool).await? {
         events.extend(history::of_message(pool, message_ref).await?);

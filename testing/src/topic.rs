@@ -124,8 +124,16 @@ impl Topic {
     /// One of the topic's settings.
     pub async fn get(&self, name: &str) -> String {
         let asked = [ResourceSpecifier::Topic(&self.name)];
-        let described = self.admin().describe_configs(&asked, &options()).await.unwrap().remove(0).unwrap();
-        described.get(name).and_then(|entry| entry.value.clone()).expect("the topic has this setting")
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            // Of several brokers one may not know of a topic yet that another one has made.
+            let described = self.admin().describe_configs(&asked, &options()).await.unwrap().remove(0);
+            if let Some(value) = described.ok().and_then(|found| found.get(name)?.value.clone()) {
+                return value;
+            }
+            assert!(Instant::now() < end, "the topic has no setting {name}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub async fn delete(&self) {

@@ -143,7 +143,8 @@ pub async fn read(
     let group = Arc::clone(member.consumer().context());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
     let batch = Batch::default();
-    let mut reading = Reading { member: &member, page, away, batch, max_messages, paused: false, rests: false };
+    let mut reading =
+        Reading { member: &member, page, away, was_away: false, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let page = reading.page.clone();
@@ -203,6 +204,7 @@ struct Reading<'a> {
     page: Component,
     /// A topic that is gone is read no more, whatever comes of the others.
     away: Away,
+    was_away: bool,
     batch: Batch,
     max_messages: usize,
     paused: bool,
@@ -255,9 +257,11 @@ impl Reading<'_> {
         if came {
             group.failure.forget();
         }
-        if self.away.any() {
+        // Messages may come again before it is seen that the topic is back.
+        let was_away = std::mem::replace(&mut self.was_away, self.away.any());
+        if self.was_away {
             self.page.waiting(AWAY);
-        } else if came || group.epoch() != epoch {
+        } else if came || was_away || group.epoch() != epoch {
             self.page.working();
         }
         if self.paused && came { self.pause() } else { Ok(()) }

@@ -74,7 +74,7 @@ async fn a_level_that_is_changed_while_postgres_is_away_is_audited_when_it_is_ba
     proxy.hold();
     let level = reqwest::Client::new().put(format!("{}/log-level", service.management()));
     assert_eq!(level.json(&json!({"level": "warn"})).send().await.unwrap().status(), 200);
-    assert!(service.has_logged("the log level was changed"));
+    wait_until("it is logged", seconds(10), async || service.has_logged("the log level was changed")).await;
     assert_eq!(world.database.number("SELECT count(*) FROM audit").await, 0);
     proxy.cut();
     proxy.pass();

@@ -173,7 +173,7 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     assert_eq!((&figure["quantity"], &figure["lateQuantity"]), (&9.into(), &2.into()));
     assert!(moment(figure["lastCountedAt"].as_str().unwrap()) > now, "{figure}");
     wait_until("the metric tells", seconds(20), async || {
-        service.metrics().await.sum("activity_differing_minutes") > 0.0
+        service.metrics().await.sum("activity_differing_counts") > 0.0
     })
     .await;
     let wrong = format!("{day} {CREATED} figure 9 keys 6 written 7: the figure is more than its keys");

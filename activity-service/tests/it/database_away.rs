@@ -56,7 +56,8 @@ async fn while_postgres_is_gone_for_30_s_reads_are_refused_and_nothing_else_chan
     let (after, most) = service.memory();
     let megabytes = [before, during, after, most].map(|bytes| bytes >> 20);
     let limit = before + (16 << 20);
-    assert!(during < limit && after < limit && most < 64 << 20, "{megabytes:?} MB before, in, after, at most");
+    // Of a build with debug information, with a client of Kafka each for counting, progress and settings of topics.
+    assert!(during < limit && after < limit && most < 96 << 20, "{megabytes:?} MB before, in, after, at most");
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

@@ -49,7 +49,10 @@ async fn without_a_broker_at_start_it_is_ready_and_counts_as_soon_as_there_is_on
     world.produce(&many(200)).await;
     world.has_counted(200, seconds(20)).await;
     world.at_rest().await;
-    assert_eq!(service.health().await["components"]["consumer"]["state"], "working");
+    wait_until("it says that it works", seconds(20), async || {
+        service.health().await["components"]["consumer"]["state"] == "working"
+    })
+    .await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

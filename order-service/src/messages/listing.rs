@@ -183,7 +183,7 @@ async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
     let Filter { order_id, activity_type_code, error, .. } = &page.filter;
     let found = listed!(
         [r#"
-        FROM outbox_messages WHERE order_id = $1 AND state = $2 AND ($3::text IS NULL OR activity_type_code = $3)
+        FROM outbox_messages WHERE message_ref = ANY (messages_of_order($1)) AND state = $2 AND ($3::text IS NULL OR activity_type_code = $3)
             AND activity_at >= $4 AND activity_at < $5
             AND ($6::text IS NULL OR position(lower($6) IN lower(last_error)) > 0)
         "#],
