@@ -13,8 +13,7 @@ use std::{
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
 use serde::Deserialize;
-use shared::{health::Component, kafka::ClosedAside, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, kafka::ClosedAside, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -25,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Announcements that wait to be counted: over an hour of one source. Of more, some between the oldest and the newest
 /// are forgotten, and what is complete moves in larger steps.
 const PENDING: usize = 5000;
+/// The same is asked again after this long: the minutes of an outage take a second.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Before the database is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks at minutes that differ, and at days.
@@ -78,7 +79,7 @@ pub struct Progress {
     pub topic: String,
     pub topics: Vec<String>,
     pub time_zone: String,
-    pub pool: PgPool,
+    pub pool: Pool,
 }
 
 impl Progress {
@@ -121,11 +122,11 @@ impl Progress {
                 () = sleep(LOOK_EVERY), if !pending.is_empty() => {}
                 () = sleep(CHECK_EVERY) => {}
             }
-            let _work = page.work();
-            let mut done = self.look(&mut pending).await;
+            let mut done = page.work(ANSWER_WITHIN, self.look(&mut pending)).await;
             if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
                 checked = tokio::time::Instant::now();
-                done = completeness::check(&self.pool, &self.topics, &self.time_zone).await;
+                let checking = completeness::check(&self.pool, &self.topics, &self.time_zone);
+                done = page.work(ANSWER_WITHIN, checking).await;
             }
             match done {
                 Ok(()) => page.working(),
@@ -153,7 +154,8 @@ impl Progress {
         if !self.topics.contains(&topic) {
             return;
         }
-        while let Err(error) = completeness::note(&self.pool, &announcement, &topic, message.offset()).await {
+        let note = || completeness::note(&self.pool, &announcement, &topic, message.offset());
+        while let Err(error) = page.work(ANSWER_WITHIN, note()).await {
             if page.waiting(&error) {
                 tracing::warn!(error = %error, "cannot note what a source tells; trying again");
             }

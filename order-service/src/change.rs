@@ -8,11 +8,12 @@ use fail::fail_point;
 use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
+    database::Pool,
     health::Component,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
-use sqlx::{PgPool, postgres::PgConnection};
+use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
@@ -99,13 +100,13 @@ impl Changes {
 #[derive(Clone, Debug)]
 pub struct Changer {
     waiting: Exit<Wish, Answer>,
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
 }
 
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Changes, pool: PgPool, queue: Queue) -> (Changes, Changer) {
+pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
     let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
     (Changes(entrance), Changer { waiting, pool, queue })
 }

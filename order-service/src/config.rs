@@ -33,7 +33,7 @@ pub struct Config {
     pub partitions: Partitions,
     pub session: session::Settings,
     pub retention: Retention,
-    /// `health.task_hung_after`, but at least twice `instance.takeover_after`.
+    /// `health.task_hung_after`
     pub task_hung_after: Duration,
     pub metrics: exposition::Settings,
     pub telemetry: telemetry::Settings,
@@ -230,9 +230,7 @@ impl Config {
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };
-        // The session waits for an answer for as long as `instance.takeover_after`.
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
-        config.task_hung_after = config.task_hung_after.max(config.session.takeover_after * 2);
         if config.topic.progress == config.topic.name {
             s.mistake("kafka.progress_topic", "must be another topic than kafka.topic, which carries activities only");
         }
