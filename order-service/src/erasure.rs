@@ -5,8 +5,8 @@ use serde::Serialize;
 use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
+    database::Pool,
 };
-use sqlx::PgPool;
 use time::{OffsetDateTime, macros::datetime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -32,12 +32,7 @@ const BEGINNING: Place = (datetime!(0001-01-01 0:00 UTC), 0);
 ///
 /// # Errors
 /// The database's.
-pub async fn erase(
-    pool: &PgPool,
-    customer: &CustomerRef,
-    author: &Author,
-    reason: &str,
-) -> Result<Erased, sqlx::Error> {
+pub async fn erase(pool: &Pool, customer: &CustomerRef, author: &Author, reason: &str) -> Result<Erased, sqlx::Error> {
     // Drawn, not derived: what is derived from a reference can be found again by trying references.
     let pseudonym = format!("erased-{}", Uuid::now_v7());
     let mut erased = Erased::default();
@@ -47,7 +42,10 @@ pub async fn erase(
         loop {
             let mut transaction = pool.begin().await?;
             let page = page(&mut transaction, customer, &pseudonym, after).await?;
-            let Some(last) = page.first() else { break };
+            let Some(last) = page.first() else {
+                transaction.rollback().await?;
+                break;
+            };
             if erased.orders == 0 {
                 let subject = std::slice::from_ref(&pseudonym);
                 audit::record(&mut transaction, author, Action::CustomerErased, subject, Some(reason)).await?;

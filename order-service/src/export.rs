@@ -9,7 +9,7 @@ use std::{fs, io::Write, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use shared::database::Pool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ pub enum Format {
 /// What is wanted.
 #[derive(Debug)]
 pub struct Export {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub before: OffsetDateTime,
     pub folder: PathBuf,
     pub format: Format,
@@ -137,7 +137,7 @@ impl Pages<'_> {
 }
 
 /// Whatever their status is: a page of final ones might have to look at any number of others.
-async fn page(pool: &PgPool, after: Place, before: OffsetDateTime) -> Result<Vec<Row>, sqlx::Error> {
+async fn page(pool: &Pool, after: Place, before: OffsetDateTime) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         r#"

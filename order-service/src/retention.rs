@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{health::Component, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::time::Instant;
 
@@ -19,6 +18,8 @@ use crate::{
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
+/// No page takes longer: the server ends its statement before.
+const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 /// An identity stays known for so long after nothing was left in its log: for people who look.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// How often all old orders are looked at again: those that were not final at the time, or whose messages were not gone.
@@ -26,7 +27,7 @@ const ALL_ORDERS_EVERY: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub struct Retention {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub settings: config::Retention,
     pub looked_at: LookedAt,
 }
@@ -88,8 +89,7 @@ impl Retention {
     pub async fn purge(&mut self, shutdown: &Shutdown, page: &Component) -> Result<Purged, sqlx::Error> {
         let mut removed = Purged::default();
         while !shutdown.is_draining() {
-            let _work = page.work();
-            let keys = self.purge_keys().await?;
+            let keys = page.work(ANSWER_WITHIN, self.purge_keys()).await?;
             if keys == 0 {
                 break;
             }
@@ -97,9 +97,8 @@ impl Retention {
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
-        let _work = page.work();
-        self.forget().await?;
-        self.forget_rejections().await?;
+        page.work(ANSWER_WITHIN, self.forget()).await?;
+        page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
         if let Some(kept_for) = self.settings.orders {
             removed.orders = self.purge_orders(kept_for, shutdown, page).await?;
         }
@@ -118,7 +117,6 @@ impl Retention {
         }
         let mut removed = 0;
         while !shutdown.is_draining() {
-            let _work = page.work();
             let done = sqlx::query!(
                 r#"
                 SELECT removed AS "removed!", last_placed_at, last_order_id
@@ -129,7 +127,7 @@ impl Retention {
                 self.looked_at.order_id,
                 i32::try_from(self.settings.batch_size).expect("it is at most 100,000")
             );
-            let done = done.fetch_one(&self.pool).await?;
+            let done = page.work(ANSWER_WITHIN, done.fetch_one(&self.pool)).await?;
             let Some(last) = done.last_placed_at.zip(done.last_order_id) else { break };
             (self.looked_at.placed_at, self.looked_at.order_id) = last;
             let orders = done.removed.unsigned_abs();

@@ -3,8 +3,7 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use shared::{customer::CustomerRef, text::parse_reason};
-use sqlx::PgPool;
+use shared::{customer::CustomerRef, database::Pool, text::parse_reason};
 
 use super::Who;
 use crate::erasure;
@@ -29,7 +28,7 @@ pub enum Customers {
 impl Customers {
     /// # Errors
     /// The database's; what was done before stays done.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let Self::Erase { customer_ref, reason, json, who } = self;
         let done = erasure::erase(pool, &customer_ref, &who.author(), &reason).await?;
         let mut out = std::io::stdout().lock();

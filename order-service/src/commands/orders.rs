@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shared::message::timestamp;
-use sqlx::PgPool;
+use shared::{database::Pool, message::timestamp};
 use time::OffsetDateTime;
 
 use crate::export::{self, Export, Format};
@@ -31,7 +30,7 @@ pub enum Orders {
 impl Orders {
     /// # Errors
     /// The database's or the disk's, or the folder has an export of something else.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let Self::Export { before, to, format, per_file } = self;
         let export = Export { pool: pool.clone(), before, folder: to, format, per_file };
         export::run(&export, &mut std::io::stderr()).await

@@ -10,11 +10,11 @@ use shared::{
     audit::{self, Author},
     auth::Caller,
     customer::CustomerRef,
+    database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 
 use crate::erasure::{self, Erased};
 
@@ -32,7 +32,7 @@ pub(super) fn operations() -> [Operation; 1] {
         .problems(&[404, 422])]
 }
 
-async fn erase(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<Json<Erased>, Problem> {
+async fn erase(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<Json<Erased>, Problem> {
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let customer = CustomerRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let reason = audit::reason(&mut query)?;
