@@ -12,7 +12,8 @@ async fn whatever_an_administrator_has_set_it_migrates_takes_orders_and_announce
         world.database.set(settings).await;
         let migrated = world.setup().set("database.url", world.database.owner_url()).run(&["migrate"]).await;
         assert_eq!(migrated.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&migrated.stderr));
-        let service = world.setup().start().await;
+        // A look at the session may take as long as this on a loaded machine, where everything is compiled.
+        let service = world.setup().set("instance.takeover_after", "5s").start().await;
         let client = world.client(&service);
         client.load(100, 8).await;
         // Connections and the session are idle for longer than their time-out.
