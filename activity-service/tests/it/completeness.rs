@@ -4,6 +4,7 @@ use rdkafka::{
     ClientConfig,
     producer::{FutureProducer, FutureRecord},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 use testing::{Service, wait_until};
 use time::{Date, Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -153,6 +154,16 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     })
     .await;
     assert_eq!(verify(&world).await, (0, format!("{day} {CREATED} figure 7 keys 7 written 7: ok")));
+    // What waits in quarantine may be of that day.
+    world.produce(&[created().with_field("activityTypeCode", "ORDER_EATEN")]).await;
+    is("behind").await;
+    let told = of_day(&service, &day).await;
+    assert_eq!((&told["quarantined"], &told["difference"]), (&1.into(), &json!([])));
+    let waiting = client(&service).get("/admin/quarantine").await.body[0]["id"].as_str().unwrap().to_owned();
+    let discarding = format!("/admin/quarantine/{waiting}?reason=eaten");
+    let discarded = client(&service).ask(Method::DELETE, &discarding, &[], Vec::new()).await.unwrap();
+    assert_eq!(discarded.status, 200, "{discarded:?}");
+    is("complete").await;
     // A figure changed by hand, and a row deleted from the keys.
     world.database.execute("UPDATE daily_activity_shards SET quantity = quantity + 2").await;
     let key = format!("processed_messages WHERE message_ref = '{}'", reference(3));
