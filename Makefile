@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test attack fuzz mutants chaos upgrade bench check api-check clients deployment prepare audit
+.PHONY: help run down reset status build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -47,6 +47,11 @@ chaos: ## Break everything at random under load, then at each step there is, and
 	cargo run --release -p testing --example chaos -- $(ARGS)
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
+
+matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--ends: oldest and newest)
+	dev/provide matrix
+	cargo build --workspace --all-targets --features failpoints
+	dev/matrix $(ARGS)
 
 upgrade: ## Run the version before the newest migration beside that of now (ARGS=COMMIT: that version)
 	dev/provide test

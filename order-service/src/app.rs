@@ -33,7 +33,7 @@ use crate::{
     publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
-    retention::Retention,
+    retention::{LookedAt, Retention},
 };
 
 /// The schema this version needs.
@@ -252,7 +252,8 @@ fn spawn_flow(
         |page| partitions.run(shutdown, page)
     });
     tasks.spawn("retention", {
-        let retention = Retention { pool: pool.clone(), settings: config.retention.clone() };
+        let (settings, looked_at) = (config.retention.clone(), LookedAt::default());
+        let retention = Retention { pool: pool.clone(), settings, looked_at };
         let shutdown = shutdown.clone();
         |page| retention.run(shutdown, page)
     });

@@ -145,6 +145,8 @@ pub struct Partitions {
 pub struct Retention {
     pub published_messages: Duration,
     pub idempotency_keys: Duration,
+    /// None: they stay for ever.
+    pub orders: Option<Duration>,
     pub every: Duration,
     pub batch_size: u32,
     pub pause: Duration,
@@ -221,6 +223,7 @@ impl Config {
             retention: Retention {
                 published_messages: s.get("retention.published_messages"),
                 idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
+                orders: s.optional("retention.orders", |_| Ok(())),
                 every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
                 batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
                 pause: s.get("retention.pause"),
@@ -231,6 +234,11 @@ impl Config {
             shutdown: lifecycle::Timing::read(s),
         };
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
+        // Whoever repeats a request finds its order. A day: the database lets none leave earlier.
+        let shortest = config.retention.idempotency_keys.max(Duration::from_hours(24));
+        if config.retention.orders.is_some_and(|orders| orders < shortest) {
+            s.mistake("retention.orders", "must be 1d or longer, and no shorter than retention.idempotency_keys");
+        }
         if config.topic.progress == config.topic.name {
             s.mistake("kafka.progress_topic", "must be another topic than kafka.topic, which carries activities only");
         }

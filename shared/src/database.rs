@@ -48,6 +48,10 @@ macro_rules! session {
     };
 }
 
+/// What a migration is told, whatever the role or the database was given: a backslash is a backslash, and a large table takes
+/// its time. A `lock_timeout` stays: it keeps others from waiting behind a migration that waits.
+const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0";
+
 const WORK: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
 const REQUESTS: Kind =
     Kind { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
@@ -262,6 +266,7 @@ pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
 /// The database is out of reach or refuses a migration.
 pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
     let mut connection = reach(settings).await?;
+    sqlx::raw_sql(MIGRATION).execute(&mut connection).await?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")

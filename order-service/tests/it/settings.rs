@@ -27,6 +27,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
         .set("publisher.backoff_initial", "1m")
         .set("publisher.max_failures", 0)
         .set("retention.idempotency_keys", "1m")
+        .set("retention.orders", "23h")
         .set("log.level", "=loud=")
         .set("shutdown.grace", "-1s")
         .set("publisher.colour", "red");
@@ -51,6 +52,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
             "publisher.linger",
             "publisher.max_failures",
             "retention.idempotency_keys",
+            "retention.orders",
             "shutdown.grace",
         ];
         assert_eq!(keys, expected, "{told:?}");
