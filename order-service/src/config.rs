@@ -172,13 +172,14 @@ impl Config {
         const A_MOMENT: Duration = Duration::from_millis(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
-        let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let of_session = database::Address::optional(s, "database.session_url");
+        let of_session = of_session.unwrap_or_else(|| database.address.clone());
         let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
-                is_as_pool: session_url.expose() == database.url.expose(),
-                url: session_url,
+                is_as_pool: of_session == database.address,
+                address: of_session,
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,

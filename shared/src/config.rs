@@ -3,7 +3,9 @@
 //! A [`Reader`] hands out one value after the other, parsed, and notes every mistake on the way,
 //! so that an operator sees them all at once. What was handed out is also what `config` prints.
 
+mod clear;
 mod setting;
+mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +14,10 @@ use std::{
     path::Path,
 };
 
+pub use clear::is_this_machine;
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
 pub use setting::{Bind, Secret, Setting, WebUrl};
+pub use source::Source;
 
 /// Reads the settings of one service. Keys are flat and dotted: `kafka.brokers`.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ impl Reader {
             mistakes: Vec::new(),
             needed: &[],
         };
-        if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
+        let is_given = reader.given.contains_key("database.url_file");
+        if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !is_given && !url.is_empty()) {
             reader.given.entry("database.url".into()).or_insert(url);
         }
         Ok(reader)

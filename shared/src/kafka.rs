@@ -16,7 +16,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::config::Reader;
+use crate::config::{Reader, is_this_machine};
 
 /// How long a question to the cluster (metadata, offsets, a new topic) may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -63,6 +63,10 @@ fn is_by_broker(properties: &BTreeMap<String, String>) -> bool {
 /// Ways to choose the partition of a key, always the same for the same key.
 const PARTITIONERS: [&str; 4] = ["consistent", "consistent_random", "murmur2", "murmur2_random"];
 
+/// Told of brokers on other machines where the protocol does not encrypt.
+const IN_CLEAR: &str = "would send orders and passwords in clear to a host that is not this machine: set \
+     kafka.properties.security.protocol to SSL or SASL_SSL; where the network is trusted set kafka.allow_plaintext = true";
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     brokers: Vec<String>,
@@ -94,7 +98,13 @@ impl Settings {
                 settings.mistake(&format!("kafka.properties.{name}"), rule);
             }
         }
-        Self { brokers: settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers)), properties }
+        let is_clear = !is_encrypted(&properties) && !settings.get::<bool>("kafka.allow_plaintext");
+        let rule = |brokers: &Vec<String>| {
+            are_brokers(brokers)?;
+            let is_told = is_clear && !brokers.iter().all(|broker| is_this_machine(host_and_port(broker).0));
+            if is_told { Err(IN_CLEAR.into()) } else { Ok(()) }
+        };
+        Self { brokers: settings.checked("kafka.brokers", rule), properties }
     }
 
     /// What the operator has set of librdkafka's properties.
@@ -136,13 +146,22 @@ fn is_understood(name: &str, value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+fn is_encrypted(properties: &BTreeMap<String, String>) -> bool {
+    let protocol = properties.get("security.protocol").map(|protocol| protocol.to_lowercase());
+    protocol.is_some_and(|protocol| ["ssl", "sasl_ssl"].contains(&protocol.as_str()))
+}
+
+fn host_and_port(broker: &str) -> (&str, Option<&str>) {
+    match broker.rsplit_once(':') {
+        // An IPv6 address has colons of its own.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (broker, None),
+    }
+}
+
 fn are_brokers(brokers: &[String]) -> Result<(), String> {
     let is_broker = |broker: &String| {
-        let (host, port) = match broker.rsplit_once(':') {
-            // An IPv6 address has colons of its own.
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (broker.as_str(), None),
-        };
+        let (host, port) = host_and_port(broker);
         let has_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
         has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     };

@@ -37,6 +37,7 @@ mod pages;
 mod partition_away;
 mod partitions;
 mod pause;
+mod plaintext;
 mod plans;
 mod progress;
 mod raw_requests;

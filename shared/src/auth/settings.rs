@@ -33,7 +33,9 @@ impl Settings {
         });
         let mapping = Mapping::read(s);
         let client_ids = s.optional("auth.client_ids", |_: &Vec<String>| Ok(())).unwrap_or_default();
-        let url = s.optional("auth.jwks_url", |_: &WebUrl| Ok(()));
+        let allows_clear: bool = s.get("auth.allow_plaintext");
+        // Whoever answers in the issuer's place may issue any token.
+        let url = s.optional("auth.jwks_url", |url: &WebUrl| url.is_private(allows_clear, "auth.allow_plaintext"));
         let jwks_file = s.optional("auth.jwks_file", |_: &String| Ok(()));
         let public_key_file = s.optional("auth.public_key_file", |_: &String| Ok(()));
         if mode == "disabled" {

@@ -1,0 +1,56 @@
+//! Where a database is, and how the way there is protected.
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::url;
+use crate::config::{Reader, Secret, Source, is_this_machine};
+
+/// Told of a URL under which whoever listens on the way reads the password and everything else. A server that does not
+/// want TLS gets both by `sslmode=prefer`, which is the default.
+const IN_CLEAR: &str = "would send passwords and orders in clear to a host that is not this machine: write \
+     sslmode=verify-full into its query, with sslrootcert=FILE for an authority of your own; where the network is \
+     trusted set database.allow_plaintext = true";
+
+/// A database's URL, or the file that has it: read anew for each connection, so that a password may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    source: Source,
+    allows_clear: bool,
+}
+
+impl Address {
+    /// The address under `key`.
+    pub(super) fn read(settings: &mut Reader, key: &str) -> Self {
+        Self::optional(settings, key).unwrap_or_else(|| {
+            settings.mistake(key, "is required");
+            Self { source: Source::Given(Secret::default()), allows_clear: false }
+        })
+    }
+
+    /// The address under `key`, where there is one.
+    pub fn optional(settings: &mut Reader, key: &str) -> Option<Self> {
+        let allows_clear = settings.get("database.allow_plaintext");
+        let source = settings.secret(key, |url| is_usable(url, allows_clear).map(drop))?;
+        Some(Self { source, allows_clear })
+    }
+
+    /// What to connect with now.
+    ///
+    /// # Errors
+    /// What is wrong with the file or the URL in it.
+    pub fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        let options = self.source.read().and_then(|url| is_usable(&url, self.allows_clear));
+        options.map_err(|mistake| sqlx::Error::Configuration(format!("the URL of the database {mistake}").into()))
+    }
+}
+
+fn is_usable(url: &Secret, allows_clear: bool) -> Result<PgConnectOptions, String> {
+    let options = url::options(url)?;
+    let is_encrypted =
+        matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+    if allows_clear || is_encrypted || options.get_socket().is_some() || is_this_machine(options.get_host()) {
+        Ok(options)
+    } else {
+        Err(IN_CLEAR.into())
+    }
+}
