@@ -7,6 +7,7 @@ say (rules.py), and the services themselves, which have to accept its settings. 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import kubernetes_validate
@@ -50,6 +51,16 @@ URL = "postgres://service@postgres/database?sslmode=verify-full"
 URL_IN_CLEAR = "postgres://service@postgres/database"
 
 
+def with_files(settings, folder, url):
+    """The same, with files that are there in place of those that are mounted."""
+    for name, value in settings.items():
+        if name.endswith("_FILE"):
+            file = Path(folder) / name
+            file.write_text(url if name.endswith("__URL_FILE") else "secret")
+            value = str(file)
+        yield name, value
+
+
 def as_the_service_reads_them(overlay, binaries):
     """`config` refuses a setting that it does not know, and one whose value does not fit."""
     for name in SERVICES:
@@ -57,12 +68,12 @@ def as_the_service_reads_them(overlay, binaries):
         prefix = name.replace("-", "_").upper()
         for workload, given in (deployment, overlay.settings(name)), (job, {f"{prefix}__AUTH__MODE": "disabled"}):
             settings = dict(given)
-            for variable in workload["spec"]["template"]["spec"]["containers"][0]["env"]:
-                is_secret = "value" not in variable
-                settings[variable["name"]] = "secret" if is_secret else variable["value"]
+            for variable in workload["spec"]["template"]["spec"]["containers"][0].get("env", []):
+                settings[variable["name"]] = variable["value"]
             allows_clear = settings.get(f"{prefix}__DATABASE__ALLOW_PLAINTEXT") == "true"
-            settings[f"{prefix}__DATABASE__URL"] = URL_IN_CLEAR if allows_clear else URL
-            told = subprocess.run([binaries / name, "config"], env=settings, capture_output=True, text=True)
+            with tempfile.TemporaryDirectory() as folder:
+                environment = dict(with_files(settings, folder, URL_IN_CLEAR if allows_clear else URL))
+                told = subprocess.run([binaries / name, "config"], env=environment, capture_output=True, text=True)
             if told.returncode:
                 yield f"{overlay.name(workload)}: {name} refuses its settings: {told.stderr.strip()}"
 

@@ -16,7 +16,7 @@ use std::{
 
 pub use clear::is_this_machine;
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
-pub use setting::{Bind, Secret, Setting, WebUrl};
+pub use setting::{Bind, Secret, Setting, WebUrl, is_secret_property};
 pub use source::Source;
 
 /// Reads the settings of one service. Keys are flat and dotted: `kafka.brokers`.

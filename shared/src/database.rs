@@ -2,6 +2,7 @@
 
 mod address;
 mod privileges;
+mod renewal;
 mod url;
 
 use std::{pin::pin, time::Duration};
@@ -9,6 +10,7 @@ use std::{pin::pin, time::Duration};
 pub use address::Address;
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+pub use renewal::Renewal;
 use sqlx::{
     Connection, Executor, PgConnection, PgPool,
     migrate::Migrator,

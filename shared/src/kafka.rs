@@ -16,7 +16,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::config::{Reader, is_this_machine};
+use crate::config::{Reader, Source, is_secret_property, is_this_machine};
 
 /// How long a question to the cluster (metadata, offsets, a new topic) may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -71,11 +71,14 @@ const IN_CLEAR: &str = "would send orders and passwords in clear to a host that 
 pub struct Settings {
     brokers: Vec<String>,
     properties: BTreeMap<String, String>,
+    /// Properties whose values are in files.
+    secrets: BTreeMap<String, Source>,
 }
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
-        let properties = settings.properties("kafka.properties");
+        let mut properties = settings.properties("kafka.properties");
+        let secrets = in_files(settings, &mut properties);
         for (name, value) in &properties {
             if let Some((_, why)) = OWN.iter().find(|(own, _)| own == name) {
                 settings.mistake(&format!("kafka.properties.{name}"), format!("cannot be set: {why}"));
@@ -104,7 +107,7 @@ impl Settings {
             let is_told = is_clear && !brokers.iter().all(|broker| is_this_machine(host_and_port(broker).0));
             if is_told { Err(IN_CLEAR.into()) } else { Ok(()) }
         };
-        Self { brokers: settings.checked("kafka.brokers", rule), properties }
+        Self { brokers: settings.checked("kafka.brokers", rule), properties, secrets }
     }
 
     /// What the operator has set of librdkafka's properties.
@@ -129,9 +132,41 @@ impl Settings {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
+        for (name, source) in &self.secrets {
+            match source.read() {
+                Ok(secret) => drop(config.set(name, secret.expose())),
+                // Without it brokers refuse the client, which says so and is tried again.
+                Err(error) => tracing::warn!(property = name, error, "cannot read the file of a secret"),
+            }
+        }
         config.set_log_level(RDKafkaLogLevel::Error);
         config
     }
+}
+
+/// Takes out of `properties` those that name a file, `sasl.password_file`; the file is read for each new client.
+fn in_files(settings: &mut Reader, properties: &mut BTreeMap<String, String>) -> BTreeMap<String, Source> {
+    let is_file = |name: &str| name.strip_suffix(".file").is_some_and(is_secret_property);
+    let files: Vec<_> = properties.extract_if(.., |name, _| is_file(name)).collect();
+    let mut found = BTreeMap::new();
+    for (name, path) in files {
+        let property = name.trim_end_matches(".file").to_owned();
+        let key = format!("kafka.properties.{property}_file");
+        let source = Source::File(path.into());
+        match source.read() {
+            Err(mistake) => settings.mistake(&key, mistake),
+            Ok(_) if properties.contains_key(&property) => {
+                settings.mistake(&key, format!("cannot be given together with kafka.properties.{property}"));
+            }
+            Ok(secret) => {
+                if let Err(rule) = is_understood(&property, secret.expose()) {
+                    settings.mistake(&key, format!("has a value that {rule}"));
+                }
+            }
+        }
+        found.insert(property, source);
+    }
+    found
 }
 
 /// Found out before anything starts, without a word of the value: it may be a secret.

@@ -45,6 +45,7 @@ mod registration;
 mod retention;
 mod retries;
 mod schema;
+mod secret_files;
 mod secrets;
 mod settings;
 mod shards;

@@ -46,6 +46,7 @@ mod reload;
 mod retention;
 mod schema;
 mod scopes;
+mod secret_files;
 mod secrets;
 mod settings;
 mod slow_callers;

@@ -39,8 +39,17 @@ impl Address {
     /// # Errors
     /// What is wrong with the file or the URL in it.
     pub fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
-        let options = self.source.read().and_then(|url| is_usable(&url, self.allows_clear));
-        options.map_err(|mistake| sqlx::Error::Configuration(format!("the URL of the database {mistake}").into()))
+        self.now().map(|(_, options)| options)
+    }
+
+    pub(super) fn now(&self) -> Result<(Secret, PgConnectOptions), sqlx::Error> {
+        let read = self.source.read().and_then(|url| is_usable(&url, self.allows_clear).map(|options| (url, options)));
+        read.map_err(|mistake| sqlx::Error::Configuration(format!("the URL of the database {mistake}").into()))
+    }
+
+    /// Whether it may change.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
     }
 }
 
