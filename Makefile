@@ -78,7 +78,7 @@ clients: ## Generate clients in four languages, compile them, and use them and d
 	cargo build -p order-service -p activity-service
 	dev/with-stack dev/clients/run
 
-deployment: ## Check manifests, alerts and dashboards of deploy/, without a cluster
+deployment: ## Check manifests, the chart, alerts and dashboards of deploy/, without a cluster
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
 	.dev/tools/python/bin/python deploy/check/observability.py
@@ -86,6 +86,7 @@ deployment: ## Check manifests, alerts and dashboards of deploy/, without a clus
 	.dev/tools/bin/promtool check config deploy/observability/prometheus.yml
 	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
+	.dev/tools/python/bin/python deploy/check/helm.py .dev/tools/bin/helm .dev/tools/bin/kustomize
 
 prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a change of queries, migrations or routes
 	dev/provide test
