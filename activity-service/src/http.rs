@@ -10,15 +10,14 @@ mod pages;
 pub mod quarantine;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{metrics::exposition::Exposition, pages::Settings};
-use sqlx::PgPool;
+use shared::{database::Pool, metrics::exposition::Exposition, pages::Settings};
 
 use crate::activity;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub time_zone: String,
     /// Of which the figures are to be complete.
     pub topics: Vec<String>,

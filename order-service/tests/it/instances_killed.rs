@@ -117,10 +117,7 @@ async fn an_instance_killed_while_it_keeps_partitions_and_forgets_is_replaced_in
         ("retention::before_forgetting", "3*off->return"),
     ];
     let often = |world: &World| world.setup().set("partitions.every", "100ms").set("retention.every", "100ms");
-    let provoke = async |world: &World| {
-        world.database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
-    };
-    at_each(&points, often, provoke).await;
+    at_each(&points, often, World::old_day).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

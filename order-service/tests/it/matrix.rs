@@ -82,8 +82,7 @@ async fn meet(point: FailPoint, action: String) {
 async fn provoke(world: &World, client: &Client, round: u32) {
     world.left_by_ended(20, 1).await;
     world.left_to_be_retried().await;
-    // A day that is to be dropped.
-    world.database.execute("SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')").await;
+    world.old_day().await;
     let (placed, changed) = (world.history.acknowledged(), world.history.changed());
     for order_ref in placed.keys().filter(|order_ref| !changed.contains_key(*order_ref)).take(3) {
         // What becomes of it is judged at the end.

@@ -106,6 +106,13 @@ impl World {
         self.remember_left().await;
     }
 
+    /// Makes a day of the outbox that is past its retention.
+    pub async fn old_day(&self) {
+        let day = "SELECT make_partition(date_trunc('day', now(), 'UTC') - interval '240 hours')";
+        // Refused where an instance is dropping that very day: the caller asks again and again.
+        sqlx::query(day).execute(&self.database.pool).await.ok();
+    }
+
     /// Ends an identity, as another instance does that takes it for gone.
     pub async fn end(&self, log: i64) {
         self.database.execute(&format!("UPDATE instances SET ended_at = now() WHERE instance_id = {log}")).await;

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::time::sleep;
 
-use super::{Address, Settings};
+use super::{Address, Pool, Settings};
 use crate::{config::Secret, health::Component, lifecycle::Shutdown};
 
 /// How often the file is read: for as long, at most, connections are tried with a password that has ended.
@@ -16,13 +15,13 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Renewal {
     address: Address,
-    pools: Vec<PgPool>,
+    pools: Vec<Pool>,
 }
 
 impl Settings {
     /// That of `pools`, where their address is in a file.
     #[must_use]
-    pub fn renewal(&self, pools: &[&PgPool]) -> Option<Renewal> {
+    pub fn renewal(&self, pools: &[&Pool]) -> Option<Renewal> {
         let pools = pools.iter().copied().cloned().collect();
         self.address.is_in_file().then(|| Renewal { address: self.address.clone(), pools })
     }
@@ -55,12 +54,7 @@ impl Renewal {
             return Ok(());
         }
         for pool in &self.pools {
-            let before = pool.connect_options();
-            let options = options.clone();
-            pool.set_connect_options(match before.get_application_name() {
-                Some(name) => options.application_name(name),
-                None => options,
-            });
+            pool.connect_with(options.clone());
         }
         if known.replace(url).is_some() {
             tracing::info!("database.url_file has changed: new connections use it");
