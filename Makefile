@@ -20,8 +20,10 @@ reset: ## Stop it and remove its data
 status: ## Show what runs, and where
 	@dev/run status
 
-build: ## Build both services for release
+build: ## Build both services for release, each with what it is made of (CycloneDX)
+	dev/provide sbom
 	$(release)
+	dev/sbom
 
 test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it name')
 	dev/provide test
@@ -93,6 +95,6 @@ prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
-audit: ## Check dependencies: bans, licences, sources
+audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)
 	dev/provide audit
-	PATH="$(CURDIR)/.dev/tools/bin:$$PATH" cargo deny check bans licenses sources
+	dev/audit
