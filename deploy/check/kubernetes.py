@@ -74,7 +74,8 @@ def as_the_service_reads_them(overlay, binaries):
             with tempfile.TemporaryDirectory() as folder:
                 environment = dict(with_files(settings, folder, URL_IN_CLEAR if allows_clear else URL))
                 told = subprocess.run([binaries / name, "config"], env=environment, capture_output=True, text=True)
-            if told.returncode:
+            # What it complains of it would not run with.
+            if told.returncode or told.stderr:
                 yield f"{overlay.name(workload)}: {name} refuses its settings: {told.stderr.strip()}"
 
 

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::Reader,
+    config::{Reader, Shown},
     database, health,
     kafka::{self, topics::Expected},
     lifecycle, management,
@@ -155,7 +155,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         Self::load_for(&[], file)
     }
 
@@ -163,7 +163,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?.needing(groups);
         let config = Self::read(&mut settings);
         Ok((config, settings.finish()?))

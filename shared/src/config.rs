@@ -27,8 +27,18 @@ pub struct Reader {
     known: BTreeSet<String>,
     effective: toml::Table,
     mistakes: Vec<String>,
+    in_clear: Vec<String>,
     /// Groups whose mistakes matter; all, where none are named.
     needed: &'static [&'static str],
+}
+
+/// Settings that were read.
+#[derive(Debug)]
+pub struct Shown {
+    /// As TOML, secrets masked.
+    pub text: String,
+    /// What they would send in clear to other machines, a line each: only to be looked at then.
+    pub in_clear: Vec<String>,
 }
 
 impl Reader {
@@ -49,6 +59,7 @@ impl Reader {
             known: BTreeSet::new(),
             effective: toml::Table::new(),
             mistakes: Vec::new(),
+            in_clear: Vec::new(),
             needed: &[],
         };
         let is_given = reader.given.contains_key("database.url_file");
@@ -121,22 +132,27 @@ impl Reader {
     }
 
     pub fn mistake(&mut self, key: &str, what: impl Display) {
-        let group = key.split('.').next().unwrap_or_default();
-        if self.needed.is_empty() || self.needed.contains(&group) {
+        if self.matters(key) {
             self.mistakes.push(format!("{key}: {what}"));
         }
     }
 
-    /// The effective settings as TOML, secrets masked.
+    fn matters(&self, key: &str) -> bool {
+        self.needed.is_empty() || self.needed.contains(&key.split('.').next().unwrap_or_default())
+    }
+
+    /// What is in force, for people.
     ///
     /// # Errors
     /// Every mistake found, a line each; a key that nobody asked for is one.
-    pub fn finish(mut self) -> Result<String, Vec<String>> {
+    pub fn finish(mut self) -> Result<Shown, Vec<String>> {
         let unknown = self.given.keys().filter(|key| !self.known.contains(*key));
         self.mistakes.extend(unknown.map(|key| format!("{key}: there is no such setting")));
         if self.mistakes.is_empty() {
-            Ok(toml::to_string_pretty(&self.effective).expect("a table of plain values is TOML"))
+            let text = toml::to_string_pretty(&self.effective).expect("a table of plain values is TOML");
+            Ok(Shown { text, in_clear: self.in_clear })
         } else {
+            self.mistakes.extend(self.in_clear);
             Err(self.mistakes)
         }
     }

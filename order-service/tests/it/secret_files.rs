@@ -111,7 +111,7 @@ async fn a_secret_is_given_once_and_its_file_has_to_be_there() {
     }
     // The rules of the secret are those of the file.
     std::fs::write(&file, "postgres://clerk:hunter2@db.example/orders").unwrap();
-    let done = bare().set("database.url_file", file.display()).run(&["config"]).await;
+    let done = bare().set("database.url_file", file.display()).run(&["serve"]).await;
     let line = String::from_utf8(done.stderr).unwrap();
     assert!(done.status.code() == Some(2) && line.starts_with("database.url_file: would send"), "{line}");
 }

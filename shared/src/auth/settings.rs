@@ -30,9 +30,12 @@ impl Settings {
         });
         let mapping = Mapping::read(s);
         let client_ids = s.optional("auth.client_ids", |_: &Vec<String>| Ok(())).unwrap_or_default();
-        let allows_clear: bool = s.get("auth.allow_plaintext");
-        // Whoever answers in the issuer's place may issue any token.
-        let url = s.optional("auth.jwks_url", |url: &WebUrl| url.is_private(allows_clear, "auth.allow_plaintext"));
+        s.get::<bool>("auth.allow_plaintext");
+        let url = s.optional("auth.jwks_url", |_: &WebUrl| Ok(()));
+        if let Some(url) = &url {
+            // Whoever answers in the issuer's place may issue any token.
+            s.check_way_to("auth.jwks_url", url, "auth.allow_plaintext");
+        }
         let jwks_file = s.optional("auth.jwks_file", |_: &String| Ok(()));
         let public_key_file = s.optional("auth.public_key_file", |_: &String| Ok(()));
         if mode == "disabled" {

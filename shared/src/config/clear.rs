@@ -1,7 +1,9 @@
 //! What is sent in clear. On this machine nobody reads along; anywhere else somebody may, and has to be put up with
 //! by a setting.
 
-use super::WebUrl;
+use std::fmt::Display;
+
+use super::{Reader, WebUrl};
 
 /// Whether what is sent to `host` does not leave this machine.
 #[must_use]
@@ -11,18 +13,26 @@ pub fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
 }
 
-impl WebUrl {
-    /// The rule of an address that is asked without anybody reading along or answering in its place, unless the
-    /// setting `allowed_by` has it otherwise.
-    pub(crate) fn is_private(&self, allows: bool, allowed_by: &str) -> Result<(), String> {
-        let host = self.url().host_str().unwrap_or_default();
-        if allows || self.url().scheme() == "https" || is_this_machine(host) {
-            return Ok(());
+impl Reader {
+    /// Notes that something would be sent in clear: whoever only looks at the settings is told, nothing runs with them.
+    pub(crate) fn in_clear(&mut self, key: &str, what: impl Display) {
+        if self.matters(key) {
+            self.in_clear.push(format!("{key}: {what}"));
         }
-        Err(format!(
-            "must be a URL with https, for a host that is not this machine: with http whoever is on the way reads and \
-             changes what is sent; where the network is trusted set {allowed_by} = true"
-        ))
+    }
+
+    /// Notes an address of the web that somebody on the way could read or answer, unless `allowed_by` has it so.
+    pub(crate) fn check_way_to(&mut self, key: &str, url: &WebUrl, allowed_by: &str) {
+        let is_private = url.url().scheme() == "https" || url.url().host_str().is_some_and(is_this_machine);
+        if !self.get::<bool>(allowed_by) && !is_private {
+            self.in_clear(
+                key,
+                format_args!(
+                    "must be a URL with https, for a host that is not this machine: with http whoever is on the way \
+                     reads and changes what is sent; where the network is trusted set {allowed_by} = true"
+                ),
+            );
+        }
     }
 }
 

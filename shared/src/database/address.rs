@@ -29,8 +29,14 @@ impl Address {
 
     /// The address under `key`, where there is one.
     pub fn optional(settings: &mut Reader, key: &str) -> Option<Self> {
-        let allows_clear = settings.get("database.allow_plaintext");
-        let source = settings.secret(key, |url| is_usable(url, allows_clear).map(drop))?;
+        let allows_clear: bool = settings.get("database.allow_plaintext");
+        let source = settings.secret(key, |url| url::options(url).map(drop))?;
+        let is_clear =
+            !allows_clear && source.read().and_then(|url| url::options(&url)).is_ok_and(|to| is_in_clear(&to));
+        if is_clear {
+            let by_file = format!("{key}_file");
+            settings.in_clear(if matches!(source, Source::File(_)) { &by_file } else { key }, IN_CLEAR);
+        }
         Some(Self { source, allows_clear })
     }
 
@@ -55,11 +61,11 @@ impl Address {
 
 fn is_usable(url: &Secret, allows_clear: bool) -> Result<PgConnectOptions, String> {
     let options = url::options(url)?;
+    if allows_clear || !is_in_clear(&options) { Ok(options) } else { Err(IN_CLEAR.into()) }
+}
+
+fn is_in_clear(options: &PgConnectOptions) -> bool {
     let is_encrypted =
         matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-    if allows_clear || is_encrypted || options.get_socket().is_some() || is_this_machine(options.get_host()) {
-        Ok(options)
-    } else {
-        Err(IN_CLEAR.into())
-    }
+    !is_encrypted && options.get_socket().is_none() && !is_this_machine(options.get_host())
 }
