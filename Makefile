@@ -21,8 +21,8 @@ status: ## Show what runs, and where
 	@dev/run status
 
 build: ## Build both services for release, each with what it is made of (CycloneDX)
-	dev/provide sbom
 	$(release)
+	dev/provide sbom
 	dev/sbom
 
 test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it name')
