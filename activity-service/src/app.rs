@@ -32,6 +32,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
+    live::Live,
     metrics, pause,
     progress::Progress,
     quarantine::Room,
@@ -222,7 +223,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
 
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() };
+    let topics_read = config.consumer.topics.clone();
+    let live = Live::new(requests.clone(), topics_read.clone(), time_zone.clone(), config.max_streams);
+    exposition.at_scrape({
+        let live = Arc::clone(&live);
+        move || metrics::STREAMS.set_count(live.streams() as u64)
+    });
+    tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
+    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 

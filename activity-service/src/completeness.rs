@@ -19,7 +19,7 @@ pub use day::{Day, Difference, Late, Quantity, State, of_day};
 const SILENT_AFTER: &str = "60 seconds";
 
 /// What a source tells of itself, and how much of it is counted.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     pub source: String,
@@ -63,6 +63,15 @@ pub struct Completeness {
     #[schema(minimum = 0)]
     pub open_gaps: i64,
     pub sources: Vec<Source>,
+}
+
+impl Completeness {
+    /// Whether the other one says anything else than that time goes on.
+    #[must_use]
+    pub fn has_moved(&self, other: &Self) -> bool {
+        (self.complete_to, self.quarantined, self.open_gaps) != (other.complete_to, other.quarantined, other.open_gaps)
+            || self.sources != other.sources
+    }
 }
 
 /// How far the figures of `topics` are complete: as far as the slowest source. Unknown while one of the topics has

@@ -118,6 +118,7 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
+pub const STREAMS: Gauge = Gauge::new("activity_open_streams", "Streams of figures that callers of this instance read");
 pub const COMPLETE_AGE: Gauge = Gauge::new(
     "activity_complete_to_age_seconds",
     "How long ago the moment is up to which the figures are complete; 0 while no source has told anything",
@@ -162,6 +163,7 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &STREAMS,
     &COMPLETE_AGE,
     &SILENT_SOURCES,
     &DIFFERING_MINUTES,

@@ -19,7 +19,7 @@ use super::Api;
 use crate::statistics::{self, ActivitySummary};
 
 /// The longest range, in days.
-const MAX_DAYS: i64 = 400;
+pub(super) const MAX_DAYS: i64 = 400;
 
 pub(super) fn operations() -> [Operation; 2] {
     // One text: generated clients cannot put a choice of schemas into a path.
@@ -95,17 +95,28 @@ pub(super) fn day_of_path(request: &HttpRequest) -> Result<Option<Date>, Problem
 /// # Errors
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
 async fn range(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
-    let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
+    let ((from, to), code) = range_of(&request, &["activityTypeCode"], MAX_DAYS)?;
+    read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
+}
+
+/// The days that the query of a request names, and the type of activities, where it may name one.
+///
+/// # Errors
+/// 400 where the query cannot be read, 422 where the range is no range or longer than so many days.
+pub(super) fn range_of(
+    request: &HttpRequest,
+    others: &[&str],
+    max_days: i64,
+) -> Result<((Date, Date), Option<ActivityTypeCode>), Problem> {
+    let mut query = Query::parse(request.query_string(), &[&["from", "to"], others].concat())?;
     let from = required_date(&mut query, "from")?;
     let to = required_date(&mut query, "to")?;
     let code = query.get("activityTypeCode", "a code like ORDER_CREATED", ActivityTypeCode::parse)?;
     let violation = |detail: String| Problem::unprocessable(vec![Violation::new("/to", detail)]);
     match (to - from).whole_days() + 1 {
         ..1 => Err(violation("This must not be before from.".into())),
-        1..=MAX_DAYS => {
-            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
-        }
-        _ => Err(violation(format!("The range must not be longer than {MAX_DAYS} days."))),
+        days if days > max_days => Err(violation(format!("The range must not be longer than {max_days} days."))),
+        _ => Ok(((from, to), code)),
     }
 }
 

@@ -49,6 +49,7 @@ mod settings;
 mod shards;
 mod shop;
 mod stop;
+mod stream;
 mod terminal;
 mod topic_settings;
 mod upgrade;
