@@ -42,7 +42,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 20] = [
+const NEEDED: [(&str, &str); 21] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -51,6 +51,7 @@ const NEEDED: [(&str, &str); 20] = [
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
+    ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
     ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),
     ("key_day_ends", "SELECT, INSERT, DELETE"),
     ("key_days", "SELECT"),

@@ -11,12 +11,17 @@ use crate::progress::Announcement;
 
 mod check;
 mod day;
+mod figures;
 
 pub use check::check;
 pub use day::{Day, Difference, Late, Quantity, State, of_day};
+pub use figures::check_figures;
 
 /// A source that is not heard of for so long is named.
 const SILENT_AFTER: &str = "60 seconds";
+
+/// A figure that differs for so long, at two looks at least, is named.
+const DIFFERS_FOR: &str = "15 seconds";
 
 /// What a source tells of itself, and how much of it is counted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -229,9 +234,11 @@ pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Er
         )
         SELECT (SELECT EXTRACT(EPOCH FROM now() - min(coalesce(counted_to, announced_to)))::double precision FROM sources) AS age,
             (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval) AS "silent!",
-            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages) AS "differing!"
+            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages)
+                + (SELECT count(*) FROM differing_figures WHERE since <= now() - $2::text::interval) AS "differing!"
         "#,
-        SILENT_AFTER
+        SILENT_AFTER,
+        DIFFERS_FOR
     )
     .fetch_one(connection)
     .await

@@ -127,7 +127,7 @@ pub const SILENT_SOURCES: Gauge =
     Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
 pub const DIFFERING_MINUTES: Gauge = Gauge::new(
     "activity_differing_counts",
-    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
+    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain, up to 1001, and figures of days that are not what was counted of their minutes",
 );
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(

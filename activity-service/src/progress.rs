@@ -38,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks at minutes that differ, and at days.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
+/// Between two looks at figures of days: one that differs at both is named, within two minutes of whatever it was.
+const FIGURES_EVERY: Duration = Duration::from_secs(20);
+
 /// An announcement, as the contract has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,6 +137,7 @@ impl Progress {
     async fn follow(&self, consumer: &StreamConsumer<Quiet>, page: &Component) {
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
+        let mut figures_checked = checked;
         loop {
             tokio::select! {
                 message = consumer.recv() => match message {
@@ -149,6 +153,10 @@ impl Progress {
             if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
                 checked = tokio::time::Instant::now();
                 done = completeness::check(&self.pool, &self.topics, &self.time_zone).await;
+            }
+            if done.is_ok() && figures_checked.elapsed() >= FIGURES_EVERY {
+                figures_checked = tokio::time::Instant::now();
+                done = completeness::check_figures(&self.pool, &self.topics, &self.time_zone).await;
             }
             match done {
                 Ok(()) => page.working(),

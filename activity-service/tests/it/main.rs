@@ -35,6 +35,7 @@ mod offsets_ahead;
 mod operator;
 mod pages;
 mod pause;
+mod planted_losses;
 mod quarantine;
 mod quarantine_command;
 mod quarantine_filters;
