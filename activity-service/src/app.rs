@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
-    database::{self, Failure},
+    database::{self, Failure, Pool},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -16,7 +16,7 @@ use shared::{
     telemetry::Telemetry,
     terminal,
 };
-use sqlx::{Connection, PgPool, migrate::Migrator};
+use sqlx::{Connection, migrate::Migrator};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -147,7 +147,7 @@ pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
 async fn on_the_database(
     config: &Config,
     name: &str,
-    command: impl AsyncFnOnce(&PgPool, &str) -> anyhow::Result<()>,
+    command: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
 ) -> Exit {
     let work = async {
         database::reach(&config.database).await?.close().await?;
@@ -241,15 +241,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let (seen, pause) = watch::channel(None);
     tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
 
-    let broker = Broker::new(&config.kafka, &config.consumer.group_id);
+    let broker = Broker::new(&config.kafka, &config.consumer.group_id)?;
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
     tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
 
     tasks.spawn("progress", |page| {
         let progress = Progress {
-            kafka: config.kafka.clone(),
+            reader: broker.reader(),
             topic: config.consumer.progress_topic.clone(),
-            group_id: config.consumer.group_id.clone(),
             topics: config.consumer.topics.clone(),
             time_zone: time_zone.clone(),
             pool: pool.clone(),
@@ -297,7 +296,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
+async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
         match fits(pool, time_zone).await {
@@ -309,7 +308,7 @@ async fn database_ready(pool: &PgPool, time_zone: &str, page: &Component) -> any
 }
 
 /// The name by which the database is to be asked for the time zone.
-async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
     if !schema_fits(pool).await? {
         return Ok(Err(Exit::OldSchema));
     }
@@ -320,8 +319,8 @@ async fn fits(pool: &PgPool, time_zone: &str) -> Result<Result<String, Exit>, sq
     }))
 }
 
-async fn schema_fits(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    let fits = database::schema_fits(&mut *pool.acquire().await?, &MIGRATIONS).await?;
+async fn schema_fits(pool: &Pool) -> Result<bool, sqlx::Error> {
+    let fits = database::schema_fits(pool, &MIGRATIONS).await?;
     if !fits {
         terminal::complain("database.url: the schema is older than this program needs: run activity-service migrate");
     }

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rules::Rules;
 use serde::Serialize;
-use shared::{database::Failure, health::Component, lifecycle::Shutdown};
-use sqlx::{PgExecutor, PgPool};
+use shared::{
+    database::{Failure, Pool},
+    health::Component,
+    lifecycle::Shutdown,
+};
+use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
 use crate::metrics::ZONE_DIFFERENCES;
@@ -54,7 +58,7 @@ pub enum Refused {
 ///
 /// # Errors
 /// Outer: the database did not answer. Inner: the zone cannot be used.
-pub async fn keep(pool: &PgPool, zone: &str) -> Result<Result<String, Refused>, sqlx::Error> {
+pub async fn keep(pool: &Pool, zone: &str) -> Result<Result<String, Refused>, sqlx::Error> {
     let Some(known) = known_name(pool, zone).await? else {
         return Ok(Err(Refused::UnknownToPostgres(zone.to_owned())));
     };
@@ -66,7 +70,7 @@ pub async fn keep(pool: &PgPool, zone: &str) -> Result<Result<String, Refused>, 
 }
 
 /// The zone itself, or where the database has forgotten that name or has not learnt it yet, another of its names.
-async fn known_name(pool: &PgPool, zone: &str) -> Result<Option<String>, sqlx::Error> {
+async fn known_name(pool: &Pool, zone: &str) -> Result<Option<String>, sqlx::Error> {
     if is_known(pool, zone).await? {
         return Ok(Some(zone.to_owned()));
     }
@@ -95,7 +99,7 @@ pub struct Renamed {
 ///
 /// # Errors
 /// The database's; it does not know the name; or that is no name of the same zone.
-pub async fn rename(pool: &PgPool, to: &str) -> anyhow::Result<Renamed> {
+pub async fn rename(pool: &Pool, to: &str) -> anyhow::Result<Renamed> {
     anyhow::ensure!(is_known(pool, to).await?, "this Postgres does not know {to}");
     let rules = Rules::of_database(pool, to).await?;
     let mut transaction = pool.begin().await?;
@@ -119,7 +123,7 @@ pub async fn rename(pool: &PgPool, to: &str) -> anyhow::Result<Renamed> {
 /// Looks after the zone while the service runs.
 #[derive(Debug)]
 pub struct Watch {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub zone: String,
     pub page: Component,
 }

@@ -10,10 +10,10 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
     audit::{Author, parse_actor},
+    database::Pool,
     pause, terminal,
     text::parse_reason,
 };
-use sqlx::PgPool;
 use time::{Date, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -65,7 +65,7 @@ pub enum Figures {
 impl Figures {
     /// # Errors
     /// The database's, or a figure is not what it should be.
-    pub async fn run(self, pool: &PgPool, topics: &[String], time_zone: &str) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool, topics: &[String], time_zone: &str) -> anyhow::Result<()> {
         let Self::Verify { from, to } = self;
         let is_right = verify::verify(pool, (from, to), (topics, time_zone)).await?;
         anyhow::ensure!(is_right, "figures differ: the lines that do not end with ok say how");
@@ -116,7 +116,7 @@ pub struct Resume {
 impl Pause {
     /// # Errors
     /// The database's.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
         let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
         let until = match begun.until {
@@ -130,7 +130,7 @@ impl Pause {
 impl Resume {
     /// # Errors
     /// The database's.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let was = crate::pause::end(pool, &self.who.author()).await?;
         let done = if was { "counting is resumed" } else { "counting was not paused" };
         Ok(writeln!(std::io::stdout().lock(), "{done}")?)
@@ -140,7 +140,7 @@ impl Resume {
 impl Gaps {
     /// # Errors
     /// The database's, or there is no such gap, or it is not open.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         match self {
             Self::List { state, limit, json } => {
                 let found = gaps::list(pool, state, limit).await?;
@@ -159,7 +159,7 @@ impl Gaps {
 impl Calendar {
     /// # Errors
     /// The database's, or the name is not one of the same zone.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let Self::Rename { zone, json } = self;
         let renamed = calendar::rename(pool, &zone).await?;
         show(json, &renamed, || {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use shared::database::Pool;
+use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -84,7 +85,7 @@ impl Completeness {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn of(pool: &PgPool, topics: &[String]) -> Result<Completeness, sqlx::Error> {
+pub async fn of(pool: &Pool, topics: &[String]) -> Result<Completeness, sqlx::Error> {
     let sources = sqlx::query_as!(
         Source,
         r#"
@@ -122,7 +123,7 @@ pub async fn of(pool: &PgPool, topics: &[String]) -> Result<Completeness, sqlx::
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn told_offset(pool: &PgPool) -> Result<Option<i64>, sqlx::Error> {
+pub(crate) async fn told_offset(pool: &Pool) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar!("SELECT max(told_offset) FROM sources").fetch_one(pool).await
 }
 
@@ -131,7 +132,7 @@ pub(crate) async fn told_offset(pool: &PgPool) -> Result<Option<i64>, sqlx::Erro
 /// # Errors
 /// The database does not answer.
 pub(crate) async fn note(
-    pool: &PgPool,
+    pool: &Pool,
     announcement: &Announcement,
     topic: &str,
     offset: i64,
@@ -185,7 +186,7 @@ pub(crate) async fn note(
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn positions(pool: &PgPool, topics: &[String]) -> Result<BTreeMap<(String, i32), i64>, sqlx::Error> {
+pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<(String, i32), i64>, sqlx::Error> {
     let rows =
         sqlx::query!("SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1)", topics);
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| ((row.topic, row.partition), row.next_offset)).collect())
@@ -195,7 +196,7 @@ pub(crate) async fn positions(pool: &PgPool, topics: &[String]) -> Result<BTreeM
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn is_counted(pool: &PgPool, source: &str, to: OffsetDateTime) -> Result<(), sqlx::Error> {
+pub(crate) async fn is_counted(pool: &Pool, source: &str, to: OffsetDateTime) -> Result<(), sqlx::Error> {
     let moving = sqlx::query!(
         "UPDATE sources SET counted_to = $2 WHERE source = $1 AND (counted_to IS NULL OR counted_to < $2)",
         source,
@@ -245,7 +246,7 @@ pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Er
 }
 
 /// When a day of the business time zone begins, and when it ends.
-async fn bounds(pool: &PgPool, date: Date, time_zone: &str) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
+async fn bounds(pool: &Pool, date: Date, time_zone: &str) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
     let bounds = sqlx::query!(
         r#"SELECT $1::date::timestamp AT TIME ZONE $2 AS "begin!", ($1::date + 1)::timestamp AT TIME ZONE $2 AS "end!""#,
         date,

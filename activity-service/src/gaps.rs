@@ -4,8 +4,11 @@
 use std::fmt;
 
 use serde::Serialize;
-use shared::audit::{Action, Author};
-use sqlx::{PgConnection, PgPool};
+use shared::{
+    audit::{Action, Author},
+    database::Pool,
+};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::{
@@ -137,7 +140,7 @@ pub async fn unchecked(connection: &mut PgConnection, partitions: &[Partition]) 
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn open(pool: &PgPool, id: i64, to: i64) -> Result<bool, sqlx::Error> {
+pub async fn open(pool: &Pool, id: i64, to: i64) -> Result<bool, sqlx::Error> {
     let opened = sqlx::query!(
         "UPDATE consumption_gaps SET state = 'open', to_offset = $2 WHERE gap_id = $1 AND state = 'unchecked'",
         id,
@@ -150,7 +153,7 @@ pub async fn open(pool: &PgPool, id: i64, to: i64) -> Result<bool, sqlx::Error> 
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn forget(pool: &PgPool, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn forget(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -179,7 +182,7 @@ pub async fn how_many(connection: &mut PgConnection) -> Result<(u64, u64), sqlx:
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn list(pool: &PgPool, state: State, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn list(pool: &Pool, state: State, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"
@@ -198,7 +201,7 @@ pub async fn list(pool: &PgPool, state: State, limit: i64) -> Result<Vec<Gap>, s
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn find(pool: &PgPool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
+pub async fn find(pool: &Pool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"
@@ -216,7 +219,7 @@ pub async fn find(pool: &PgPool, id: i64) -> Result<Option<Gap>, sqlx::Error> {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn close(pool: &PgPool, id: i64, author: &Author, reason: &str) -> Result<bool, sqlx::Error> {
+pub async fn close(pool: &Pool, id: i64, author: &Author, reason: &str) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let closed = sqlx::query!(
         r#"

@@ -13,15 +13,14 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{metrics::exposition::Exposition, pages::Settings};
-use sqlx::PgPool;
+use shared::{database::Pool, metrics::exposition::Exposition, pages::Settings};
 
 use crate::{activity, live::Live};
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
 pub struct Api {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub time_zone: String,
     /// Of which the figures are to be complete.
     pub topics: Vec<String>,

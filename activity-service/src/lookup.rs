@@ -1,8 +1,7 @@
 //! What became of one message: where and when it was counted, where else it stands, and its quarantine.
 
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
-use sqlx::{Connection, PgPool};
+use shared::{database::Pool, message::ActivityTypeCode};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -59,9 +58,8 @@ pub struct CopyOfMessage {
 ///
 /// # Errors
 /// The database's.
-pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<Lookup>, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+pub async fn find(pool: &Pool, message_ref: Uuid) -> Result<Option<Lookup>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     // One partition of the keys is read, and no other is locked.
     key::plan_with_values(&mut transaction).await?;
     let key = sqlx::query!(
@@ -82,7 +80,6 @@ pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<Lookup>, sq
     );
     let copies = copies.fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
-    drop(connection);
     let quarantined = listing::of_message(pool, message_ref, TOLD).await?;
     let counted = key.map(|key| CountedActivity {
         activity_type_code: key.activity_type_code,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use shared::{audit::Action, database::within, health::Component, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{audit::Action, database::Pool, health::Component, lifecycle::Shutdown};
 use tokio::sync::watch;
 
 use crate::{audit, metrics::PAUSED};
@@ -23,16 +22,13 @@ pub type Seen = watch::Receiver<Option<bool>>;
 /// # Errors
 /// None.
 pub async fn watch(
-    pool: PgPool,
+    pool: Pool,
     seen: watch::Sender<Option<bool>>,
     shutdown: Shutdown,
     page: Component,
 ) -> anyhow::Result<()> {
     loop {
-        let work = page.work();
-        let found = within(ANSWER_WITHIN, find(&pool)).await;
-        drop(work);
-        match found {
+        match page.work(ANSWER_WITHIN, find(&pool)).await {
             Ok(pause) => {
                 page.working();
                 PAUSED.set(if pause.paused { 1.0 } else { 0.0 });

@@ -6,33 +6,26 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    config::FromClientConfigAndContext,
-    consumer::{Consumer, StreamConsumer},
-    message::BorrowedMessage,
-};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
 use serde::Deserialize;
-use shared::{
-    health::Component,
-    kafka::{self, Quiet},
-    lifecycle::Shutdown,
-};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, kafka::ClosedAside, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{completeness, consumer::reading::SESSION};
+use crate::{completeness, consumer::watermarks::Reader};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Announcements that wait to be counted: over an hour of one source. Of more, some between the oldest and the newest
 /// are forgotten, and what is complete moves in larger steps.
 const PENDING: usize = 5000;
+/// The same is asked again after this long: the minutes of an outage take a second.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Before the database is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks at minutes that differ, and at days.
@@ -84,44 +77,29 @@ struct Pending {
 /// The background task that reads it.
 #[derive(Debug)]
 pub struct Progress {
-    pub kafka: kafka::Settings,
+    pub reader: Arc<ClosedAside<Reader>>,
     /// Where sources tell of their progress.
     pub topic: String,
-    /// Whose offsets are not touched: the client has to have one.
-    pub group_id: String,
     pub topics: Vec<String>,
     pub time_zone: String,
-    pub pool: PgPool,
+    pub pool: Pool,
 }
 
 impl Progress {
     /// Reads until the drain begins.
     ///
     /// # Errors
-    /// librdkafka refuses the settings.
+    /// librdkafka refuses the topic.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        // It joins no group; the session is the reading client's, so that whatever settings fit that one fit this.
-        let session = SESSION.as_millis().to_string();
-        let own = [
-            ("session.timeout.ms", session.as_str()),
-            ("group.id", self.group_id.as_str()),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-        ];
-        let consumer = StreamConsumer::<Quiet>::from_config_and_context(&self.kafka.client(&own), Quiet);
-        let consumer = consumer.context("kafka.properties")?;
-        if let Some(assigned) = shutdown.unless_draining(self.assign(&consumer, &page)).await {
+        if let Some(assigned) = shutdown.unless_draining(self.assign(&page)).await {
             assigned?;
-            shutdown.unless_draining(self.follow(&consumer, &page)).await;
+            shutdown.unless_draining(self.follow(&page)).await;
         }
-        // Closing may take as long as the broker likes.
-        std::thread::spawn(move || drop(consumer));
         Ok(())
     }
 
     /// Begins with the last announcement that is known, to learn again what it waits for.
-    async fn assign(&self, consumer: &StreamConsumer<Quiet>, page: &Component) -> anyhow::Result<()> {
+    async fn assign(&self, page: &Component) -> anyhow::Result<()> {
         let offset = loop {
             match completeness::told_offset(&self.pool).await {
                 Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
@@ -131,16 +109,16 @@ impl Progress {
         };
         let mut assigned = TopicPartitionList::with_capacity(1);
         assigned.add_partition_offset(&self.topic, 0, offset).context("kafka.progress_topic")?;
-        consumer.assign(&assigned).context("kafka.progress_topic")
+        self.reader.assign(&assigned).context("kafka.progress_topic")
     }
 
-    async fn follow(&self, consumer: &StreamConsumer<Quiet>, page: &Component) {
+    async fn follow(&self, page: &Component) {
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
         let mut figures_checked = checked;
         loop {
             tokio::select! {
-                message = consumer.recv() => match message {
+                message = self.reader.recv() => match message {
                     Ok(message) => self.take(&message, &mut pending, page).await,
                     // That of the partition, which is tried again by the client.
                     Err(error) => drop(page.waiting(&error)),
@@ -148,11 +126,11 @@ impl Progress {
                 () = sleep(LOOK_EVERY), if !pending.is_empty() => {}
                 () = sleep(CHECK_EVERY) => {}
             }
-            let _work = page.work();
-            let mut done = self.look(&mut pending).await;
+            let mut done = page.work(ANSWER_WITHIN, self.look(&mut pending)).await;
             if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
                 checked = tokio::time::Instant::now();
-                done = completeness::check(&self.pool, &self.topics, &self.time_zone).await;
+                let checking = completeness::check(&self.pool, &self.topics, &self.time_zone);
+                done = page.work(ANSWER_WITHIN, checking).await;
             }
             if done.is_ok() && figures_checked.elapsed() >= FIGURES_EVERY {
                 figures_checked = tokio::time::Instant::now();
@@ -184,7 +162,8 @@ impl Progress {
         if !self.topics.contains(&topic) {
             return;
         }
-        while let Err(error) = completeness::note(&self.pool, &announcement, &topic, message.offset()).await {
+        let note = || completeness::note(&self.pool, &announcement, &topic, message.offset());
+        while let Err(error) = page.work(ANSWER_WITHIN, note()).await {
             if page.waiting(&error) {
                 tracing::warn!(error = %error, "cannot note what a source tells; trying again");
             }

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use shared::{
     audit::{Action, Author},
+    database::Pool,
     http::schema,
     message::ActivityTypeCode,
     text,
 };
-use sqlx::PgPool;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
@@ -50,7 +50,7 @@ impl TypeName {
 /// # Errors
 /// The database's.
 pub async fn register(
-    pool: &PgPool,
+    pool: &Pool,
     code: &ActivityTypeCode,
     name: &TypeName,
     author: &Author,
@@ -98,7 +98,7 @@ pub async fn register(
 /// somebody goes on with what an earlier registration left, that is not certain any more.
 #[must_use]
 pub fn waiting_for<'a>(
-    pool: &'a PgPool,
+    pool: &'a Pool,
     code: ActivityTypeCode,
     is_new: bool,
     time_zone: &'a str,

@@ -9,8 +9,8 @@
 
 use std::time::Duration;
 
-use shared::{config::Reader, health::Component, lifecycle::Shutdown};
-use sqlx::{PgConnection, PgPool};
+use shared::{config::Reader, database::Pool, health::Component, lifecycle::Shutdown};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +20,9 @@ pub mod days;
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
+
+/// No page takes longer: the server ends each of its few statements after 10 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,7 +49,7 @@ impl Settings {
 
 #[derive(Debug)]
 pub struct Retention {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub broker: Broker,
     pub settings: Settings,
 }
@@ -122,8 +125,7 @@ impl Retention {
             return Ok(purged);
         };
         while !shutdown.is_draining() {
-            let _work = page.work();
-            match self.purge_quarantine(settled, &lows).await? {
+            match page.work(ANSWER_WITHIN, self.purge_quarantine(settled, &lows)).await? {
                 0 => break,
                 page => purged.quarantine += page,
             }
@@ -131,8 +133,7 @@ impl Retention {
         }
         let mut after = Place { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
         while !shutdown.is_draining() {
-            let _work = page.work();
-            let (last, keys) = self.purge_keys(processed, after, &lows).await?;
+            let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
             purged.keys += keys;
             match last {
                 Some(last) => after = last,

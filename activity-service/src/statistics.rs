@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
-use sqlx::{PgConnection, PgPool};
+use shared::{database::Pool, message::ActivityTypeCode};
+use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -261,7 +261,7 @@ pub struct ActivitySummary {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
+pub async fn of_today(pool: &Pool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
     let today = today(pool, time_zone).await?;
     between(pool, today, today, None).await
 }
@@ -270,7 +270,7 @@ pub async fn of_today(pool: &PgPool, time_zone: &str) -> Result<Vec<ActivitySumm
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn today(pool: &PgPool, time_zone: &str) -> Result<Date, sqlx::Error> {
+pub async fn today(pool: &Pool, time_zone: &str) -> Result<Date, sqlx::Error> {
     let today = sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE $1)::date AS "today!""#, time_zone);
     today.fetch_one(pool).await
 }
@@ -280,7 +280,7 @@ pub async fn today(pool: &PgPool, time_zone: &str) -> Result<Date, sqlx::Error> 
 /// # Errors
 /// The database does not answer.
 pub async fn between(
-    pool: &PgPool,
+    pool: &Pool,
     from: Date,
     to: Date,
     code: Option<&str>,

@@ -1,8 +1,8 @@
 //! Whether the database takes a message that is good, right now. Where it does not, no message is to blame for
 //! what it refuses: an unknown time zone is refused with the code of a wrong value.
 
+use shared::database::Pool;
 use shared::message::ActivityTypeCode;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
@@ -20,7 +20,7 @@ const RANDOM: u128 = (1 << 76) - 1;
 /// # Errors
 /// As Postgres answers to the good message.
 pub async fn count_a_good_one(
-    pool: &PgPool,
+    pool: &Pool,
     time_zone: &str,
     suspect: Option<Uuid>,
     positions: &[Position<'_>],

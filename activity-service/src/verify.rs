@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, io::Write};
 
-use sqlx::{Connection, PgConnection, PgPool};
+use shared::database::Pool;
+use sqlx::PgConnection;
 use time::{Date, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::completeness;
@@ -37,13 +38,12 @@ pub fn parse_day(text: &str) -> Result<Date, String> {
 /// # Errors
 /// The database's, or nothing takes what is printed.
 pub async fn verify(
-    pool: &PgPool,
+    pool: &Pool,
     (from, to): (Option<Date>, Option<Date>),
     (topics, time_zone): (&[String], &str),
 ) -> anyhow::Result<bool> {
     let all = completeness::of(pool, topics).await?;
-    let mut connection = pool.acquire().await?;
-    let mut snapshot = connection.begin().await?;
+    let mut snapshot = pool.begin().await?;
     // As long as it takes to read every key.
     sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *snapshot).await?;
     sqlx::query!("SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::{
     auth::Authentication,
-    database,
+    database::{self, Pool},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -16,7 +16,7 @@ use shared::{
     metrics::exposition::Exposition,
     telemetry::Telemetry,
 };
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::migrate::Migrator;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -148,13 +148,13 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
 /// Waits for the database and takes an identity; none where the schema is too old.
 async fn begin(
     config: &Config,
-    (pool, requests): (&PgPool, &PgPool),
+    (pool, requests): (&Pool, &Pool),
     flight: &Flight,
     page: Component,
 ) -> Option<(Session, Instance)> {
     let attempt = async || {
         // The first connections are one for requests and the session's: the work takes what is left.
-        if !database::schema_fits(&mut *requests.acquire().await?, &SCHEMA).await? {
+        if !database::schema_fits(requests, &SCHEMA).await? {
             return Ok(None);
         }
         database::may_work(requests, &NEEDED).await?;
@@ -184,7 +184,7 @@ async fn begin(
 fn spawn_flow(
     tasks: &mut Tasks,
     config: &Config,
-    (pool, requests): (&PgPool, PgPool),
+    (pool, requests): (&Pool, Pool),
     instance: &Instance,
     flight: Flight,
     (shutdown, exposition, authentication): (&Shutdown, &Exposition, Authentication),

@@ -2,17 +2,18 @@
 //! who did it change in one statement, which is one transaction. No status leads out of the two that an order ends in,
 //! so of several changes at once one does something, and none does it twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fail::fail_point;
 use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
+    database::Pool,
     health::Component,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
-use sqlx::{PgPool, postgres::PgConnection};
+use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
@@ -99,14 +100,14 @@ impl Changes {
 #[derive(Clone, Debug)]
 pub struct Changer {
     waiting: Exit<Wish, Answer>,
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
 }
 
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Changes, pool: PgPool, queue: Queue) -> (Changes, Changer) {
-    let (entrance, waiting) = line::line(settings.waiting_line);
+pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
+    let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
     (Changes(entrance), Changer { waiting, pool, queue })
 }
 
@@ -118,7 +119,7 @@ impl Changer {
     /// None: a failure is answered to whoever waits.
     pub async fn run(self, page: Component) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
-        while self.waiting.next(&mut next, 1).await {
+        while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
             if let Some(Waiting { work, reply, .. }) = next.pop() {
                 reply.send(self.make(work, &page).await);
             }

@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use shared::{
     audit::{Author, parse_actor},
+    database::Pool,
     lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
     pause, terminal,
     text::parse_reason,
 };
-use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -183,7 +183,7 @@ pub struct Resume {
 impl Pause {
     /// # Errors
     /// The database's.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
         let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
         let until = match begun.until {
@@ -197,7 +197,7 @@ impl Pause {
 impl Resume {
     /// # Errors
     /// The database's.
-    pub async fn run(self, pool: &PgPool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let was = crate::pause::end(pool, &self.who.author()).await?;
         let done = if was { "announcing is resumed" } else { "announcing was not paused" };
         Ok(writeln!(std::io::stdout().lock(), "{done}")?)
@@ -207,7 +207,7 @@ impl Resume {
 impl Messages {
     /// # Errors
     /// The database's or Kafka's, or there is no such message, or it cannot be retried.
-    pub async fn run(self, config: &Config, pool: &PgPool) -> anyhow::Result<Exit> {
+    pub async fn run(self, config: &Config, pool: &Pool) -> anyhow::Result<Exit> {
         let mut out = std::io::stdout().lock();
         match self {
             Self::List { state, choice, limit, json } => {
@@ -325,7 +325,7 @@ fn report(out: &mut impl Write, done: &str, count: u64, dry_run: bool, json: boo
 }
 
 /// As many messages as are wanted, whatever a page looks at.
-async fn whole(pool: &PgPool, mut page: Page) -> anyhow::Result<Vec<OutboxMessage>> {
+async fn whole(pool: &Pool, mut page: Page) -> anyhow::Result<Vec<OutboxMessage>> {
     let (mut found, mut next) = messages::list(pool, &page).await?;
     let limit = page.limit;
     while let Some(cursor) = next.filter(|_| i64::try_from(found.len()).is_ok_and(|count| count < limit)) {

@@ -33,7 +33,7 @@ pub struct Config {
     pub partitions: Partitions,
     pub session: session::Settings,
     pub retention: Retention,
-    /// `health.task_hung_after`, but at least twice `instance.takeover_after`.
+    /// `health.task_hung_after`
     pub task_hung_after: Duration,
     pub metrics: exposition::Settings,
     pub telemetry: telemetry::Settings,
@@ -106,6 +106,7 @@ impl Topic {
 pub struct Placement {
     pub tasks: u32,
     pub batch_max_orders: u32,
+    pub batch_max_wait: Duration,
     pub waiting_line: u32,
 }
 
@@ -170,6 +171,7 @@ impl Config {
 
     fn read(s: &mut Reader) -> Self {
         const A_MOMENT: Duration = Duration::from_millis(1);
+        const A_SECOND: Duration = Duration::from_secs(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
         let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
@@ -191,6 +193,7 @@ impl Config {
             placement: Placement {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),
+                batch_max_wait: s.within("placement.batch_max_wait", ..=A_SECOND, "1s or shorter"),
                 waiting_line: s.within("placement.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
             },
             changes: Changes {
@@ -227,9 +230,7 @@ impl Config {
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };
-        // The session waits for an answer for as long as `instance.takeover_after`.
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
-        config.task_hung_after = config.task_hung_after.max(config.session.takeover_after * 2);
         if config.topic.progress == config.topic.name {
             s.mistake("kafka.progress_topic", "must be another topic than kafka.topic, which carries activities only");
         }

@@ -7,8 +7,7 @@ mod overview;
 pub mod pages;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{http::Api, metrics::exposition::Exposition, pages::Pages};
-use sqlx::PgPool;
+use shared::{database::Pool, http::Api, metrics::exposition::Exposition, pages::Pages};
 
 use crate::{change::Changes, outbox, placement::Placement};
 
@@ -29,7 +28,7 @@ pub fn api() -> Api {
 
 /// The routes of the API port.
 pub fn routes(
-    pool: PgPool,
+    pool: Pool,
     placement: Placement,
     changes: Changes,
     exposition: Exposition,

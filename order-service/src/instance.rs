@@ -9,6 +9,7 @@ mod identity;
 pub mod publishing;
 pub mod session;
 
+use shared::database::Pool;
 use std::{
     sync::{
         Arc, Mutex,
@@ -17,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, watch},
@@ -182,9 +182,11 @@ impl Instance {
     ///
     /// # Errors
     /// The database's.
-    pub async fn end(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    pub async fn end(&self, pool: &Pool) -> Result<(), sqlx::Error> {
         let mut connection = pool.acquire().await?;
-        identity::end(&mut connection, self.id()).await.map(drop)
+        let ended = identity::end(&mut connection, self.id()).await;
+        connection.end_with(&ended);
+        ended.map(drop)
     }
 
     fn confirm(&self, confirmed_at: Instant, now: OffsetDateTime) {

@@ -3,12 +3,12 @@
 //! A handler hands its work over and awaits the answer; what happens after a COMMIT does not live in
 //! the handler, which a leaving client takes down.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use shared::metrics::Gauge;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    sync::{Mutex, mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 /// The handlers' end. The line closes when the last one is dropped.
@@ -17,7 +17,30 @@ pub struct Entrance<W, A>(mpsc::Sender<Waiting<W, A>>);
 
 /// The tasks' end, which they share.
 #[derive(Debug)]
-pub struct Exit<W, A>(Arc<Mutex<mpsc::Receiver<Waiting<W, A>>>>);
+pub struct Exit<W, A> {
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting<W, A>>>>,
+    /// How many of the tasks work on what they took.
+    under_way: watch::Sender<usize>,
+    /// How long a batch may fill meanwhile.
+    fills_for: Duration,
+}
+
+/// Work is under way until it is dropped.
+#[derive(Debug)]
+pub struct UnderWay(watch::Sender<usize>);
+
+impl UnderWay {
+    fn begin(under_way: &watch::Sender<usize>) -> Self {
+        under_way.send_modify(|count| *count += 1);
+        Self(under_way.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
 
 /// Work in the line.
 #[derive(Debug)]
@@ -38,11 +61,12 @@ impl<A> Reply<A> {
     }
 }
 
-/// A line with room for `length`.
+/// A line with room for `length`, of which a batch fills for `fills_for` while another one is under way.
 #[must_use]
-pub fn line<W, A>(length: u32) -> (Entrance<W, A>, Exit<W, A>) {
+pub fn line<W, A>(length: u32, fills_for: Duration) -> (Entrance<W, A>, Exit<W, A>) {
     let (sender, receiver) = mpsc::channel(length as usize);
-    (Entrance(sender), Exit(Arc::new(Mutex::new(receiver))))
+    let exit = Exit { waiting: Arc::new(Mutex::new(receiver)), under_way: watch::Sender::new(0), fills_for };
+    (Entrance(sender), exit)
 }
 
 impl<W, A> Entrance<W, A> {
@@ -68,13 +92,25 @@ impl<W: Send + 'static, A: Send + 'static> Entrance<W, A> {
 }
 
 impl<W, A> Exit<W, A> {
-    /// Fills `batch` with what is waiting now, or the first that comes: never waits for company. What
-    /// nobody expects an answer to any more is left out. False when the line is closed and empty.
-    pub async fn next(&self, batch: &mut Vec<Waiting<W, A>>, max: usize) -> bool {
-        let open = self.0.lock().await.recv_many(batch, max).await > 0;
+    /// Fills `batch` with what is waiting, or the first that comes: at once where nothing is under way, else until
+    /// that has ended, the batch is full, or the time is over. What nobody expects an answer to any more is left
+    /// out. None when the line is closed and empty.
+    pub async fn next(&self, batch: &mut Vec<Waiting<W, A>>, max: usize) -> Option<UnderWay> {
+        let mut waiting = self.waiting.lock().await;
+        let open = waiting.recv_many(batch, max).await > 0;
+        let until = Instant::now() + self.fills_for;
+        let mut under_way = self.under_way.subscribe();
+        while open && batch.len() < max && *under_way.borrow_and_update() > 0 && Instant::now() < until {
+            let room = max - batch.len();
+            tokio::select! {
+                more = waiting.recv_many(batch, room) => if more == 0 { break },
+                ended = under_way.changed() => ended.expect("this end of the line sends it"),
+                () = sleep_until(until) => break,
+            }
+        }
         let now = Instant::now();
         batch.retain(|waiting| now < waiting.deadline);
-        open
+        open.then(|| UnderWay::begin(&self.under_way))
     }
 }
 
@@ -86,6 +122,88 @@ impl<W, A> Clone for Entrance<W, A> {
 
 impl<W, A> Clone for Exit<W, A> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        let Self { waiting, under_way, fills_for } = self;
+        Self { waiting: Arc::clone(waiting), under_way: under_way.clone(), fills_for: *fills_for }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn put(entrance: &Entrance<u32, ()>, numbers: std::ops::Range<u32>) {
+        for work in numbers {
+            let (reply, _) = oneshot::channel();
+            let waiting = Waiting { work, reply: Reply(reply), deadline: Instant::now() + LONG };
+            entrance.0.try_send(waiting).unwrap();
+        }
+    }
+
+    async fn taken(exit: &Exit<u32, ()>, max: usize) -> (Vec<u32>, Duration, Option<UnderWay>) {
+        let (begun, mut batch) = (Instant::now(), Vec::new());
+        let work = exit.next(&mut batch, max).await;
+        (batch.into_iter().map(|waiting| waiting.work).collect(), begun.elapsed(), work)
+    }
+
+    #[tokio::test]
+    async fn what_waits_alone_goes_at_once() {
+        let (entrance, exit) = line(100, LONG);
+        put(&entrance, 0..1);
+        let (batch, after, _) = taken(&exit, 64).await;
+        assert_eq!(batch, vec![0]);
+        assert!(after < LONG);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_work_is_under_way_goes_together_when_that_ends() {
+        let (entrance, exit) = line(100, LONG);
+        put(&entrance, 0..1);
+        let (_, _, work) = taken(&exit, 64).await;
+        let other = exit.clone();
+        let next = tokio::spawn(async move { taken(&other, 64).await });
+        for numbers in [1..2, 2..4] {
+            put(&entrance, numbers);
+            while entrance.0.capacity() < 100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!next.is_finished());
+        }
+        drop(work);
+        let (batch, after, _) = next.await.unwrap();
+        assert_eq!(batch, vec![1, 2, 3]);
+        assert!(after < LONG);
+    }
+
+    #[tokio::test]
+    async fn work_under_way_holds_up_no_full_batch() {
+        let (entrance, exit) = line(100, LONG);
+        put(&entrance, 0..4);
+        let (_, _, _work) = taken(&exit, 1).await;
+        let (batch, after, _) = taken(&exit, 3).await;
+        assert_eq!(batch, vec![1, 2, 3]);
+        assert!(after < LONG);
+    }
+
+    #[tokio::test]
+    async fn work_under_way_holds_up_others_for_so_long_and_no_longer() {
+        let (entrance, exit) = line(100, SHORT);
+        put(&entrance, 0..2);
+        let (_, _, _work) = taken(&exit, 1).await;
+        let (batch, after, _) = taken(&exit, 64).await;
+        assert_eq!(batch, vec![1]);
+        assert!(after >= SHORT);
+    }
+
+    #[tokio::test]
+    async fn the_line_ends_when_nobody_can_come_any_more() {
+        let (entrance, exit) = line(100, LONG);
+        put(&entrance, 0..2);
+        let (_, _, _work) = taken(&exit, 1).await;
+        drop(entrance);
+        assert_eq!(taken(&exit, 64).await.0, vec![1]);
+        assert!(taken(&exit, 64).await.2.is_none());
     }
 }

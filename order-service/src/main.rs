@@ -3,12 +3,12 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 use order_service::{app, commands, config::Config};
 use shared::{
-    database,
+    database::{self, Pool},
     lifecycle::Exit,
     telemetry::Telemetry,
     terminal::{self, Completions},
 };
-use sqlx::{Connection, PgPool};
+use sqlx::Connection;
 
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
@@ -106,11 +106,11 @@ fn ended(done: anyhow::Result<Exit>) -> ExitCode {
 async fn on_database(
     config: &Config,
     command: &str,
-    work: impl AsyncFnOnce(&PgPool) -> anyhow::Result<Exit>,
+    work: impl AsyncFnOnce(&Pool) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     database::reach(&config.database).await?.close().await?;
     let pool = config.database.pool(&format!("order-service {command}"))?;
-    if !database::schema_fits(&mut *pool.acquire().await?, &app::SCHEMA).await? {
+    if !database::schema_fits(&pool, &app::SCHEMA).await? {
         terminal::complain("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }

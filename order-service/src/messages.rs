@@ -15,10 +15,10 @@ pub use listing::{Page, Place, find, list};
 use serde::Serialize;
 use shared::{
     audit::{Action, Author},
+    database::Pool,
     http::schema,
     message::ActivityTypeCode,
 };
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -137,7 +137,7 @@ pub enum Decision {
 ///
 /// # Errors
 /// The database's.
-pub async fn retry(pool: &PgPool, message_ref: Uuid, author: &Author) -> Result<Decision, sqlx::Error> {
+pub async fn retry(pool: &Pool, message_ref: Uuid, author: &Author) -> Result<Decision, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let reset = sqlx::query!(
         r#"
@@ -160,7 +160,7 @@ pub async fn retry(pool: &PgPool, message_ref: Uuid, author: &Author) -> Result<
 ///
 /// # Errors
 /// The database's.
-pub async fn discard(pool: &PgPool, message_ref: Uuid, author: &Author, reason: &str) -> Result<Decision, sqlx::Error> {
+pub async fn discard(pool: &Pool, message_ref: Uuid, author: &Author, reason: &str) -> Result<Decision, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let discarded = sqlx::query!(
         r#"
@@ -183,12 +183,12 @@ pub async fn discard(pool: &PgPool, message_ref: Uuid, author: &Author, reason: 
     undecided(pool, message_ref).await
 }
 
-async fn decided(pool: &PgPool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
+async fn decided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
     // It may be published by now, and past its retention.
     Ok(find(pool, message_ref).await?.map_or(Decision::Unknown, |message| Decision::Accepted(Box::new(message))))
 }
 
-async fn undecided(pool: &PgPool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
+async fn undecided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
     Ok(if find(pool, message_ref).await?.is_some() { Decision::NotFailed } else { Decision::Unknown })
 }
 
@@ -197,7 +197,7 @@ async fn undecided(pool: &PgPool, message_ref: Uuid) -> Result<Decision, sqlx::E
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &PgPool, filter: &Filter, author: &Author) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
         let mut transaction = pool.begin().await?;
@@ -236,7 +236,7 @@ pub async fn retry_all(pool: &PgPool, filter: &Filter, author: &Author) -> Resul
 ///
 /// # Errors
 /// The database's.
-pub async fn count_failed(pool: &PgPool, filter: &Filter) -> Result<u64, sqlx::Error> {
+pub async fn count_failed(pool: &Pool, filter: &Filter) -> Result<u64, sqlx::Error> {
     let count = sqlx::query_scalar!(
         r#"
         SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'

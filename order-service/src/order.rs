@@ -10,8 +10,7 @@ use serde::{
     de::{Error, Unexpected},
 };
 use serde_json::value::RawValue;
-use shared::{customer::CustomerRef, http::schema, json::Object, problem::Violation};
-use sqlx::PgPool;
+use shared::{customer::CustomerRef, database::Pool, http::schema, json::Object, problem::Violation};
 use time::OffsetDateTime;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -226,11 +225,7 @@ pub struct Order {
 ///
 /// # Errors
 /// The database's.
-pub async fn find(
-    pool: &PgPool,
-    order_ref: OrderRef,
-    only: Option<&CustomerRef>,
-) -> Result<Option<Order>, sqlx::Error> {
+pub async fn find(pool: &Pool, order_ref: OrderRef, only: Option<&CustomerRef>) -> Result<Option<Order>, sqlx::Error> {
     let row = sqlx::query!(
         r#"
         SELECT customer_ref, status, placed_at, product_ids, quantities FROM orders

@@ -14,8 +14,8 @@ pub use channel::channel;
 pub use format::{FORMAT, SOURCE};
 pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
+use shared::database::Pool;
 use shared::traces::TraceContext;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ impl From<Row> for Message {
 /// # Errors
 /// The database's.
 pub async fn read_range(
-    pool: &PgPool,
+    pool: &Pool,
     log: InstanceId,
     from: i64,
     before: i64,
@@ -104,7 +104,7 @@ pub async fn read_range(
 ///
 /// # Errors
 /// The database's.
-pub async fn read_places(pool: &PgPool, log: InstanceId, seqs: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
+pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"
@@ -132,7 +132,7 @@ pub enum Answered {
 ///
 /// # Errors
 /// The database's.
-pub async fn answered(pool: &PgPool, log: InstanceId, from: i64, to: i64) -> Result<Vec<(i64, Answered)>, sqlx::Error> {
+pub async fn answered(pool: &Pool, log: InstanceId, from: i64, to: i64) -> Result<Vec<(i64, Answered)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"
         SELECT block * 4096 + seq AS "seq!", NULL::integer AS failures

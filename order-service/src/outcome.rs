@@ -5,10 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    database::{Failure, backoff, is_rolled_back, within},
+    database::{Failure, Pool, backoff, is_rolled_back},
     health::Component,
 };
-use sqlx::{PgPool, postgres::PgConnection};
+use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 
 /// After this long the connection is given up. The statement may still be carried out.
@@ -60,17 +60,15 @@ pub enum Outcome<T> {
 
 /// Attempts it until the outcome is known. `maybe_done`: an earlier attempt is of unknown outcome.
 pub async fn until_known<R: Repeatable + Send + Sync>(
-    pool: &PgPool,
+    pool: &Pool,
     transaction: &mut R,
     mut maybe_done: bool,
     page: &Component,
 ) -> Outcome<R::Done> {
     let begun = Instant::now();
     for pause in backoff() {
-        let work = page.work();
-        let (sent, answer) = attempt(pool, transaction, maybe_done).await;
         // Waiting for an identity is no work: the session does it.
-        drop(work);
+        let (sent, answer) = attempt(pool, transaction, maybe_done, page).await;
         let error = match answer {
             Ok(Some(done)) => {
                 page.working();
@@ -111,18 +109,16 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
 
 /// One attempt; and whether anything was sent, without which nothing can have been done.
 async fn attempt<R: Repeatable>(
-    pool: &PgPool,
+    pool: &Pool,
     transaction: &R,
     again: bool,
+    page: &Component,
 ) -> (bool, Result<Option<R::Done>, sqlx::Error>) {
     let mut connection = match pool.acquire().await {
         Ok(connection) => connection,
         Err(error) => return (false, Err(error)),
     };
-    let answer = within(ANSWER_WITHIN, transaction.attempt(&mut connection, again)).await;
-    if answer.as_ref().is_err_and(|error| Failure::of(error) == Failure::Outage) {
-        // An answer that is still under way would meet the connection's next user.
-        drop(connection.detach());
-    }
+    let answer = page.work(ANSWER_WITHIN, transaction.attempt(&mut connection, again)).await;
+    connection.end_with(&answer);
     (true, answer)
 }

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use fail::fail_point;
 use shared::{
-    database::{self, within},
+    database::{self, Pool},
     health::Component,
     lifecycle::Shutdown,
 };
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -27,7 +26,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The background task that makes and drops partitions.
 #[derive(Debug)]
 pub struct Partitions {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub instance: Instance,
     pub settings: config::Partitions,
     /// How long messages stay, from the end of their day.
@@ -68,7 +67,7 @@ impl Partitions {
         // What there is is told whether or not more could be made.
         self.look(page).await?;
         let mut done = made;
-        for (name, of_messages) in within(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
+        for (name, of_messages) in page.work(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
             // One that cannot be dropped keeps no other one.
             let dropped = self.drop(&name, of_messages, page).await;
             done = done.and(dropped);
@@ -77,25 +76,27 @@ impl Partitions {
     }
 
     async fn make(&self, page: &Component) -> Result<(), sqlx::Error> {
-        let _work = page.work();
-        fail_point!("partitions::before_making", |how| Err(shared::failpoint::kill_or_fail(how)));
         let days = i32::try_from(self.settings.days_ahead).expect("it is at most 60");
-        let making = sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool);
-        within(ANSWER_WITHIN, making).await.map(drop)
+        let making = async {
+            fail_point!("partitions::before_making", |how| Err(shared::failpoint::kill_or_fail(how)));
+            sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool).await
+        };
+        page.work(ANSWER_WITHIN, making).await.map(drop)
     }
 
     async fn look(&self, page: &Component) -> Result<(), sqlx::Error> {
-        let _work = page.work();
-        let (now, end) = within(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
+        let (now, end) = page.work(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
         self.instance.partitions_end_at(end);
         PARTITIONS_AHEAD.set((end - now).as_seconds_f64() / 86_400.0);
         Ok(())
     }
 
     async fn drop(&self, name: &str, of_messages: bool, page: &Component) -> Result<(), sqlx::Error> {
-        let _work = page.work();
-        fail_point!("partitions::before_dropping", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let outcome = within(ANSWER_WITHIN, self.try_to_drop(name, of_messages)).await?;
+        let dropping = async {
+            fail_point!("partitions::before_dropping", |how| Err(shared::failpoint::kill_or_fail(how)));
+            self.try_to_drop(name, of_messages).await
+        };
+        let outcome = page.work(ANSWER_WITHIN, dropping).await?;
         fail_point!("partitions::dropped", |how| Err(shared::failpoint::kill_or_fail(how)));
         if outcome == "dropped" {
             DROPPED.add(1);
@@ -123,7 +124,7 @@ impl Partitions {
 }
 
 /// The database's time, and up to when there are partitions without a gap from today on.
-async fn end_of_partitions(pool: &PgPool) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
+async fn end_of_partitions(pool: &Pool) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
     let found = sqlx::query!(
         r#"
         SELECT now() AS "now!", (
@@ -142,7 +143,7 @@ async fn end_of_partitions(pool: &PgPool) -> Result<(OffsetDateTime, OffsetDateT
 }
 
 /// The partitions that may be old enough, the oldest first; and whether each is of messages.
-async fn old(pool: &PgPool, kept_for: Duration) -> Result<Vec<(String, bool)>, sqlx::Error> {
+async fn old(pool: &Pool, kept_for: Duration) -> Result<Vec<(String, bool)>, sqlx::Error> {
     let found = sqlx::query!(
         r#"
         SELECT relname AS "name!", inhparent = 'outbox'::regclass AS "of_messages!"

@@ -9,8 +9,7 @@ mod statement;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fail::fail_point;
-use shared::{health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
 use statement::{Fate, Statement};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
@@ -111,7 +110,7 @@ impl Placement {
 #[derive(Clone, Debug)]
 pub struct Line {
     waiting: Exit<Request, Answer>,
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     batch_max: usize,
     keys_kept_for: Duration,
@@ -119,8 +118,8 @@ pub struct Line {
 
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: PgPool, queue: Queue) -> (Placement, Line) {
-    let (entrance, waiting) = line::line(settings.waiting_line);
+pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Line) {
+    let (entrance, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
     (Placement(entrance), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
@@ -131,7 +130,7 @@ impl Line {
     /// None: a failure is answered to those who wait.
     pub async fn run(self, page: Component) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
-        while self.waiting.next(&mut batch, self.batch_max).await {
+        while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
             PLACEMENT_BATCH.record_count(batch.len());
             let begun = Instant::now();

@@ -9,8 +9,7 @@ mod counting;
 
 use std::time::Duration;
 
-use shared::{database::within, health::Component};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +28,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// The background task that states how far the log of this instance is settled in time.
 #[derive(Debug)]
 pub struct Progress {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub instance: Instance,
 }
 
@@ -59,15 +58,11 @@ impl Progress {
 
     async fn state(&self, stated: &mut Option<SettledUntil>, page: &Component) -> Result<(), sqlx::Error> {
         let log = self.instance.log();
-        {
-            let _work = page.work();
-            note_clock(&self.pool, &log).await?;
-        }
+        page.work(ANSWER_WITHIN, note_clock(&self.pool, &log)).await?;
         sleep(SETTLES_WITHIN).await;
         let settled = log.settled_until();
         if let Some(settled) = settled.filter(|_| settled != *stated) {
-            let _work = page.work();
-            within(ANSWER_WITHIN, state(&self.pool, settled)).await?;
+            page.work(ANSWER_WITHIN, state(&self.pool, settled)).await?;
             *stated = Some(settled);
         }
         Ok(())
@@ -75,14 +70,14 @@ impl Progress {
 }
 
 /// Lets a log know what time it is.
-async fn note_clock(pool: &PgPool, log: &OwnLog) -> Result<(), sqlx::Error> {
+async fn note_clock(pool: &Pool, log: &OwnLog) -> Result<(), sqlx::Error> {
     let asking = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(pool);
-    log.note_clock(within(ANSWER_WITHIN, asking).await?);
+    log.note_clock(asking.await?);
     Ok(())
 }
 
 /// A fact, true for ever: stating it twice is harmless.
-async fn state(pool: &PgPool, settled: SettledUntil) -> Result<(), sqlx::Error> {
+async fn state(pool: &Pool, settled: SettledUntil) -> Result<(), sqlx::Error> {
     let stating = sqlx::query!(
         "INSERT INTO log_progress (instance, settled_until, settled_to) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         settled.log.number(),

@@ -204,15 +204,17 @@ impl Publisher {
                 break (permits, holder);
             }
         };
-        let _work = self.page.work();
-        fail_point!("publisher::before_send", |_| std::process::abort());
-        for message in batch {
-            let permit = permits.split(1).expect("one was acquired for each message");
-            if message.queued.holder == holder {
-                self.producers.send(message, permit);
+        let producers = &mut self.producers;
+        self.page.work_at_once(|| {
+            fail_point!("publisher::before_send", |_| std::process::abort());
+            for message in batch {
+                let permit = permits.split(1).expect("one was acquired for each message");
+                if message.queued.holder == holder {
+                    producers.send(message, permit);
+                }
             }
-        }
-        fail_point!("publisher::handed_over", |_| std::process::abort());
+            fail_point!("publisher::handed_over", |_| std::process::abort());
+        });
         Ok(())
     }
 

@@ -8,11 +8,10 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use fail::fail_point;
 use shared::{
-    database::{Failure, is_rolled_back, within},
+    database::{Failure, Pool, is_rolled_back},
     health::Component,
     lifecycle::Shutdown,
 };
-use sqlx::PgPool;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -43,7 +42,7 @@ const CLOSING_LOOKS: Duration = Duration::from_millis(20);
 /// The background task that reloads.
 #[derive(Debug)]
 pub struct Reloader {
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     page_size: NonZeroUsize,
     look_every: Duration,
@@ -74,7 +73,7 @@ impl Work {
 
 impl Reloader {
     #[must_use]
-    pub fn new(settings: &config::Reload, queue_capacity: u32, pool: PgPool, queue: Queue, lanes: Lanes) -> Self {
+    pub fn new(settings: &config::Reload, queue_capacity: u32, pool: Pool, queue: Queue, lanes: Lanes) -> Self {
         // A page larger than the queue would wait for room that never comes.
         let page = settings.page_size.min(queue_capacity.div_ceil(2));
         let page_size = NonZeroUsize::new(page as usize).expect("both settings are at least 1");
@@ -197,11 +196,10 @@ impl Reloader {
             return Ok(is_apart);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let _work = page.work();
         // One whose reading failed is read again: the cursor is past it.
         let Some(next) = self.work.page.take().or_else(|| own.next_page(slots.len())) else { return Ok(is_apart) };
         let reading = outbox::read_range(&self.pool, own.log.id, next.from, next.before, i64::MAX);
-        match within(ANSWER_WITHIN, reading).await {
+        match page.work(ANSWER_WITHIN, reading).await {
             Ok(mut messages) => {
                 messages.retain(|message| next.takes(message.seq));
                 self.push(messages, slots, &Source::Log(own.log.clone()));
@@ -222,11 +220,10 @@ impl Reloader {
             return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let _work = page.work();
         let mut due = log.due_apart(Instant::now(), slots.len());
         due.extend(log.take_back(is_open, slots.len() - due.len()));
         let reading = outbox::read_places(&self.pool, log.id, &due);
-        match within(ANSWER_WITHIN, reading).await {
+        match page.work(ANSWER_WITHIN, reading).await {
             Ok(messages) => Ok(self.push(messages, slots, &Source::Log(log.clone())) > 0),
             Err(error) => {
                 due.into_iter().for_each(|seq| log.read_apart(seq, Instant::now()));
@@ -236,18 +233,20 @@ impl Reloader {
     }
 
     async fn adopt(&mut self, page: &Component) -> Result<(), sqlx::Error> {
-        let _work = page.work();
         let read = self.work.adopted.iter().filter(|one| !one.only_waits()).count();
         let room = ADOPTED_AT_ONCE.saturating_sub(read);
         let limit = i64::try_from(room).expect("it is small");
-        fail_point!("adoption::before", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let adopted = within(ANSWER_WITHIN, adopted::adopt(&self.pool, self.work.holder, limit)).await?;
+        let adopting = async {
+            fail_point!("adoption::before", |how| Err(shared::failpoint::kill_or_fail(how)));
+            adopted::adopt(&self.pool, self.work.holder, limit).await
+        };
+        let adopted = page.work(ANSWER_WITHIN, adopting).await?;
         fail_point!("adoption::committed", |how| Err(shared::failpoint::kill_or_fail(how)));
         for log in &adopted {
             tracing::info!(log = log.number(), "sending what an ended instance has left in its log");
         }
         // Those of an answer that was lost as well.
-        for one in within(ANSWER_WITHIN, adopted::adopted_by(&self.pool, self.work.holder)).await? {
+        for one in page.work(ANSWER_WITHIN, adopted::adopted_by(&self.pool, self.work.holder)).await? {
             if self.work.adopted.iter().all(|known| known.log.id != one.log.id) {
                 self.work.adopted.push(one);
             }
@@ -261,8 +260,7 @@ impl Reloader {
         let writers = if self.work.adopted.iter().all(Adopted::is_closed) {
             Vec::new()
         } else {
-            let _work = page.work();
-            within(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
+            page.work(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
         };
         let mut adopted = std::mem::take(&mut self.work.adopted);
         let mut result = Ok(());
@@ -280,8 +278,7 @@ impl Reloader {
         let (holder, pool) = (self.work.holder, &self.pool);
         let mut unfinished = Vec::new();
         for one in std::mem::take(&mut self.work.adopted) {
-            let _work = page.work();
-            match within(ANSWER_WITHIN, one.finish(pool, holder)).await {
+            match page.work(ANSWER_WITHIN, one.finish(pool, holder)).await {
                 Ok(true) => tracing::info!(log = one.log.id.number(), "everything in an adopted log is sent"),
                 Ok(false) => unfinished.push(one),
                 Err(error) => {
@@ -302,17 +299,16 @@ impl Reloader {
         page: &Component,
     ) -> Result<bool, sqlx::Error> {
         let is_apart = self.apart(&adopted.log, shutdown, page).await?;
-        {
-            let _work = page.work();
-            within(ANSWER_WITHIN, adopted.close(&self.pool, writers)).await?;
-        }
+        page.work(ANSWER_WITHIN, adopted.close(&self.pool, writers)).await?;
         if !adopted.is_to_be_read() {
             return Ok(is_apart);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let _work = page.work();
-        fail_point!("adoption::before_reading", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let messages = within(ANSWER_WITHIN, adopted.read_page(&self.pool, slots.len())).await?;
+        let reading = async {
+            fail_point!("adoption::before_reading", |how| Err(shared::failpoint::kill_or_fail(how)));
+            adopted.read_page(&self.pool, slots.len()).await
+        };
+        let messages = page.work(ANSWER_WITHIN, reading).await?;
         self.push(messages, slots, &Source::Log(adopted.log.clone()));
         fail_point!("adoption::read", |_| std::process::abort());
         Ok(is_apart || adopted.is_to_be_read())
@@ -323,14 +319,10 @@ impl Reloader {
         if self.lanes.parked() >= self.page_size.get() {
             return Ok(false);
         }
-        {
-            let _work = page.work();
-            if !within(ANSWER_WITHIN, outbox::has_retries(&self.pool)).await? {
-                return Ok(false);
-            }
+        if !page.work(ANSWER_WITHIN, outbox::has_retries(&self.pool)).await? {
+            return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let _work = page.work();
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
         fail_point!("retry::before", |how| Err(shared::failpoint::kill_or_fail(how)));
         // Without a connection nothing is sent, and nothing is in doubt.
@@ -340,12 +332,13 @@ impl Reloader {
             fail_point!("retry::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok(messages)
         };
-        match within(ANSWER_WITHIN, holding).await {
+        let held = page.work(ANSWER_WITHIN, holding).await;
+        connection.end_with(&held);
+        match held {
             Ok(messages) => Ok(self.push(messages, slots, &Source::Retry) > 0),
             Err(error) => {
                 // Messages may be held by this identity that are in no memory: another one will hold them.
                 if Failure::of(&error) == Failure::Outage && !is_rolled_back(&error) {
-                    drop(connection.detach());
                     tracing::warn!("nobody knows which messages this instance holds: it takes another identity");
                     self.queue.instance().doubt();
                 }
@@ -356,9 +349,8 @@ impl Reloader {
 
     async fn hold_rebroadcast(&mut self, page: &Component) -> Result<(), sqlx::Error> {
         if self.work.rebroadcast.is_none() {
-            let _work = page.work();
             let holding = Rebroadcast::hold(&self.pool, self.work.holder, &self.rebroadcast);
-            self.work.rebroadcast = within(ANSWER_WITHIN, holding).await?;
+            self.work.rebroadcast = page.work(ANSWER_WITHIN, holding).await?;
         }
         Ok(())
     }
@@ -371,8 +363,7 @@ impl Reloader {
             return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
-        let _work = page.work();
-        let reading = within(ANSWER_WITHIN, rebroadcast.next_page(&self.pool, slots.len())).await;
+        let reading = page.work(ANSWER_WITHIN, rebroadcast.next_page(&self.pool, slots.len())).await;
         let pushed = match reading {
             Ok(Some((messages, page))) => {
                 self.push(messages, slots, &Source::Rebroadcast(page));

@@ -7,19 +7,20 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{health::Component, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
 
 use crate::{config, metrics::PURGED_KEYS};
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
+/// No page takes longer: the server ends its statement before.
+const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 /// An identity stays known for so long after nothing was left in its log: for people who look.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 pub struct Retention {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub settings: config::Retention,
 }
 
@@ -56,8 +57,7 @@ impl Retention {
     pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> Result<u64, sqlx::Error> {
         let mut removed = 0;
         while !shutdown.is_draining() {
-            let _work = page.work();
-            let keys = self.purge_keys().await?;
+            let keys = page.work(ANSWER_WITHIN, self.purge_keys()).await?;
             if keys == 0 {
                 break;
             }
@@ -65,9 +65,8 @@ impl Retention {
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
-        let _work = page.work();
-        self.forget().await?;
-        self.forget_rejections().await?;
+        page.work(ANSWER_WITHIN, self.forget()).await?;
+        page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
         Ok(removed)
     }
 

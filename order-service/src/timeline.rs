@@ -1,11 +1,10 @@
 //! An order's way, as far as this service sees it: placed, each change, each message with what happened to it.
 
-use sqlx::PgPool;
-
 use crate::{
     messages::history::{self, Event},
     order::OrderRef,
 };
+use shared::database::Pool;
 
 /// Of one order: it is placed and it ends, each once and with one message.
 const MOST: i64 = 10;
@@ -14,7 +13,7 @@ const MOST: i64 = 10;
 ///
 /// # Errors
 /// The database's.
-pub async fn of_order(pool: &PgPool, order: OrderRef) -> Result<Option<Vec<Event>>, sqlx::Error> {
+pub async fn of_order(pool: &Pool, order: OrderRef) -> Result<Option<Vec<Event>>, sqlx::Error> {
     let mut events = sqlx::query_as!(
         Event,
         r#"

@@ -1,21 +1,24 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
+mod pool;
 mod privileges;
 mod url;
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use pool::Kind;
+pub use pool::{Lease, Pool, Transaction};
 use sqlx::{
-    Connection, Executor, PgConnection, PgPool,
+    Connection, PgConnection,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
+    postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
 };
 
 use crate::{
     config::{Reader, Secret},
-    health::Component,
+    health::{Component, limited},
 };
 
 /// How long background work waits for a free connection before it counts as an outage.
@@ -24,13 +27,6 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a command waits for the database before it tells that it is away.
 const COMMANDS_CONNECT_WITHIN: Duration = Duration::from_secs(4);
-/// A connection idle for longer is asked whether it still lives before it is used: after an outage
-/// every pooled connection is dead, under load none is ever asked.
-const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
-/// How long a connection is kept. A pool uses its connections in turn, so that none is idle for long, however little it
-/// has to do: by this one it gives back what a burst has taken, and reads, the session or another instance may need.
-/// To connect again takes milliseconds.
-const KEPT_FOR: Duration = Duration::from_mins(1);
 /// What every pooled session is told.
 ///
 /// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
@@ -38,13 +34,23 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 /// the statistics happened to say, and none is compiled: by default that takes a third of Postgres's CPU and
 /// gains nothing for statements as short as these. The level of isolation is that which the statements are made for,
 /// whatever the database's default is: with an older snapshot a fence would not see the end of its identity.
-const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'; \
-     SET plan_cache_mode = force_generic_plan; SET jit = off; SET default_transaction_isolation = 'read committed'";
-const REQUESTS_SESSION: &str = "SET statement_timeout = '2s'; SET idle_in_transaction_session_timeout = '10s'; \
-     SET plan_cache_mode = force_generic_plan; SET jit = off; SET default_transaction_isolation = 'read committed'";
+///
+/// A client that vanished is given up within 10 s: what it has locked others wait for.
+macro_rules! session {
+    ($statement_timeout:literal) => {
+        concat!(
+            "SET statement_timeout = '",
+            $statement_timeout,
+            "'; SET idle_in_transaction_session_timeout = '10s'; SET plan_cache_mode = force_generic_plan; SET jit = off; \
+             SET default_transaction_isolation = 'read committed'; SET tcp_keepalives_idle = 4; \
+             SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '10s'"
+        )
+    };
+}
 
-/// Of these a time limit consists, see [`within`].
-const PARTS: u32 = 5;
+const WORK: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
+const REQUESTS: Kind =
+    Kind { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -66,42 +72,24 @@ impl Settings {
     ///
     /// # Errors
     /// The URL does not parse.
-    pub fn pool(&self, application: &str) -> anyhow::Result<PgPool> {
-        self.part(application, self.max_connections - self.for_requests(), ACQUIRE_WITHIN, SESSION)
+    pub fn pool(&self, application: &str) -> anyhow::Result<Pool> {
+        self.part(application, self.max_connections - self.for_requests(), WORK)
     }
 
     /// The pool of requests, with the rest.
     ///
     /// # Errors
     /// The URL does not parse.
-    pub fn request_pool(&self, application: &str) -> anyhow::Result<PgPool> {
-        self.part(application, self.for_requests(), REQUESTS_ACQUIRE_WITHIN, REQUESTS_SESSION)
+    pub fn request_pool(&self, application: &str) -> anyhow::Result<Pool> {
+        self.part(application, self.for_requests(), REQUESTS)
     }
 
     fn for_requests(&self) -> u32 {
         (self.max_connections / 3).max(1)
     }
 
-    fn part(&self, application: &str, size: u32, patience: Duration, session: &'static str) -> anyhow::Result<PgPool> {
-        let options = connect_options(&self.url)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(size)
-            // A pool of one would be shut while sqlx makes it anew, with pauses of up to a minute.
-            .min_connections(u32::from(size > 1))
-            .max_lifetime(KEPT_FOR)
-            .acquire_timeout(patience)
-            // Asking before each use costs a round trip per statement: a quarter of the reads.
-            .test_before_acquire(false)
-            .before_acquire(|connection, met| {
-                Box::pin(async move { Ok(met.idle_for <= TRUSTED_WHILE_IDLE || takes_writes(connection).await?) })
-            })
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    connection.execute(session).await?;
-                    if takes_writes(connection).await? { Ok(()) } else { Err(standby()) }
-                })
-            });
-        Ok(pool.connect_lazy_with(options.application_name(application)))
+    fn part(&self, application: &str, size: u32, kind: Kind) -> anyhow::Result<Pool> {
+        Ok(Pool::new(connect_options(&self.url)?.application_name(application), size, kind))
     }
 }
 
@@ -147,7 +135,7 @@ pub fn has_too_many(error: &sqlx::Error) -> bool {
 ///
 /// # Errors
 /// The database's.
-pub async fn compare_limits(pool: &PgPool, wanted: u32) -> Result<(), sqlx::Error> {
+pub async fn compare_limits(pool: &Pool, wanted: u32) -> Result<(), sqlx::Error> {
     // Of these -1 is any number; a superuser is not limited but by the server.
     let permitted: i64 = sqlx::query_scalar(
         "SELECT min(permitted) FROM (
@@ -171,10 +159,12 @@ pub async fn compare_limits(pool: &PgPool, wanted: u32) -> Result<(), sqlx::Erro
 }
 
 /// Whether statements are answered, soon, by a primary that has the schema: while a backup is restored there may be none.
-pub async fn is_usable(pool: &PgPool, needed: &Migrator) -> bool {
+pub async fn is_usable(pool: &Pool, needed: &Migrator) -> bool {
     let asking = async {
         let mut connection = pool.acquire().await?;
-        Ok::<_, sqlx::Error>(takes_writes(&mut connection).await? && schema_fits(&mut connection, needed).await?)
+        let usable = takes_writes(&mut connection).await? && has_schema(&mut connection, needed).await?;
+        connection.end();
+        Ok::<_, sqlx::Error>(usable)
     };
     matches!(tokio::time::timeout(ACQUIRE_WITHIN, asking).await, Ok(Ok(true)))
 }
@@ -190,7 +180,7 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Waits until the database answers.
-pub async fn reached(pool: &PgPool, page: &Component) {
+pub async fn reached(pool: &Pool, page: &Component) {
     for pause in backoff() {
         match sqlx::raw_sql("SELECT 1").execute(pool).await {
             Ok(_) => return page.working(),
@@ -209,7 +199,14 @@ pub async fn reached(pool: &PgPool, page: &Component) {
 ///
 /// # Errors
 /// The database cannot be asked.
-pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Result<bool, sqlx::Error> {
+pub async fn schema_fits(pool: &Pool, needed: &Migrator) -> Result<bool, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let fits = within(ACQUIRE_WITHIN, has_schema(&mut connection, needed)).await;
+    connection.end_with(&fits);
+    fits
+}
+
+async fn has_schema(connection: &mut PgConnection, needed: &Migrator) -> Result<bool, sqlx::Error> {
     let versions: Vec<i64> = needed.iter().map(|migration| migration.version).collect();
     let has_schema: bool =
         sqlx::query_scalar("SELECT current_schema() IS NOT NULL").fetch_one(&mut *connection).await?;
@@ -236,8 +233,11 @@ pub async fn schema_fits(connection: &mut PgConnection, needed: &Migrator) -> Re
 ///
 /// # Errors
 /// The database's, and one that names each privilege that is missing.
-pub async fn may_work(pool: &PgPool, needed: &privileges::Needed) -> Result<(), sqlx::Error> {
-    let missing = privileges::missing(&mut *pool.acquire().await?, needed).await?;
+pub async fn may_work(pool: &Pool, needed: &privileges::Needed) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let missing = within(ACQUIRE_WITHIN, privileges::missing(&mut connection, needed)).await;
+    connection.end_with(&missing);
+    let missing = missing?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -269,22 +269,17 @@ pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result
 
 /// Awaits an answer of the database for about `limit` of the time in which this process runs.
 ///
-/// A process that was stopped for longer, by a signal or together with its machine, wakes up with the
-/// limit passed and the answer unread. The limit is counted in parts, and a stop uses up one of them.
-///
 /// # Errors
 /// The statement's own, and a lost answer: the statement may still be carried out.
 pub async fn within<T>(
     limit: Duration,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let mut statement = pin!(statement);
-    for _ in 0..PARTS {
-        if let Ok(answer) = tokio::time::timeout(limit / PARTS, &mut statement).await {
-            return answer;
-        }
-    }
-    Err(sqlx::Error::Protocol("no answer in time".into()))
+    limited(limit, statement).await.unwrap_or_else(|| Err(no_answer()))
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))
 }
 
 /// No schema, table, function or constraint. It was there at the start, so somebody restores a backup, or has changed

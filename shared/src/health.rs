@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-pub use heartbeat::Work;
+pub use heartbeat::TimedOut;
+pub(crate) use heartbeat::limited;
 use heartbeat::{Heartbeat, Threads, Watched};
 pub use probes::Probes;
 use serde::Serialize;
@@ -64,7 +65,7 @@ enum State {
     Working,
     /// For something outside the process to come back.
     Waiting,
-    /// With one piece of work for longer than `health.task_hung_after`.
+    /// With one piece of work for `health.task_hung_after` longer than that may take.
     Hung,
     Ended,
 }
@@ -123,12 +124,12 @@ impl Health {
     fn reports(&self) -> BTreeMap<&'static str, Report> {
         let book = self.book();
         let mut reports = book.reports.clone();
-        let tasks = book.heartbeats.iter().map(|(name, _, watched)| (*name, watched.busy_for));
-        let threads = book.threads.iter().map(|threads| (RUNTIME, threads.busy_for()));
-        for (name, busy_for) in tasks.chain(threads) {
+        let tasks = book.heartbeats.iter().map(|(name, beats, watched)| (*name, watched.busy_for, beats.limit()));
+        let threads = book.threads.iter().map(|threads| (RUNTIME, threads.busy_for(), Duration::ZERO));
+        for (name, busy_for, limit) in tasks.chain(threads) {
             let report = reports.get_mut(name).expect("a component is entered before its heartbeat");
             report.busy_for_seconds = report.busy_for_seconds.max(busy_for.as_secs());
-            if book.hung_after.is_some_and(|limit| busy_for >= limit) {
+            if book.hung_after.is_some_and(|after| busy_for >= limit.saturating_add(after)) {
                 report.state = State::Hung;
             }
         }
@@ -168,10 +169,24 @@ pub struct Component {
 }
 
 impl Component {
-    /// A piece of work begins; one that was not at its end yet is replaced. What it awaits has a time
-    /// limit of its own, shorter than `health.task_hung_after`.
-    pub fn work(&self) -> Work {
-        self.heartbeat.busy()
+    /// A piece of work, given up after about `limit` of the time in which this process runs. A task that does not
+    /// come back from it for `health.task_hung_after` longer hangs.
+    ///
+    /// # Errors
+    /// Its own, and [`TimedOut`]: of what it has asked of others nobody knows whether it is done.
+    pub async fn work<T, E: From<TimedOut>>(
+        &self,
+        limit: Duration,
+        piece: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let _work = self.heartbeat.busy(limit);
+        limited(limit, piece).await.unwrap_or_else(|| Err(TimedOut(limit).into()))
+    }
+
+    /// A piece of work that waits for nothing.
+    pub fn work_at_once<T>(&self, piece: impl FnOnce() -> T) -> T {
+        let _work = self.heartbeat.busy(Duration::ZERO);
+        piece()
     }
 
     /// Beats for as long as the thread on which it is called gets on with its tasks.
@@ -179,7 +194,7 @@ impl Component {
         let Self { health, name, .. } = self;
         let own = health.component(name);
         loop {
-            let _alive = own.work();
+            let _alive = own.heartbeat.busy(Duration::ZERO);
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -190,7 +205,6 @@ impl Component {
 
     /// Whether this is news: the caller logs a failure when it begins, not each time it is tried again.
     pub fn waiting(&self, why: impl fmt::Display) -> bool {
-        self.heartbeat.idle();
         self.write(State::Waiting, |report| report.last_error = Some(why.to_string()))
     }
 

@@ -4,7 +4,8 @@ pub mod topics;
 
 use std::{
     collections::BTreeMap,
-    fmt::Display,
+    fmt::{self, Display},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -189,6 +190,36 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// A client that is closed on a thread of its own, because closing may take as long as the broker likes.
+pub struct ClosedAside<C: Send + 'static>(Option<C>);
+
+impl<C: Send + 'static> ClosedAside<C> {
+    pub const fn new(client: C) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl<C: Send + 'static> fmt::Debug for ClosedAside<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClosedAside")
+    }
+}
+
+impl<C: Send + 'static> Deref for ClosedAside<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.0.as_ref().expect("only the end takes it")
+    }
+}
+
+impl<C: Send + 'static> Drop for ClosedAside<C> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        std::thread::spawn(move || drop(client));
+    }
+}
 
 /// What a client said last about a connection that failed. That all brokers are down says nothing of why: a wrong
 /// password, a certificate, a port of the other kind.

@@ -52,6 +52,8 @@ enum Mode {
     Pass,
     Hold,
     Refuse,
+    /// Of whatever comes in nothing goes on, and nobody is told.
+    Lose,
 }
 
 impl Proxy {
@@ -92,6 +94,12 @@ impl Proxy {
     /// Keeps every byte in either direction; connections stay.
     pub fn hold(&self) {
         self.state.mode.send_replace(Mode::Hold);
+    }
+
+    /// Behaves as a host that has vanished: connections stay open towards the client, swallow every byte and never
+    /// answer again, those made meanwhile too. The server has given its ends up. New ones pass after [`Proxy::pass`].
+    pub fn lose(&self) {
+        self.state.mode.send_replace(Mode::Lose);
     }
 
     /// Closes every connection, and each new one at once.
@@ -142,30 +150,46 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn connect(client: TcpStream, state: Arc<State>) {
-    let mut generation = state.generation.subscribe();
-    let Ok(server) = TcpStream::connect(&state.server).await else { return };
-    drop((client.set_nodelay(true), server.set_nodelay(true)));
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let exchange = Mutex::new(Exchange::default());
-    let asked = |bytes: &[u8]| {
-        if state.kafka {
-            exchange.lock().unwrap().asked(bytes);
+    let (mut generation, mut mode) = (state.generation.subscribe(), state.mode.subscribe());
+    let lost = async { mode.wait_for(|mode| *mode == Mode::Lose).await.map(drop) };
+    drop(client.set_nodelay(true));
+    let (mut from_client, mut to_client) = client.into_split();
+    let passing = async {
+        let Ok(server) = TcpStream::connect(&state.server).await else { return };
+        drop(server.set_nodelay(true));
+        let (mut from_server, mut to_server) = server.into_split();
+        let exchange = Mutex::new(Exchange::default());
+        let asked = |bytes: &[u8]| {
+            if state.kafka {
+                exchange.lock().unwrap().asked(bytes);
+            }
+            true
+        };
+        let answered = |bytes: &[u8]| {
+            let to_produce = state.kafka && exchange.lock().unwrap().answers_produce(bytes);
+            !state.is_to_be_lost(bytes, to_produce)
+        };
+        // Whichever ends first takes the connection down with it.
+        tokio::select! {
+            () = pump(&mut from_client, &mut to_server, &state, asked) => {}
+            () = pump(&mut from_server, &mut to_client, &state, answered) => {}
         }
-        true
     };
-    let answered = |bytes: &[u8]| {
-        let to_produce = state.kafka && exchange.lock().unwrap().answers_produce(bytes);
-        !state.is_to_be_lost(bytes, to_produce)
-    };
-    // Whichever ends first takes the connection down with it.
     tokio::select! {
-        () = pump(from_client, to_server, &state, asked) => {}
-        () = pump(from_server, to_client, &state, answered) => {}
+        biased;
         _ = generation.changed() => {}
+        Ok(()) = lost => {
+            let mut nowhere = tokio::io::sink();
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_client, &mut nowhere) => {}
+                _ = generation.changed() => {}
+            }
+        }
+        () = passing => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, mut pass: impl FnMut(&[u8]) -> bool) {
+async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, state: &State, mut pass: impl FnMut(&[u8]) -> bool) {
     let mut mode = state.mode.subscribe();
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {

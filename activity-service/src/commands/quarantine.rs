@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 use shared::{
+    database::Pool,
     message::{ActivityTypeCode, timestamp},
     terminal,
     text::parse_reason,
 };
-use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -159,7 +159,7 @@ struct Tried {
 impl Quarantine {
     /// # Errors
     /// The database's, or there is no such message, or it does not wait.
-    pub async fn run(self, pool: &PgPool, time_zone: &str) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool, time_zone: &str) -> anyhow::Result<()> {
         match self {
             Self::List { state, filter, limit, json } => {
                 let filter = filter.other.filter(None, filter.reason_code);
@@ -206,7 +206,7 @@ impl Quarantine {
     }
 }
 
-async fn replay(pool: &PgPool, which: Which, how: How<'_>) -> anyhow::Result<Tried> {
+async fn replay(pool: &Pool, which: Which, how: How<'_>) -> anyhow::Result<Tried> {
     if let Some(id) = which.id {
         waiting(pool, id).await?;
     }
@@ -229,7 +229,7 @@ fn sentence(tried: &Tried) -> String {
     text
 }
 
-async fn show_one(pool: &PgPool, id: Uuid, json: bool) -> anyhow::Result<()> {
+async fn show_one(pool: &Pool, id: Uuid, json: bool) -> anyhow::Result<()> {
     let found = quarantine::find(pool, id).await?.context("there is no message of this id")?;
     let as_text = |value: &[u8]| value.escape_ascii().to_string();
     let corrected = found.1.corrected.as_deref().map(|value| format!("\ncorrected: {}", as_text(value)));
@@ -238,7 +238,7 @@ async fn show_one(pool: &PgPool, id: Uuid, json: bool) -> anyhow::Result<()> {
     show(json, &whole, || format!("{}\n{text}", table(std::slice::from_ref(&whole.entry))))
 }
 
-async fn waiting(pool: &PgPool, id: Uuid) -> anyhow::Result<()> {
+async fn waiting(pool: &Pool, id: Uuid) -> anyhow::Result<()> {
     let (entry, _) = quarantine::find(pool, id).await?.context("there is no message of this id")?;
     anyhow::ensure!(
         entry.state == State::Waiting.as_str(),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, PgPool};
+use shared::database::Pool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 /// The key of the lock that makes it one instance at a time: "check" in ASCII.
@@ -16,11 +17,11 @@ const AGAIN: &str = "7 days";
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn check(pool: &PgPool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
+pub async fn check(pool: &Pool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let lock = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "is_held!""#, LOCK);
     if !lock.fetch_one(&mut *transaction).await? {
-        return Ok(());
+        return transaction.rollback().await;
     }
     let due = sqlx::query!(
         r#"

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
-use sqlx::PgPool;
+use shared::{database::Pool, message::ActivityTypeCode};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -89,7 +88,7 @@ pub struct Day {
 /// # Errors
 /// The database does not answer.
 pub async fn of_day(
-    pool: &PgPool,
+    pool: &Pool,
     date: Date,
     (topics, time_zone): (&[String], &str),
     all: &Completeness,
@@ -137,7 +136,7 @@ struct Told {
 }
 
 async fn told(
-    pool: &PgPool,
+    pool: &Pool,
     topics: &[String],
     (begin, end): (OffsetDateTime, OffsetDateTime),
 ) -> Result<Told, sqlx::Error> {
@@ -198,7 +197,7 @@ async fn of_figures(pool: &PgPool, date: Date) -> Result<Vec<Difference>, sqlx::
 }
 
 async fn differing_minutes(
-    pool: &PgPool,
+    pool: &Pool,
     topics: &[String],
     (begin, end): (OffsetDateTime, OffsetDateTime),
 ) -> Result<Vec<Difference>, sqlx::Error> {
@@ -224,7 +223,7 @@ async fn differing_minutes(
 }
 
 /// By how much the figures of a day are more than when it was complete.
-async fn late(pool: &PgPool, date: Date) -> Result<Vec<Late>, sqlx::Error> {
+async fn late(pool: &Pool, date: Date) -> Result<Vec<Late>, sqlx::Error> {
     sqlx::query_as!(
         Late,
         r#"

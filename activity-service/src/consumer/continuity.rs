@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use shared::{health::Component, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{
     group::{Beginning, Group, Partition},
+    lag::ANSWERS_WITHIN,
     positions::{self, Jump, Position},
     record::Digest,
     watermarks::{Broker, Watermarks},
@@ -31,7 +31,7 @@ const DOUBTS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Continuity {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub broker: Broker,
     pub group: Arc<Group>,
     pub page: Component,
@@ -65,8 +65,8 @@ impl Continuity {
     /// None: what fails is tried again the next time.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            let work = self.page.work();
-            match shutdown.unless_draining(self.look()).await {
+            let page = self.page.clone();
+            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
                 Some(Err(error)) => {
                     let news = self.page.waiting(format!("{error:#}"));
                     // Else whoever reads and counts tells of the outage.
@@ -80,7 +80,6 @@ impl Continuity {
                 Some(Ok(())) => self.page.working(),
                 None => {}
             }
-            drop(work);
             let group = Arc::clone(&self.group);
             let next = async {
                 let doubts = async {
@@ -179,7 +178,7 @@ impl Continuity {
         let mut connection = self.pool.acquire().await?;
         let positions = positions::of(&mut connection, &assigned).await?;
         let gaps = gaps::unchecked(&mut connection, &assigned).await?;
-        drop(connection);
+        connection.end();
         let marks = self.broker.watermarks(assigned).await?;
         let wanted = positions.iter().filter_map(|(partition, position)| {
             let marks = marks.get(partition)?;

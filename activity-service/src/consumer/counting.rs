@@ -14,10 +14,14 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use shared::{database::Failure, health::Component, lifecycle::Shutdown};
-use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
+use shared::{
+    database::{Failure, Pool, Transaction},
+    health::Component,
+    lifecycle::Shutdown,
+};
+use sqlx::PgConnection;
 use time::Date;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 
 use super::{
     Settings,
@@ -52,7 +56,7 @@ pub struct Counted {
 
 #[derive(Debug)]
 pub struct Counting {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub time_zone: String,
     pub backoff: ExponentialBuilder,
     pub group: Arc<Group>,
@@ -108,7 +112,6 @@ impl Counting {
         // The next part last. Parts are never reordered: an offset says that all before is done.
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
-            let _work = self.page.work();
             let at_once = self.at_once.get();
             if part.len() > at_once {
                 let middle = part.start + at_once;
@@ -169,7 +172,7 @@ impl Counting {
         let suspect = batch.messages[part.start].parsed.as_ref().ok().map(|activity| activity.message_ref);
         let positions = batch.positions(part);
         let trial = trial::count_a_good_one(&self.pool, &self.time_zone, suspect, &positions);
-        matches!(timeout(ATTEMPT_WITHIN, trial).await, Ok(Ok(())))
+        self.page.work(ATTEMPT_WITHIN, trial).await.is_ok()
     }
 
     /// One attempt at a part of a batch, in one transaction.
@@ -178,25 +181,21 @@ impl Counting {
     /// As Postgres answers. Nobody knows then whether it is committed.
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
         loop {
-            let mut connection = self.pool.acquire().await?;
-            match timeout(ATTEMPT_WITHIN, self.transaction(&mut connection, batch, part)).await {
-                Ok(Ok(Some(counted))) => return Ok(counted),
-                // Keys were purged meanwhile: the same again, under the new horizon.
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(lost(connection)),
+            let transaction = self.pool.begin().await?;
+            // Where keys were purged meanwhile the same again, under the new horizon.
+            if let Some(counted) = self.page.work(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
+                return Ok(counted);
             }
         }
     }
 
     /// None where it was rolled back because keys were purged meanwhile.
-    async fn transaction(
+    async fn count_in(
         &self,
-        connection: &mut PgConnection,
+        mut transaction: Transaction,
         batch: &Batch,
         part: &Range<usize>,
     ) -> Result<Option<Counted>, sqlx::Error> {
-        let mut transaction = connection.begin().await?;
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
         let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
@@ -366,12 +365,6 @@ fn is_slow(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
         error => error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("57014")),
     }
-}
-
-/// Nobody waits for a connection whose peer does not answer.
-fn lost(mut connection: PoolConnection<sqlx::Postgres>) -> sqlx::Error {
-    connection.close_on_drop();
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 #[cfg(test)]

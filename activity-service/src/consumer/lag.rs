@@ -20,6 +20,9 @@ use crate::metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD
 /// So long an open transaction may hide messages before that is told: as long as most may take.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
+/// Partitions are asked of one by one: thousands of them take a while.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub struct Lag {
     pub broker: Broker,
@@ -56,8 +59,7 @@ impl Lag {
     /// None: what fails is tried again the next time.
     pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            let work = page.work();
-            match shutdown.unless_draining(self.look()).await {
+            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
                 Some(Ok(found)) => {
                     tell(&found);
                     if found.unknown.is_empty() {
@@ -73,7 +75,6 @@ impl Lag {
                 }
                 None => {}
             }
-            drop(work);
             shutdown.unless_draining(sleep(self.every)).await;
         }
         Ok(())

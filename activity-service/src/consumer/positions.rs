@@ -1,9 +1,10 @@
 //! How far each partition is counted, in the database, and by which record it is seen that the partition is
 //! still the one that was read. Reading begins here; Kafka's own group offsets can only make it begin earlier.
 
+use shared::database::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::{batch::Batch, group::Partition, record::Digest};
 use crate::gaps;
@@ -137,7 +138,7 @@ pub async fn of(
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn is_the_same(pool: &PgPool, of: &Partition, generation: i64, record: &Record) -> Result<(), sqlx::Error> {
+pub async fn is_the_same(pool: &Pool, of: &Partition, generation: i64, record: &Record) -> Result<(), sqlx::Error> {
     let noted = sqlx::query!(
         r#"
         UPDATE consumer_positions SET seen_offset = $4, seen_digest = $5
@@ -159,7 +160,7 @@ pub async fn is_the_same(pool: &PgPool, of: &Partition, generation: i64, record:
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn begin_anew(pool: &PgPool, of: &Partition, generation: i64, low: i64) -> Result<bool, sqlx::Error> {
+pub async fn begin_anew(pool: &Pool, of: &Partition, generation: i64, low: i64) -> Result<bool, sqlx::Error> {
     let begun = sqlx::query_scalar!(
         r#"
         WITH anew AS (
@@ -186,7 +187,7 @@ pub async fn begin_anew(pool: &PgPool, of: &Partition, generation: i64, low: i64
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn pass(pool: &PgPool, of: &Partition, jump: Jump) -> Result<bool, sqlx::Error> {
+pub async fn pass(pool: &Pool, of: &Partition, jump: Jump) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let passed = sqlx::query!(
         "UPDATE consumer_positions SET next_offset = $4 WHERE topic = $1 AND partition = $2 AND next_offset = $3",

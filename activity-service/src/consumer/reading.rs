@@ -147,22 +147,24 @@ pub async fn read(
         Reading { member: &member, page, away, was_away: false, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
-        let work = reading.page.work();
-        let all_begun = reading.begin()?;
-        reading.take()?;
-        group.tell(member.consumer(), CommitMode::Async);
-        let full = reading.batch.is_full(max_messages);
-        // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
+        let page = reading.page.clone();
         let seen = *pause.borrow_and_update();
         let rests = seen != Some(false);
-        if seen == Some(true) {
-            reading.page.waiting("counting is paused by an operator");
-        }
-        reading.rest(rests, full)?;
+        let (all_begun, full) = page.work_at_once(|| {
+            let all_begun = reading.begin()?;
+            reading.take()?;
+            group.tell(member.consumer(), CommitMode::Async);
+            let full = reading.batch.is_full(max_messages);
+            // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
+            if seen == Some(true) {
+                reading.page.waiting("counting is paused by an operator");
+            }
+            reading.rest(rests, full)?;
+            anyhow::Ok((all_begun, full))
+        })?;
         // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
         let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
         let waits = !reading.batch.messages.is_empty();
-        drop(work);
         let is_due = waits && !rests && (full || due <= Instant::now());
         tokio::select! {
             permit = batches.reserve(), if is_due => {

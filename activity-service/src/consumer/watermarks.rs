@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,11 +11,11 @@ use anyhow::Context;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, StreamConsumer},
     error::KafkaResult,
     message::Message,
 };
-use shared::kafka::{self, Quiet};
+use shared::kafka::{self, ClosedAside, Quiet};
 use tokio::sync::oneshot;
 
 use super::{
@@ -42,9 +43,21 @@ const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// And all of them together.
 const LEADERS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Asks the brokers, each time anew.
+/// Asks the brokers, by clients that stay connected.
 #[derive(Clone)]
-pub struct Broker(ClientConfig);
+pub struct Broker {
+    config: ClientConfig,
+    clients: Arc<Clients>,
+}
+
+/// A client that reads the progress of the sources, and is asked about offsets as well.
+pub type Reader = StreamConsumer<Quiet>;
+
+/// One for each isolation level: what they are told of the end of a partition differs.
+struct Clients {
+    uncommitted: ClosedAside<BaseConsumer<Quiet>>,
+    committed: Arc<ClosedAside<Reader>>,
+}
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,13 +66,37 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    #[must_use]
-    pub fn new(settings: &kafka::Settings, group_id: &str) -> Self {
-        // It asks about the group and never joins it. The session is the reading client's, so that whatever
+    /// # Errors
+    /// librdkafka refuses a setting.
+    pub fn new(settings: &kafka::Settings, group_id: &str) -> anyhow::Result<Self> {
+        // They ask about the group and never join it. The session is the reading client's, so that whatever
         // settings fit that one fit these.
         let session = SESSION.as_millis().to_string();
-        let own = [("group.id", group_id), ("enable.auto.commit", "false"), ("session.timeout.ms", &session)];
-        Self(settings.client(&own))
+        let config = settings.client(&[
+            ("group.id", group_id),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("session.timeout.ms", &session),
+        ]);
+        let of = |level: &str| {
+            let mut config = config.clone();
+            config.set("isolation.level", level);
+            config
+        };
+        let uncommitted = BaseConsumer::from_config_and_context(&of("read_uncommitted"), Quiet);
+        let committed = Reader::from_config_and_context(&of("read_committed"), Quiet);
+        let clients = Clients {
+            uncommitted: ClosedAside::new(uncommitted.context("kafka.properties")?),
+            committed: Arc::new(ClosedAside::new(committed.context("kafka.properties")?)),
+        };
+        Ok(Self { config, clients: Arc::new(clients) })
+    }
+
+    /// For the topic of which no group keeps the offsets.
+    #[must_use]
+    pub fn reader(&self) -> Arc<ClosedAside<Reader>> {
+        Arc::clone(&self.clients.committed)
     }
 
     /// The watermarks of `partitions`; those that cannot be asked are left out.
@@ -76,14 +113,8 @@ impl Broker {
     /// # Errors
     /// No broker answers.
     pub async fn each(&self, partitions: Vec<Partition>) -> anyhow::Result<Asked> {
-        let (mut committed, mut uncommitted) = (self.clone(), self.clone());
-        committed.0.set("isolation.level", "read_committed");
-        uncommitted.0.set("isolation.level", "read_uncommitted");
-        let question = move |consumer: &BaseConsumer<Quiet>| {
-            let committed = BaseConsumer::from_config_and_context(&committed.0, Quiet).context("kafka.properties")?;
-            watermarks(consumer, &committed, &partitions)
-        };
-        uncommitted.ask(question).await
+        let clients = Arc::clone(&self.clients);
+        ask(move || watermarks(&clients, &partitions)).await
     }
 
     /// The offsets that the group has committed of `partitions`.
@@ -91,7 +122,8 @@ impl Broker {
     /// # Errors
     /// No broker answers.
     pub async fn committed(&self, partitions: Vec<Partition>) -> anyhow::Result<BTreeMap<Partition, i64>> {
-        self.ask(move |consumer| committed(consumer, &partitions)).await
+        let clients = Arc::clone(&self.clients);
+        ask(move || committed(&clients.uncommitted, &partitions)).await
     }
 
     /// The records at these offsets; none where the next one stands behind. What no broker tells in time is left out.
@@ -102,7 +134,7 @@ impl Broker {
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let mut reader = self.clone();
+        let mut config = self.config.clone();
         // One record of each is enough, and a broker gives whole batches.
         for (name, value) in [
             ("auto.offset.reset", "error"),
@@ -110,36 +142,29 @@ impl Broker {
             ("fetch.max.bytes", "1048576"),
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
-            ("enable.auto.offset.store", "false"),
         ] {
-            reader.0.set(name, value);
+            config.set(name, value);
         }
-        reader.ask(move |consumer| records(consumer, &wanted)).await
-    }
-
-    /// The questions block: a thread of its own, because an exit would wait for one of the runtime's.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&BaseConsumer<Quiet>) -> anyhow::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let (answer, answered) = oneshot::channel();
-        let config = self.0.clone();
-        std::thread::spawn(move || {
-            let consumer = BaseConsumer::from_config_and_context(&config, Quiet).context("kafka.properties");
-            let found = consumer.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(question);
-            // An error says that nobody waits any more.
-            let (Ok(()) | Err(_)) = answer.send(found);
-        });
-        answered.await.context("the question to the broker broke off")?
+        ask(move || {
+            let consumer = BaseConsumer::from_config_and_context(&config, Quiet).context("kafka.properties")?;
+            records(&consumer, &wanted)
+        })
+        .await
     }
 }
 
-fn watermarks(
-    consumer: &BaseConsumer<Quiet>,
-    committed: &BaseConsumer<Quiet>,
-    partitions: &[Partition],
-) -> anyhow::Result<Asked> {
-    let (by_leader, mut asked) = leaders(consumer, partitions)?;
+/// The questions block: a thread of its own, because an exit would wait for one of the runtime's.
+async fn ask<T: Send + 'static>(question: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    let (answer, answered) = oneshot::channel();
+    std::thread::spawn(move || {
+        // An error says that nobody waits any more.
+        let (Ok(()) | Err(_)) = answer.send(question());
+    });
+    answered.await.context("the question to the broker broke off")?
+}
+
+fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Asked> {
+    let (by_leader, mut asked) = leaders(&clients.uncommitted, partitions)?;
     let until = Instant::now() + LEADERS_WITHIN;
     for led in by_leader.into_values() {
         if Instant::now() >= until {
@@ -147,10 +172,10 @@ fn watermarks(
             continue;
         }
         let answer = || -> KafkaResult<_> {
-            let low = offsets(consumer, &led, Offset::Beginning)?;
+            let low = offsets(&*clients.uncommitted, &led, Offset::Beginning)?;
             // Asked before the other: what is stable is never ahead.
-            let stable = offsets(committed, &led, Offset::End)?;
-            Ok((low, stable, offsets(consumer, &led, Offset::End)?))
+            let stable = offsets(&**clients.committed, &led, Offset::End)?;
+            Ok((low, stable, offsets(&*clients.uncommitted, &led, Offset::End)?))
         };
         let answer = answer();
         for partition in led {
@@ -194,7 +219,7 @@ fn leaders(
 
 /// The first or the last offset of partitions with the same leader.
 fn offsets(
-    consumer: &BaseConsumer<Quiet>,
+    consumer: &impl Consumer<Quiet>,
     partitions: &[Partition],
     which: Offset,
 ) -> KafkaResult<BTreeMap<Partition, Result<i64, String>>> {

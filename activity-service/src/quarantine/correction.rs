@@ -5,9 +5,8 @@ use std::borrow::Cow;
 
 use shared::{
     audit::{Action, Author},
-    database::Failure,
+    database::{Failure, Pool},
 };
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Rejected, replay::places};
@@ -32,7 +31,7 @@ pub enum Corrected {
 
 #[derive(Debug)]
 pub struct Correction<'a> {
-    pub pool: &'a PgPool,
+    pub pool: &'a Pool,
     pub time_zone: &'a str,
     pub id: Uuid,
     pub value: &'a [u8],

@@ -2,8 +2,10 @@
 //! a message again or somebody sends it again, it is known.
 
 use serde::Serialize;
-use shared::audit::{Action, Author};
-use sqlx::PgPool;
+use shared::{
+    audit::{Action, Author},
+    database::Pool,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -25,7 +27,7 @@ pub enum Discard {
 ///
 /// # Errors
 /// The database's.
-pub async fn discard(pool: &PgPool, id: Uuid, author: &Author, why: &str) -> Result<Discard, sqlx::Error> {
+pub async fn discard(pool: &Pool, id: Uuid, author: &Author, why: &str) -> Result<Discard, sqlx::Error> {
     if discard_these(pool, &[id], author, why).await? == 1 {
         tracing::info!(quarantine.id = %id, actor = author.actor, "message discarded");
         return Ok(Discard::Done);
@@ -51,7 +53,7 @@ pub struct Step {
 /// One pass over the messages of a filter, in steps that are a transaction each.
 #[derive(Debug)]
 pub struct Discarding<'a> {
-    pub pool: &'a PgPool,
+    pub pool: &'a Pool,
     pub pass: Pass,
     /// Who wants it, and why: kept with each message.
     pub author: &'a Author,
@@ -78,7 +80,7 @@ impl Discarding<'_> {
     }
 }
 
-async fn discard_these(pool: &PgPool, ids: &[Uuid], author: &Author, why: &str) -> Result<u64, sqlx::Error> {
+async fn discard_these(pool: &Pool, ids: &[Uuid], author: &Author, why: &str) -> Result<u64, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let discarded = sqlx::query_scalar!(
         r#"

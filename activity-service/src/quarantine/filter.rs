@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    database::Pool,
     message::{ActivityTypeCode, timestamp},
     paging::Cursor,
     problem::{Problem, Violation},
     query::Query,
 };
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -169,12 +170,11 @@ impl Pass {
     ///
     /// # Errors
     /// The database's.
-    pub async fn look(&self, pool: &PgPool, limit: i64) -> Result<Vec<Found>, sqlx::Error> {
+    pub async fn look(&self, pool: &Pool, limit: i64) -> Result<Vec<Found>, sqlx::Error> {
         if self.is_over {
             return Ok(Vec::new());
         }
-        let mut connection = pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = pool.begin().await?;
         key::plan_with_values(&mut transaction).await?;
         let found = waiting(&mut transaction, &self.filter, self.after, limit).await?;
         transaction.commit().await?;
@@ -192,7 +192,7 @@ impl Pass {
     ///
     /// # Errors
     /// The database's.
-    pub async fn left(&self, pool: &PgPool) -> Result<u64, sqlx::Error> {
+    pub async fn left(&self, pool: &Pool) -> Result<u64, sqlx::Error> {
         self.look(pool, COUNTED_UP_TO + 1).await.map(|found| found.len() as u64)
     }
 }

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use shared::{http::schema, message::ActivityTypeCode, paging};
-use sqlx::{Connection, PgPool};
+use shared::{database::Pool, http::schema, message::ActivityTypeCode, paging};
 use time::OffsetDateTime;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -173,9 +172,8 @@ macro_rules! entries {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<Entry>, Option<String>), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<Entry>, Option<String>), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     key::plan_with_values(&mut transaction).await?;
     let found = entries!(
         r#"WHERE state = $2
@@ -215,7 +213,7 @@ pub struct Values {
 ///
 /// # Errors
 /// The database's.
-pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<(Entry, Values)>, sqlx::Error> {
+pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<(Entry, Values)>, sqlx::Error> {
     let Some(row) = entries!("WHERE quarantine_id = $2", id).fetch_optional(pool).await? else {
         return Ok(None);
     };
@@ -231,7 +229,7 @@ pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<(Entry, Values)>, sq
 ///
 /// # Errors
 /// The database's.
-pub async fn of_message(pool: &PgPool, message_ref: Uuid, limit: i64) -> Result<Vec<Entry>, sqlx::Error> {
+pub async fn of_message(pool: &Pool, message_ref: Uuid, limit: i64) -> Result<Vec<Entry>, sqlx::Error> {
     let found = entries!("WHERE message_ref = $2 ORDER BY received_at, quarantine_id LIMIT $3", message_ref, limit);
     Ok(found.fetch_all(pool).await?.into_iter().map(Entry::from).collect())
 }

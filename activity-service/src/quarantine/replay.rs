@@ -9,10 +9,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Serialize;
 use shared::{
     audit::{Action, Author},
-    database::Failure,
+    database::{Failure, Pool},
     message::ActivityTypeCode,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::Date;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -68,7 +68,7 @@ pub struct How<'a> {
 /// One pass over the messages of a filter, the oldest first, each once.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    pool: &'a PgPool,
+    pool: &'a Pool,
     how: How<'a>,
     pub pass: Pass,
     /// Still to be tried before more are looked for; the next part last.
@@ -147,7 +147,7 @@ fn halves(part: &[Uuid]) -> [Vec<Uuid>; 2] {
 
 impl<'a> Replay<'a> {
     #[must_use]
-    pub fn new(pool: &'a PgPool, pass: Pass, how: How<'a>) -> Self {
+    pub fn new(pool: &'a Pool, pass: Pass, how: How<'a>) -> Self {
         Self { pool, how, pass, parts: Vec::new(), figures: Figures::new(), looked_for: 0 }
     }
 

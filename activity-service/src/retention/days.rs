@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use shared::{health::Component, lifecycle::Shutdown};
-use sqlx::{PgConnection, PgPool};
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Lows, Retention, is_mine};
+use super::{ANSWER_WITHIN, Lows, Retention, is_mine};
 use crate::{
     admission, key,
     metrics::{PARTITIONS_AHEAD, PURGED},
@@ -41,7 +41,7 @@ struct Found {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn make_ahead(pool: &PgPool) -> Result<(), sqlx::Error> {
+pub async fn make_ahead(pool: &Pool) -> Result<(), sqlx::Error> {
     let days = sqlx::query_scalar!(
         r#"SELECT (now() AT TIME ZONE 'UTC')::date + ahead AS "day!" FROM generate_series(0, $1::int) AS ahead"#,
         AHEAD
@@ -110,8 +110,7 @@ impl Retention {
             PURGED.add_of("keys", keys);
             purged += keys;
             for _ in 0..TRIES {
-                let _work = page.work();
-                if shutdown.is_draining() || self.drop_empty(day).await? {
+                if shutdown.is_draining() || page.work(ANSWER_WITHIN, self.drop_empty(day)).await? {
                     break;
                 }
                 self.leave_the_disk_to_others(shutdown).await;
@@ -151,13 +150,27 @@ impl Retention {
     ) -> Result<(), sqlx::Error> {
         let (mut after, end) = ((key::begin(day), String::new(), -1), end(day));
         while !shutdown.is_draining() {
-            let _work = page.work();
-            let mut transaction = self.pool.begin().await?;
-            if !is_mine(&mut transaction).await? {
-                return Ok(());
-            }
-            let last = sqlx::query!(
-                r#"
+            let next = page.work(ANSWER_WITHIN, self.purge_page_of_copies(&after, end, lows)).await?;
+            let Some(next) = next else { break };
+            after = next;
+            self.leave_the_disk_to_others(shutdown).await;
+        }
+        Ok(())
+    }
+
+    /// Where the page ends; none behind the last, and where another instance is at it.
+    async fn purge_page_of_copies(
+        &self,
+        after: &(Uuid, String, i32),
+        end: Uuid,
+        lows: &Lows,
+    ) -> Result<Option<(Uuid, String, i32)>, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok(None);
+        }
+        let last = sqlx::query!(
+            r#"
                 WITH page AS (
                     SELECT message_ref, topic, partition, "offset" FROM message_copies
                     WHERE (message_ref, topic, partition) > ($1, $2, $3) AND message_ref < $4
@@ -172,22 +185,18 @@ impl Retention {
                 SELECT message_ref, topic, partition FROM page
                 ORDER BY message_ref DESC, topic DESC, partition DESC LIMIT 1
                 "#,
-                after.0,
-                after.1,
-                after.2,
-                end,
-                i64::from(self.settings.batch_size),
-                &lows.topics,
-                &lows.partitions,
-                &lows.offsets,
-            );
-            let last = last.fetch_optional(&mut *transaction).await?;
-            transaction.commit().await?;
-            let Some(last) = last else { break };
-            after = (last.message_ref, last.topic, last.partition);
-            self.leave_the_disk_to_others(shutdown).await;
-        }
-        Ok(())
+            after.0,
+            after.1,
+            after.2,
+            end,
+            i64::from(self.settings.batch_size),
+            &lows.topics,
+            &lows.partitions,
+            &lows.offsets,
+        );
+        let last = last.fetch_optional(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(last.map(|last| (last.message_ref, last.topic, last.partition)))
     }
 
     /// Empties a partition that may go, and answers with how many keys it had. Of one that may not it is
@@ -256,7 +265,6 @@ impl Found {
         let (begin, end) = (key::begin(day).as_u128(), end(day).as_u128());
         let step = (end - begin) / STEPS;
         for number in 0..STEPS {
-            let _work = page.work();
             let from = begin + number * step;
             let rows = sqlx::query!(
                 r#"
@@ -274,7 +282,7 @@ impl Found {
                 Uuid::from_u128(from),
                 Uuid::from_u128(from + step)
             );
-            for row in rows.fetch_all(&mut *transaction).await? {
+            for row in page.work(ANSWER_WITHIN, rows.fetch_all(&mut *transaction)).await? {
                 found.keys += row.keys.unsigned_abs();
                 found.newest_activity = found.newest_activity.into_iter().chain(row.activity_at).max();
                 let end = found.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));

@@ -53,11 +53,10 @@ async fn while_postgres_is_gone_for_30_s_reads_are_refused_and_nothing_else_chan
     assert_eq!(world.counted().await, counted + i64::try_from(written).unwrap());
     assert_eq!(world.quarantined().await, 0);
     assert_eq!(assignments(&service), members, "the group kept its member");
-    let (after, most) = service.memory();
-    let megabytes = [before, during, after, most].map(|bytes| bytes >> 20);
+    let ((after, _), own) = (service.memory(), service.own_memory());
+    let megabytes = [before, during, after, own].map(|bytes| bytes >> 20);
     let limit = before + (16 << 20);
-    // Of a build with debug information, with a client of Kafka each for counting, progress and settings of topics.
-    assert!(during < limit && after < limit && most < 96 << 20, "{megabytes:?} MB before, in, after, at most");
+    assert!(during < limit && after < limit && own < 48 << 20, "{megabytes:?} MB before, in, after, at most its own");
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

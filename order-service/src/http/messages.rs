@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use shared::{
     audit::{self, Author},
     auth::Caller,
+    database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
     json::{self, Object},
     paging,
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -99,24 +99,19 @@ fn message(state: &str) -> Value {
     message
 }
 
-async fn list(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string())?;
     let (messages, next) = read(messages::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &messages, next))
 }
 
-async fn find(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn find(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     let message_ref = message_ref(&request)?;
     let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(message))
 }
 
-async fn retry(
-    request: HttpRequest,
-    body: Payload,
-    pool: Data<PgPool>,
-    caller: Caller,
-) -> Result<HttpResponse, Problem> {
+async fn retry(request: HttpRequest, body: Payload, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let message_ref = message_ref(&request)?;
     if is_dry_run(&request, body).await? {
         let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
@@ -133,7 +128,7 @@ async fn retry(
 async fn retry_all(
     request: HttpRequest,
     body: Payload,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &Filter::PARAMETERS)?;
@@ -147,7 +142,7 @@ async fn retry_all(
     Ok(HttpResponse::Accepted().json(Retried { retried }))
 }
 
-async fn discard(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn discard(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["reason"])?;
     let message_ref = Uuid::try_parse(&path_parameter(&request)?).map_err(|_| Problem::not_found())?;
     let reason = audit::reason(&mut query)?;

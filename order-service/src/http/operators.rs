@@ -9,13 +9,13 @@ use serde_json::json;
 use shared::{
     audit::{self, Author},
     auth::Caller,
+    database::Pool,
     http::{Operation, Parameter, path_parameter, read, schema},
     paging,
     pause::{self, Pause, Wanted},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 
 use crate::{
     instance::publishing::{self, Publishing},
@@ -64,7 +64,7 @@ pub(super) fn operations() -> impl IntoIterator<Item = Operation> {
     looks.into_iter().chain(pauses)
 }
 
-async fn find_pause(request: HttpRequest, pool: Data<PgPool>) -> Result<Json<Pause>, Problem> {
+async fn find_pause(request: HttpRequest, pool: Data<Pool>) -> Result<Json<Pause>, Problem> {
     Query::none(request.query_string())?;
     read(crate::pause::find(&pool)).await.map(Json)
 }
@@ -72,7 +72,7 @@ async fn find_pause(request: HttpRequest, pool: Data<PgPool>) -> Result<Json<Pau
 async fn begin_pause(
     request: HttpRequest,
     body: Payload,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     caller: Caller,
 ) -> Result<Json<Pause>, Problem> {
     Query::none(request.query_string())?;
@@ -80,24 +80,24 @@ async fn begin_pause(
     read(crate::pause::begin(&pool, &wanted, &Author::of_request(&request, &caller))).await.map(Json)
 }
 
-async fn end_pause(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<Json<Pause>, Problem> {
+async fn end_pause(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<Json<Pause>, Problem> {
     Query::none(request.query_string())?;
     read(crate::pause::end(&pool, &Author::of_request(&request, &caller))).await?;
     Ok(Json(Pause::default()))
 }
 
-async fn of_order(request: HttpRequest, pool: Data<PgPool>) -> Result<Json<Vec<Event>>, Problem> {
+async fn of_order(request: HttpRequest, pool: Data<Pool>) -> Result<Json<Vec<Event>>, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     read(timeline::of_order(&pool, order_ref)).await?.map(Json).ok_or_else(Problem::not_found)
 }
 
-async fn instances(request: HttpRequest, pool: Data<PgPool>) -> Result<Json<Vec<Publishing>>, Problem> {
+async fn instances(request: HttpRequest, pool: Data<Pool>) -> Result<Json<Vec<Publishing>>, Problem> {
     Query::none(request.query_string())?;
     read(publishing::list(&pool)).await.map(Json)
 }
 
-async fn list_audit(request: HttpRequest, pool: Data<PgPool>) -> Result<HttpResponse, Problem> {
+async fn list_audit(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
     let page = audit::Page::parse(request.query_string())?;
     let (entries, next) = read(crate::audit::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &entries, next))

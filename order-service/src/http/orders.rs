@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::{
     audit::Author,
     auth::Caller,
+    database::Pool,
     http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
     json::{self, Object},
     paging,
@@ -18,7 +19,6 @@ use shared::{
     query::Query,
     traces::{self, TraceContext},
 };
-use sqlx::PgPool;
 use tokio::time::timeout;
 
 use crate::{
@@ -131,20 +131,20 @@ async fn place(
     Ok(response.json(placed.order))
 }
 
-async fn find(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
     let order_ref = OrderRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let order = read(order::find(&pool, order_ref, caller.customer()?)).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(order))
 }
 
-async fn list(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let page = Page::parse(request.query_string(), None, caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
-async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>, caller: Caller) -> Result<HttpResponse, Problem> {
+async fn list_of_customer(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
     let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
@@ -153,7 +153,7 @@ async fn list_of_customer(request: HttpRequest, pool: Data<PgPool>, caller: Call
 
 async fn complete(
     request: HttpRequest,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     changes: Data<Changes>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
@@ -162,7 +162,7 @@ async fn complete(
 
 async fn cancel(
     request: HttpRequest,
-    pool: Data<PgPool>,
+    pool: Data<Pool>,
     changes: Data<Changes>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
@@ -172,7 +172,7 @@ async fn cancel(
 async fn change(
     change: Change,
     request: &HttpRequest,
-    pool: &PgPool,
+    pool: &Pool,
     changes: &Changes,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {

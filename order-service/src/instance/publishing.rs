@@ -1,8 +1,7 @@
 //! Who publishes now, as operators see it.
 
 use serde::Serialize;
-use shared::http::schema;
-use sqlx::PgPool;
+use shared::{database::Pool, http::schema};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -45,7 +44,7 @@ const MOST: i64 = 1000;
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool) -> Result<Vec<Publishing>, sqlx::Error> {
+pub async fn list(pool: &Pool) -> Result<Vec<Publishing>, sqlx::Error> {
     sqlx::query_as!(
         Publishing,
         r#"

@@ -11,14 +11,17 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 use fail::fail_point;
 use shared::{
     config::Secret,
-    database::{self, backoff, within},
+    database::{self, Pool, backoff, within},
     health::Component,
 };
-use sqlx::{Executor, PgPool, postgres::PgConnection};
+use sqlx::{Executor, postgres::PgConnection};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Instance, InstanceId, identity};
+use super::{
+    Instance, InstanceId,
+    identity::{self, Look},
+};
 use crate::{
     flight::{Flight, Permit},
     metrics::{ENDED_BY_OTHERS, IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
@@ -31,7 +34,7 @@ const APPLICATION: &str = "order-service session";
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
-    pool: PgPool,
+    pool: Pool,
     connection: PgConnection,
     instance: Instance,
     flight: Flight,
@@ -66,7 +69,7 @@ impl Settings {
     }
 
     /// A connection that the pool gives up. The session comes first: without it nothing is sent.
-    async fn take_from(&self, pool: &PgPool) -> Result<Option<PgConnection>, sqlx::Error> {
+    async fn take_from(&self, pool: &Pool) -> Result<Option<PgConnection>, sqlx::Error> {
         if !self.is_as_pool {
             return Ok(None);
         }
@@ -112,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     /// The database's.
-    pub async fn begin(settings: Settings, pool: PgPool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
+    pub async fn begin(settings: Settings, pool: Pool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
         let taken = identity::take(&mut connection).await?;
@@ -136,7 +139,7 @@ impl Session {
     async fn live(mut self, page: &Component) {
         loop {
             let lost = match self.hold(page).await {
-                Ok(nothing_in_flight) => self.replace(nothing_in_flight).await,
+                Ok(nothing_in_flight) => self.replace(nothing_in_flight, page).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
@@ -163,9 +166,15 @@ impl Session {
         let held_since = Instant::now();
         let mut gone_since = HashMap::new();
         loop {
-            let _work = page.work();
             let asked_at = Instant::now();
-            let look = within(self.settings.takeover_after, identity::look(&mut self.connection, id)).await?;
+            let looking = async {
+                let look = identity::look(&mut self.connection, id).await?;
+                if look.is_held && !look.ended {
+                    fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
+                }
+                Ok(look)
+            };
+            let look: Look = page.work(self.settings.takeover_after, looking).await?;
             self.instance.note_pause(look.is_paused);
             if look.ended {
                 self.instance.distrust();
@@ -181,7 +190,6 @@ impl Session {
             if !look.is_held {
                 return Err(sqlx::Error::Protocol("the session does not hold its lock on this server any more".into()));
             }
-            fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
             self.note_timeline(look.timeline);
             if self.instance.log().log.is_doubted() {
                 self.instance.distrust();
@@ -194,7 +202,7 @@ impl Session {
                 let since = *gone_since.entry(other).or_insert(asked_at);
                 // After an outage of the database everyone looks gone: everyone returns first.
                 if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after {
-                    self.end_other(InstanceId(other)).await?;
+                    self.end_other(InstanceId(other), page).await?;
                 }
             }
             let in_doubt = self.instance.is_in_doubt();
@@ -222,7 +230,7 @@ impl Session {
     }
 
     /// Declares another identity ended, its lock in hand: it cannot come back in between.
-    async fn end_other(&mut self, other: InstanceId) -> Result<(), sqlx::Error> {
+    async fn end_other(&mut self, other: InstanceId, page: &Component) -> Result<(), sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
                 fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -237,13 +245,13 @@ impl Session {
             }
             Ok(())
         };
-        within(self.settings.takeover_after, takeover).await
+        page.work(self.settings.takeover_after, takeover).await
     }
 
     /// Ends the identity and takes a new one. While all of the flight is held nothing is in flight
     /// and nothing can be handed over; where this fails half way nothing is trusted until it is known
     /// how far it came.
-    async fn replace(&mut self, _nothing_in_flight: Permit) -> Result<(), sqlx::Error> {
+    async fn replace(&mut self, _nothing_in_flight: Permit, page: &Component) -> Result<(), sqlx::Error> {
         self.instance.distrust();
         let old = self.instance.id();
         self.ending = Some(old);
@@ -254,7 +262,7 @@ impl Session {
             fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
             identity::take(&mut self.connection).await
         };
-        let new = within(self.settings.takeover_after, replacing).await?;
+        let new = page.work(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
         self.instance.replace(&new, asked_at);
         // What the old one has left is there to be adopted, by this one as well as by others.
@@ -267,7 +275,7 @@ impl Session {
 
 /// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
 /// ended meanwhile, and the server may be another one.
-async fn resume(settings: &Settings, pool: &PgPool, instance: &Instance, page: &Component) -> PgConnection {
+async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, page: &Component) -> PgConnection {
     let id = instance.id();
     let lost_at = Instant::now();
     let mut is_told = false;

@@ -8,9 +8,9 @@
 //! Usually that takes milliseconds, and the log is read once, closed. Where it takes longer the log is read at
 //! once, and when it is closed once more, without what was seen.
 
+use shared::database::Pool;
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use super::{Log, places::Places};
@@ -64,7 +64,7 @@ enum Reading {
 ///
 /// # Errors
 /// The database's.
-pub async fn adopt(pool: &PgPool, adopter: InstanceId, limit: i64) -> Result<Vec<InstanceId>, sqlx::Error> {
+pub async fn adopt(pool: &Pool, adopter: InstanceId, limit: i64) -> Result<Vec<InstanceId>, sqlx::Error> {
     let adopted = sqlx::query_scalar!(
         r#"
         UPDATE instances SET adopter = $1
@@ -91,7 +91,7 @@ pub async fn adopt(pool: &PgPool, adopter: InstanceId, limit: i64) -> Result<Vec
 ///
 /// # Errors
 /// The database's.
-pub async fn adopted_by(pool: &PgPool, adopter: InstanceId) -> Result<Vec<Adopted>, sqlx::Error> {
+pub async fn adopted_by(pool: &Pool, adopter: InstanceId) -> Result<Vec<Adopted>, sqlx::Error> {
     let logs = sqlx::query!(
         r#"
         SELECT instance_id, closed_at IS NOT NULL AS "is_closed!", settled_to(instance_id) AS "settled_to!",
@@ -128,7 +128,7 @@ impl Adopted {
     ///
     /// # Errors
     /// The database's.
-    pub async fn close(&mut self, pool: &PgPool, now: &[String]) -> Result<(), sqlx::Error> {
+    pub async fn close(&mut self, pool: &Pool, now: &[String]) -> Result<(), sqlx::Error> {
         let waits_for = match &self.closing {
             Closing::Closed => return Ok(()),
             Closing::Unknown => now.to_vec(),
@@ -187,7 +187,7 @@ impl Adopted {
     ///
     /// # Errors
     /// The database's. The same page is read the next time.
-    pub async fn read_page(&mut self, pool: &PgPool, max: usize) -> Result<Vec<Message>, sqlx::Error> {
+    pub async fn read_page(&mut self, pool: &Pool, max: usize) -> Result<Vec<Message>, sqlx::Error> {
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let page = outbox::read_range(pool, self.log.id, self.cursor, i64::MAX, limit).await?;
         let is_last = page.len() < max;
@@ -245,7 +245,7 @@ impl Adopted {
     ///
     /// # Errors
     /// The database's.
-    pub async fn finish(&self, pool: &PgPool, adopter: InstanceId) -> Result<bool, sqlx::Error> {
+    pub async fn finish(&self, pool: &Pool, adopter: InstanceId) -> Result<bool, sqlx::Error> {
         if self.reading != Reading::Over || self.log.settled_to() < self.last_seen {
             return Ok(false);
         }
@@ -264,7 +264,7 @@ impl Adopted {
 ///
 /// # Errors
 /// The database's.
-pub async fn writers(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+pub async fn writers(pool: &Pool) -> Result<Vec<String>, sqlx::Error> {
     let writers = sqlx::query_scalar!(
         r#"
         SELECT DISTINCT virtualtransaction AS "writer!" FROM pg_locks

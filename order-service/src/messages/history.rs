@@ -1,8 +1,7 @@
 //! What happened to a message: written, refused, failed, retried, discarded, acknowledged; when, and by whom.
 
 use serde::Serialize;
-use shared::http::schema;
-use sqlx::PgPool;
+use shared::{database::Pool, http::schema};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,
@@ -64,7 +63,7 @@ pub(crate) fn sort(events: &mut [Event]) {
 ///
 /// # Errors
 /// The database's.
-pub async fn of_message(pool: &PgPool, message_ref: Uuid) -> Result<Vec<Event>, sqlx::Error> {
+pub async fn of_message(pool: &Pool, message_ref: Uuid) -> Result<Vec<Event>, sqlx::Error> {
     let mut found = sqlx::query_as!(
         Event,
         r#"

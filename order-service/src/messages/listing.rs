@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    database::Pool,
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -157,7 +157,7 @@ macro_rules! refused {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
     let (mut found, floor) = match page.state {
         State::Failed => (refused!("state = 'failed'", page).fetch_all(pool).await?, None),
         State::Discarded => (refused!("state = 'discarded'", page).fetch_all(pool).await?, None),
@@ -179,7 +179,7 @@ pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OutboxMessage>, Opt
 }
 
 /// The few messages of one order.
-async fn of_order(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
+async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
     let Filter { order_id, activity_type_code, error, .. } = &page.filter;
     let found = listed!(
         [r#"
@@ -210,7 +210,7 @@ async fn of_order(pool: &PgPool, page: &Page) -> Result<Vec<Listed>, sqlx::Error
 }
 
 /// The place at which a page has looked at enough; none where there is less before it.
-async fn unpublished_floor(pool: &PgPool, page: &Page) -> Result<Option<(i64, i64)>, sqlx::Error> {
+async fn unpublished_floor(pool: &Pool, page: &Page) -> Result<Option<(i64, i64)>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let floor = sqlx::query!(
         r#"
@@ -231,7 +231,7 @@ async fn unpublished_floor(pool: &PgPool, page: &Page) -> Result<Option<(i64, i6
 }
 
 /// Newest log first. What is settled is never looked at.
-async fn unpublished(pool: &PgPool, page: &Page, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn unpublished(pool: &Pool, page: &Page, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let (floor_log, floor_seq) = floor.unwrap_or((i64::MIN, i64::MIN));
     let Filter { activity_type_code, error, .. } = &page.filter;
@@ -287,7 +287,7 @@ async fn unpublished(pool: &PgPool, page: &Page, floor: Option<(i64, i64)>) -> R
 /// Before which reference a page begins, and the one at which it has looked at enough; none where there is less.
 ///
 /// It begins at what was published last: everything written since may wait for Kafka.
-async fn published_bounds(pool: &PgPool, page: &Page) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
+async fn published_bounds(pool: &Pool, page: &Page) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
     let (from, to) = page.filter.references();
     let bounds = sqlx::query!(
         r#"
@@ -316,7 +316,7 @@ async fn published_bounds(pool: &PgPool, page: &Page) -> Result<(Uuid, Option<Uu
     Ok((bounds.before, bounds.floor))
 }
 
-async fn published(pool: &PgPool, page: &Page, before: Uuid, floor: Option<Uuid>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) -> Result<Vec<Listed>, sqlx::Error> {
     listed!(
         [r#"
         FROM (
@@ -367,7 +367,7 @@ impl Page {
 
 /// # Errors
 /// The database's.
-pub async fn find(pool: &PgPool, message_ref: Uuid) -> Result<Option<OutboxMessage>, sqlx::Error> {
+pub async fn find(pool: &Pool, message_ref: Uuid) -> Result<Option<OutboxMessage>, sqlx::Error> {
     let found = listed!(["FROM outbox_messages WHERE message_ref = $1"], message_ref);
     Ok(found.fetch_optional(pool).await?.map(OutboxMessage::from))
 }

@@ -4,12 +4,12 @@
 //! A rebroadcast is a row with a span of time and how far it has come. One identity at a time holds it; when
 //! that one has ended another goes on from there. Nothing is copied, and no message is changed.
 
+use shared::database::Pool;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub struct Span {
 ///
 /// # Errors
 /// The database's.
-pub async fn count(pool: &PgPool, span: Span) -> Result<u64, sqlx::Error> {
+pub async fn count(pool: &Pool, span: Span) -> Result<u64, sqlx::Error> {
     let count = sqlx::query_scalar!(
         r#"
         WITH unfinished AS (
@@ -60,7 +60,7 @@ pub async fn count(pool: &PgPool, span: Span) -> Result<u64, sqlx::Error> {
 ///
 /// # Errors
 /// The database's; doing it again is harmless.
-pub async fn request(pool: &PgPool, span: Span) -> Result<Uuid, sqlx::Error> {
+pub async fn request(pool: &Pool, span: Span) -> Result<Uuid, sqlx::Error> {
     let rebroadcast_id = Uuid::now_v7();
     sqlx::query!(
         r#"
@@ -108,7 +108,7 @@ impl Rebroadcast {
     ///
     /// # Errors
     /// The database's. Asking again gives the same one.
-    pub async fn hold(pool: &PgPool, holder: InstanceId, finished: &Arc<Notify>) -> Result<Option<Self>, sqlx::Error> {
+    pub async fn hold(pool: &Pool, holder: InstanceId, finished: &Arc<Notify>) -> Result<Option<Self>, sqlx::Error> {
         let held = sqlx::query!(
             r#"
             UPDATE rebroadcasts SET holder = $1
@@ -146,7 +146,7 @@ impl Rebroadcast {
     /// The database's. The next time it is the same page.
     pub async fn next_page(
         &mut self,
-        pool: &PgPool,
+        pool: &Pool,
         max: usize,
     ) -> Result<Option<(Vec<Message>, Arc<Page>)>, sqlx::Error> {
         // One that was dropped on its way is read again.

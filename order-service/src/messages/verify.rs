@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::Serialize;
-use sqlx::PgPool;
+use shared::database::Pool;
 use time::OffsetDateTime;
 pub use topic::{Reader, Record};
 use uuid::Uuid;
@@ -62,12 +62,7 @@ struct Known {
 ///
 /// # Errors
 /// The span begins before the outbox does; the database or no broker answers.
-pub async fn compare(
-    pool: &PgPool,
-    reader: &Reader,
-    span: Span,
-    differences: &mut impl Write,
-) -> anyhow::Result<Found> {
+pub async fn compare(pool: &Pool, reader: &Reader, span: Span, differences: &mut impl Write) -> anyhow::Result<Found> {
     if let Some(first) = first_day(pool).await? {
         anyhow::ensure!(span.from >= first, "the outbox has messages from {first} on only: begin the span there");
     }
@@ -79,7 +74,7 @@ pub async fn compare(
 
 /// Reads the topic from the beginning of the span to what is its end now: a message can be announced late.
 async fn from_topic(
-    pool: &PgPool,
+    pool: &Pool,
     reader: &Reader,
     span: Span,
     found: &mut Found,
@@ -109,7 +104,7 @@ async fn from_topic(
 
 /// Reads the span of the outbox, and of the topic the places where its messages should stand.
 async fn from_outbox(
-    pool: &PgPool,
+    pool: &Pool,
     reader: &Reader,
     span: Span,
     found: &mut Found,
@@ -142,7 +137,7 @@ async fn from_outbox(
 }
 
 /// Those of the records whose reference the outbox does not know.
-async fn unknown<'a>(pool: &PgPool, records: &'a [Record]) -> Result<Vec<&'a Record>, sqlx::Error> {
+async fn unknown<'a>(pool: &Pool, records: &'a [Record]) -> Result<Vec<&'a Record>, sqlx::Error> {
     let references: Vec<Uuid> = records.iter().map(|record| record.message_ref).collect();
     let unknown = sqlx::query_scalar!(
         r#"
@@ -158,7 +153,7 @@ async fn unknown<'a>(pool: &PgPool, records: &'a [Record]) -> Result<Vec<&'a Rec
 }
 
 /// The next page of references. Those that are not of the span have no time.
-async fn page(pool: &PgPool, after: Uuid, span: Span) -> Result<Vec<Known>, sqlx::Error> {
+async fn page(pool: &Pool, after: Uuid, span: Span) -> Result<Vec<Known>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"
         SELECT page.message_ref, CASE WHEN page.activity_at >= $2 AND page.activity_at < $3 THEN page.activity_at END AS placed_at,
@@ -191,12 +186,12 @@ async fn page(pool: &PgPool, after: Uuid, span: Span) -> Result<Vec<Known>, sqlx
     Ok(known.collect())
 }
 
-async fn first_reference(pool: &PgPool, at: OffsetDateTime) -> Result<Uuid, sqlx::Error> {
+async fn first_reference(pool: &Pool, at: OffsetDateTime) -> Result<Uuid, sqlx::Error> {
     sqlx::query_scalar!(r#"SELECT first_reference($1) AS "reference!""#, at).fetch_one(pool).await
 }
 
 /// The beginning of the oldest day that was not dropped; what is older is unknown because of that.
-async fn first_day(pool: &PgPool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+async fn first_day(pool: &Pool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"
         SELECT min(to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC')

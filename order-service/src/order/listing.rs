@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use shared::{
     customer::CustomerRef,
+    database::Pool,
     http::{Parameter, schema},
     paging::{self, Cursor},
     problem::Problem,
     query::Query,
 };
-use sqlx::PgPool;
 use time::{OffsetDateTime, macros::datetime};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -113,7 +113,7 @@ impl Page {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &PgPool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
     let from = page.filter.placed_from.unwrap_or(EVER.0);
     // "Before a time" is "before its first order": one bound serves the filter and the cursor.
     let before = (page.filter.placed_before.unwrap_or(EVER.1), 0);

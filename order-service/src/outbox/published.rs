@@ -1,6 +1,6 @@
 //! What the broker has acknowledged, and how far each log is settled with it.
 
-use sqlx::PgPool;
+use shared::database::Pool;
 use uuid::Uuid;
 
 use super::BLOCK;
@@ -32,7 +32,7 @@ pub struct SettledTo {
 ///
 /// # Errors
 /// The database's.
-pub async fn mark_published(pool: &PgPool, published: &[Published], settled: &[SettledTo]) -> Result<(), sqlx::Error> {
+pub async fn mark_published(pool: &Pool, published: &[Published], settled: &[SettledTo]) -> Result<(), sqlx::Error> {
     let mut published: Vec<_> = published.iter().collect();
     published.sort_unstable_by_key(|one| (one.log.number(), one.seq));
     let mut rows = Rows::default();

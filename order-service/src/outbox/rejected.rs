@@ -1,9 +1,10 @@
 //! Messages that the broker refused: how often, what becomes of them, and who sends those that an operator
 //! wants sent again.
 
+use shared::database::Pool;
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::{Message, Row};
 use crate::instance::InstanceId;
@@ -33,7 +34,7 @@ pub enum AfterRejection {
 /// # Errors
 /// The database's.
 pub async fn record_rejections(
-    pool: &PgPool,
+    pool: &Pool,
     by: InstanceId,
     rejected: &[Rejected],
     retries: &[bool],
@@ -111,7 +112,7 @@ pub async fn record_rejections(
 ///
 /// # Errors
 /// The database's.
-pub async fn has_retries(pool: &PgPool) -> Result<bool, sqlx::Error> {
+pub async fn has_retries(pool: &Pool) -> Result<bool, sqlx::Error> {
     let any = sqlx::query_scalar!(
         r#"
         SELECT EXISTS (

@@ -12,8 +12,12 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use serde::Serialize;
-use shared::{database::within, health::Component, kafka, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{
+    database::{Pool, within},
+    health::Component,
+    kafka,
+    lifecycle::Shutdown,
+};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -32,6 +36,8 @@ use crate::{
 
 /// After the full second: when the statements of [`super::Progress`] have come.
 const TELLS_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
+/// What takes longer is out of date; partitions are asked for their ends one by one.
+const TELLS_WITHIN: Duration = Duration::from_secs(30);
 /// Short, because a stop waits for the thread that asks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What Kafka has not taken by then is out of date.
@@ -42,7 +48,7 @@ const TOPIC: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("min.compactio
 
 /// The background task that tells.
 pub struct Announcer {
-    pool: PgPool,
+    pool: Pool,
     instance: Instance,
     producer: Arc<FutureProducer<kafka::Quiet>>,
     creation: Creation,
@@ -82,7 +88,7 @@ struct Announcement {
 impl Announcer {
     /// # Errors
     /// librdkafka refuses its settings.
-    pub fn new(config: &Config, pool: PgPool, instance: Instance) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, pool: Pool, instance: Instance) -> anyhow::Result<Self> {
         // One request at a time: what is told later stands behind what was told before.
         let own =
             [("message.timeout.ms", DELIVERED_WITHIN), ("max.in.flight.requests.per.connection", "1"), ("acks", "all")];
@@ -105,8 +111,7 @@ impl Announcer {
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         self.creation.ensure(None, &page, &shutdown).await;
         while shutdown.unless_draining(sleep(until(&self.instance, TELLS_AFTER))).await.is_some() {
-            let _work = page.work();
-            match self.tell().await {
+            match page.work(TELLS_WITHIN, self.tell()).await {
                 Ok(is_told) => {
                     page.working();
                     ANNOUNCEMENTS.add(u64::from(is_told));
@@ -174,7 +179,7 @@ impl Announcer {
 }
 
 /// What this instance is to tell now, committed before it is told; none where another one tells it this second.
-async fn next(pool: &PgPool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+async fn next(pool: &Pool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
     let next = sqlx::query_scalar!(
         r#"
         WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock('announced'::regclass::oid::bigint) AS is_held),
@@ -193,16 +198,13 @@ async fn next(pool: &PgPool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
 
 /// A second look, with what is to be told committed: an identity that is not seen here reads it before its first
 /// message gets a time, see `identity::take`. None where it does not hold any more.
-async fn look(
-    pool: &PgPool,
-    announced_to: OffsetDateTime,
-) -> Result<Option<(Outstanding, Option<Counts>)>, sqlx::Error> {
+async fn look(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<(Outstanding, Option<Counts>)>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // Planned each time: a plan of when the outbox was small would read all of it, every second.
     sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
     let is_so = sqlx::query_scalar!(r#"SELECT coalesce(announced_to() >= $1, false) AS "is_so!""#, announced_to);
     if !is_so.fetch_one(&mut *transaction).await? {
-        return Ok(None);
+        return transaction.rollback().await.map(|()| None);
     }
     let outstanding = metrics::outstanding(&mut transaction).await?;
     counting::count(&mut transaction).await?;

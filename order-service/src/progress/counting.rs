@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use shared::database::Pool;
+use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 /// Messages of a log that are counted at once: some 20 ms. What has come in an hour of an outage takes minutes.
@@ -132,7 +133,7 @@ pub(super) async fn closed(
 ///
 /// # Errors
 /// The database's. It is told once more then.
-pub(super) async fn told(pool: &PgPool, counts: &Counts) -> Result<(), sqlx::Error> {
+pub(super) async fn told(pool: &Pool, counts: &Counts) -> Result<(), sqlx::Error> {
     let telling = sqlx::query!(
         r#"
         WITH old AS (

@@ -9,8 +9,11 @@ use std::{
 
 use fail::fail_point;
 use opentelemetry::trace::SpanKind;
-use shared::{database, health::Component, traces};
-use sqlx::PgPool;
+use shared::{
+    database::{self, Pool},
+    health::Component,
+    traces,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
@@ -37,7 +40,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The background task that marks.
 #[derive(Debug)]
 pub struct Marks {
-    pool: PgPool,
+    pool: Pool,
     answers: mpsc::UnboundedReceiver<Answer>,
     returned: mpsc::UnboundedSender<Returned>,
     settings: config::Publisher,
@@ -62,7 +65,7 @@ struct Blamed {
 impl Marks {
     #[must_use]
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         answers: mpsc::UnboundedReceiver<Answer>,
         returned: mpsc::UnboundedSender<Returned>,
         settings: config::Publisher,
@@ -82,10 +85,7 @@ impl Marks {
         loop {
             match timeout(IDLE_AFTER, self.answers.recv_many(&mut answers, BATCH)).await {
                 Ok(0) => break,
-                Ok(_) => {
-                    let _work = self.page.work();
-                    self.mark(answers.drain(..)).await;
-                }
+                Ok(_) => self.mark(answers.drain(..)).await,
                 Err(_) => self.state_what_is_settled().await,
             }
         }
@@ -116,13 +116,15 @@ impl Marks {
     }
 
     async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Place)>) {
-        fail_point!("marks::delivered", |_| std::process::abort());
-        for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
-            let duration = PUBLISH_DURATION.of(label);
-            let of_origin = delivered.iter().filter(|(message, ..)| message.queued.origin == origin);
-            of_origin.for_each(|(message, _, place)| duration.record(place.at - message.queued.since));
-        }
-        delivered.iter().for_each(|(message, ..)| trace(&message.queued));
+        self.page.work_at_once(|| {
+            fail_point!("marks::delivered", |_| std::process::abort());
+            for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
+                let duration = PUBLISH_DURATION.of(label);
+                let of_origin = delivered.iter().filter(|(message, ..)| message.queued.origin == origin);
+                of_origin.for_each(|(message, _, place)| duration.record(place.at - message.queued.since));
+            }
+            delivered.iter().for_each(|(message, ..)| trace(&message.queued));
+        });
         let published: Vec<_> =
             delivered.iter().map(|(message, _, place)| published(&message.queued, *place)).collect();
         let words = self.settle(&delivered);
@@ -172,9 +174,8 @@ impl Marks {
         }
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
         // Not repeated: it comes again a second later.
-        let _work = self.page.work();
         let stating = outbox::mark_published(&self.pool, &[], &settled);
-        if database::within(ANSWER_WITHIN, stating).await.is_ok() {
+        if self.page.work(ANSWER_WITHIN, stating).await.is_ok() {
             words.into_iter().for_each(|(log, word)| log.stated(word));
         }
     }
@@ -256,13 +257,12 @@ impl Marks {
         let begin = Instant::now();
         let mut pauses = database::backoff();
         loop {
-            let _work = self.page.work();
             let marking = async {
                 let answer = statement().await?;
                 fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
                 Ok(answer)
             };
-            match database::within(ANSWER_WITHIN, marking).await {
+            match self.page.work(ANSWER_WITHIN, marking).await {
                 Ok(answer) => {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return answer;

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use serde_json::Value;
-use testing::{Kafka, Postgres, Service, Setup, wait_until};
+use testing::{Kafka, Postgres, Proxy, Service, Setup, wait_until};
 
-use crate::world::{World, seconds};
+use crate::world::{World, identity, seconds};
 
 /// As soon as the setting allows.
 fn noticed_soon(world: &World) -> Setup {
@@ -144,4 +144,35 @@ async fn a_process_that_was_stopped_for_longer_than_the_limit_did_not_hang() {
         assert_eq!(service.probe("live").await, Some(200));
     }
     world.judge_nothing_placed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_fall_silent_hang_nobody_and_neither_does_an_identity_that_waits_for_its_messages() {
+    let (kafka, kafka_proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let service = noticed_soon(&world).set("database.url", world.database.url_through(proxy.port())).start().await;
+    let client = world.client(&service);
+    client.place_one().await;
+    world.at_rest(seconds(10)).await;
+    let lives = async |for_seconds| {
+        let begin = Instant::now();
+        while begin.elapsed() < seconds(for_seconds) {
+            assert_eq!(service.probe("live").await, Some(200), "{:?}", service.health().await);
+            tokio::time::sleep(seconds(1) / 10).await;
+        }
+    };
+    kafka_proxy.hold();
+    client.load(20, 4).await;
+    // It is replaced once these have landed.
+    world.end(identity(&service)).await;
+    lives(10).await;
+    proxy.hold();
+    lives(14).await;
+    proxy.pass();
+    kafka_proxy.pass();
+    lives(2).await;
+    world.at_rest(seconds(30)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_with(|checker| checker.duplicates_allowed()).await;
 }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod bad_input;
+mod black_hole;
 mod browsers;
 mod canaries;
 mod changes;

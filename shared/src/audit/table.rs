@@ -59,7 +59,7 @@ macro_rules! audit_table {
         /// # Errors
         /// The database's.
         pub async fn list(
-            pool: &::sqlx::PgPool,
+            pool: &$crate::database::Pool,
             page: &$crate::audit::Page,
         ) -> Result<(Vec<$crate::audit::Entry>, Option<String>), ::sqlx::Error> {
             // Each filter has an index, which serves a condition in the text of the statement only.
@@ -88,17 +88,14 @@ macro_rules! audit_table {
         /// # Errors
         /// None.
         pub async fn run(
-            pool: ::sqlx::PgPool,
+            pool: $crate::database::Pool,
             mut deeds: ::tokio::sync::mpsc::Receiver<$crate::audit::Deed>,
             shutdown: $crate::lifecycle::Shutdown,
             page: $crate::health::Component,
         ) -> ::anyhow::Result<()> {
             while let Some(Some(deed)) = shutdown.unless_draining(deeds.recv()).await {
                 for pause in $crate::database::backoff() {
-                    let work = page.work();
-                    let written = $crate::database::within($crate::audit::WRITTEN_WITHIN, write_down(&pool, &deed)).await;
-                    drop(work);
-                    match written {
+                    match page.work($crate::audit::WRITTEN_WITHIN, write_down(&pool, &deed)).await {
                         Ok(()) => {
                             page.working();
                             break;
@@ -118,7 +115,7 @@ macro_rules! audit_table {
             Ok(())
         }
 
-        async fn write_down(pool: &::sqlx::PgPool, deed: &$crate::audit::Deed) -> Result<(), ::sqlx::Error> {
+        async fn write_down(pool: &$crate::database::Pool, deed: &$crate::audit::Deed) -> Result<(), ::sqlx::Error> {
             ::sqlx::query!(
                 r#"
                 INSERT INTO audit (at, actor, via, action, subject, request_id)

@@ -11,18 +11,23 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::migrate::Migrator;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Health, Report, State};
-use crate::{database, http::only, lifecycle::Shutdown, problem::Problem};
+use crate::{
+    database::{self, Pool},
+    http::only,
+    lifecycle::Shutdown,
+    problem::Problem,
+};
 
 /// What the probes look at.
 #[derive(Clone, Debug)]
 pub struct Probes {
     pub health: Health,
     pub shutdown: Shutdown,
-    pub pool: PgPool,
+    pub pool: Pool,
     schema: &'static Migrator,
     started: Arc<OnceLock<()>>,
     needed: Arc<OnceLock<&'static str>>,
@@ -30,7 +35,7 @@ pub struct Probes {
 
 impl Probes {
     #[must_use]
-    pub fn new(health: Health, shutdown: Shutdown, pool: PgPool, schema: &'static Migrator) -> Self {
+    pub fn new(health: Health, shutdown: Shutdown, pool: Pool, schema: &'static Migrator) -> Self {
         Self { health, shutdown, pool, schema, started: Arc::default(), needed: Arc::default() }
     }
 

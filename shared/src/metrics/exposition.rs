@@ -14,7 +14,6 @@ use actix_web::{
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use sqlx::PgPool;
 use tokio::time::sleep;
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     now::Now,
     own,
 };
-use crate::{config::Reader, health::Component, http::only, lifecycle::Shutdown};
+use crate::{config::Reader, database::Pool, health::Component, http::only, lifecycle::Shutdown};
 
 /// How often recorded values are summed up: until then each takes 16 bytes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -100,18 +99,18 @@ impl Exposition {
     }
 
     /// Asks `question` with a scrape, on `pool`, at most every `metrics.database_every`.
-    pub fn of_database(&self, pool: &PgPool, question: Question, settings: &Settings) {
+    pub fn of_database(&self, pool: &Pool, question: Question, settings: &Settings) {
         let (pool, kept_for) = (pool.clone(), settings.database_every);
         self.sources().database = Some(FromDatabase { pool, question, kept_for, asked: Arc::default() });
     }
 
     /// Tells of the connections of `pool`, one of [`own::POOLS`].
-    pub fn of_pool(&self, name: &'static str, pool: &PgPool) {
+    pub fn of_pool(&self, name: &'static str, pool: &Pool) {
         let pool = pool.clone();
         self.at_scrape(move || {
-            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-            connections(name, idle, pool.size().saturating_sub(idle));
-            own::CONNECTIONS_MAX.set_count_of(name, u64::from(pool.options().get_max_connections()));
+            let (size, idle) = pool.size();
+            connections(name, idle, size.saturating_sub(idle));
+            own::CONNECTIONS_MAX.set_count_of(name, u64::from(pool.max_size()));
         });
     }
 
@@ -125,9 +124,8 @@ impl Exposition {
     /// None.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         while shutdown.unless_draining(sleep(UPKEEP_EVERY)).await.is_some() {
-            let _work = page.work();
             if let Some(handle) = &self.handle {
-                handle.run_upkeep();
+                page.work_at_once(|| handle.run_upkeep());
             }
             page.working();
         }

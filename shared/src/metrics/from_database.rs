@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use sqlx::{Executor, PgConnection, PgPool};
+use sqlx::{Executor, PgConnection};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::own::{FIGURES_AGE, FIGURES_UP};
-use crate::database::within;
+use crate::database::{Pool, within};
 
 /// How long a connection and then the answer are waited for: whatever the database does, a scrape is
 /// answered long before Prometheus gives it up, which is after 10 s.
@@ -23,7 +23,7 @@ pub type Question = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(),
 
 #[derive(Clone, Debug)]
 pub(super) struct FromDatabase {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub question: Question,
     pub kept_for: Duration,
     pub asked: Arc<Mutex<Asked>>,
@@ -60,9 +60,9 @@ impl FromDatabase {
             connection.execute("COMMIT").await.map(|_| ())
         };
         let answer = within(ANSWER_WITHIN, asking).await;
-        if answer.is_err() {
-            // An answer that is still under way would meet the connection's next user.
-            drop(connection.detach());
+        // After an error the transaction is still open.
+        if answer.is_ok() {
+            connection.end();
         }
         answer
     }

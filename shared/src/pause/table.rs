@@ -6,7 +6,7 @@ macro_rules! pause_table {
     ($record:path, $paused:expr, $resumed:expr) => {
         /// # Errors
         /// The database's.
-        pub async fn find(pool: &::sqlx::PgPool) -> Result<$crate::pause::Pause, ::sqlx::Error> {
+        pub async fn find(pool: &$crate::database::Pool) -> Result<$crate::pause::Pause, ::sqlx::Error> {
             let found = ::sqlx::query_as!(
                 $crate::pause::Pause,
                 r#"
@@ -22,7 +22,7 @@ macro_rules! pause_table {
         /// # Errors
         /// The database's.
         pub async fn begin(
-            pool: &::sqlx::PgPool,
+            pool: &$crate::database::Pool,
             wanted: &$crate::pause::Wanted,
             author: &$crate::audit::Author,
         ) -> Result<$crate::pause::Pause, ::sqlx::Error> {
@@ -56,7 +56,7 @@ macro_rules! pause_table {
         /// # Errors
         /// The database's.
         pub async fn end(
-            pool: &::sqlx::PgPool,
+            pool: &$crate::database::Pool,
             author: &$crate::audit::Author,
         ) -> Result<bool, ::sqlx::Error> {
             let mut transaction = pool.begin().await?;

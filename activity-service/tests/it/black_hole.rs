@@ -1,0 +1,38 @@
+//! Hosts that vanish: nothing is answered any more, and no connection is told.
+
+use futures_util::future::join_all;
+use testing::{Proxy, wait_until};
+
+use crate::world::{World, many, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_host_that_vanished_is_back_counting_goes_on_and_reads_are_answered_within_seconds() {
+    let world = World::new(3).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let service = world.setup().set("database.url", world.database.url_through(proxy.port())).start().await;
+    world.produce(&many(1000)).await;
+    world.has_counted(1000, seconds(20)).await;
+    let url = format!("{}/activities/today", service.api());
+    let read_all = || join_all((0..20).map(|_| async { reqwest::get(&url).await.unwrap().status().as_u16() }));
+    let mut rounds = 0;
+    while read_all().await.contains(&200) {
+        rounds += 1;
+        if rounds == 3 {
+            world.produce(&many(100)).await;
+            proxy.lose();
+        }
+    }
+    wait_until("it is not ready", seconds(5), async || service.probe("ready").await == Some(503)).await;
+    for _ in 0..8 {
+        assert!(read_all().await.iter().all(|status| *status == 503));
+        assert_eq!(service.probe("live").await, Some(200));
+    }
+    proxy.pass();
+    wait_until("it is ready", seconds(5), async || service.probe("ready").await == Some(200)).await;
+    wait_until("reads are answered", seconds(5), async || read_all().await.iter().all(|status| *status == 200)).await;
+    // An attempt that was under way is given up after 15 s.
+    world.has_counted(1100, seconds(20)).await;
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
