@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::within, health::Component, lifecycle::Shutdown};
-use sqlx::PgPool;
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
 use time::Date;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
@@ -38,7 +37,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// The streams of this instance, and what they are told.
 #[derive(Debug)]
 pub struct Live {
-    pool: PgPool,
+    pool: Pool,
     topics: Vec<String>,
     time_zone: String,
     room: Arc<Semaphore>,
@@ -91,7 +90,7 @@ pub struct Follower {
 impl Live {
     /// For at most `most` streams.
     #[must_use]
-    pub fn new(pool: PgPool, topics: Vec<String>, time_zone: String, most: u32) -> Arc<Self> {
+    pub fn new(pool: Pool, topics: Vec<String>, time_zone: String, most: u32) -> Arc<Self> {
         let (asked, joined, (looks, _)) = (Mutex::default(), Notify::new(), watch::channel(Look::default()));
         let room = Arc::new(Semaphore::new(most as usize));
         Arc::new(Self { pool, topics, time_zone, room, asked, joined, looks })
@@ -131,9 +130,7 @@ impl Live {
                 shutdown.unless_draining(self.joined.notified()).await;
                 continue;
             };
-            let work = page.work();
-            let found = within(ANSWER_WITHIN, self.look(&mut known, &ranges, number, is_new)).await;
-            drop(work);
+            let found = page.work(ANSWER_WITHIN, self.look(&mut known, &ranges, number, is_new)).await;
             match &found {
                 Ok(_) => page.working(),
                 Err(error) => {

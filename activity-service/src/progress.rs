@@ -134,7 +134,8 @@ impl Progress {
             }
             if done.is_ok() && figures_checked.elapsed() >= FIGURES_EVERY {
                 figures_checked = tokio::time::Instant::now();
-                done = completeness::check_figures(&self.pool, &self.topics, &self.time_zone).await;
+                let checking = completeness::check_figures(&self.pool, &self.topics, &self.time_zone);
+                done = page.work(ANSWER_WITHIN, checking).await;
             }
             match done {
                 Ok(()) => page.working(),

@@ -181,7 +181,7 @@ fn of_the_whole_day(told: &BTreeMap<String, i64>, counted: &BTreeMap<String, i64
 }
 
 /// Figures of a day that are not what was counted of its minutes up to now.
-async fn of_figures(pool: &PgPool, date: Date) -> Result<Vec<Difference>, sqlx::Error> {
+async fn of_figures(pool: &Pool, date: Date) -> Result<Vec<Difference>, sqlx::Error> {
     sqlx::query_as!(
         Difference,
         r#"

@@ -1,7 +1,7 @@
 //! Figures of days held against what was counted of their minutes: a figure that somebody has changed, or that counts
 //! a message twice, is named. The minutes themselves are held against the keys and the sources.
 
-use sqlx::PgPool;
+use shared::database::Pool;
 use time::OffsetDateTime;
 
 use super::check::LOCK;
@@ -16,7 +16,7 @@ const SERIALIZATION_FAILURE: &str = "40001";
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn check_figures(pool: &PgPool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
+pub async fn check_figures(pool: &Pool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
     match look(pool, topics, time_zone).await {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(SERIALIZATION_FAILURE) => Ok(()),
         other => other,
@@ -28,12 +28,13 @@ pub async fn check_figures(pool: &PgPool, topics: &[String], time_zone: &str) ->
 ///
 /// # Errors
 /// The database does not answer, or another transaction has come first.
-async fn look(pool: &PgPool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
+async fn look(pool: &Pool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
     // One snapshot: what is counted between two looks is in both or in neither.
-    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+    let mut transaction = pool.begin().await?;
+    sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *transaction).await?;
     let lock = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "is_held!""#, LOCK + 1);
     if !lock.fetch_one(&mut *transaction).await? {
-        return Ok(());
+        return transaction.rollback().await;
     }
     // Up to when each source has told every minute, and each of them was looked at.
     let checked_to = sqlx::query_scalar!(
@@ -51,7 +52,7 @@ async fn look(pool: &PgPool, topics: &[String], time_zone: &str) -> Result<(), s
         topics
     );
     let Some(checked_to): Option<OffsetDateTime> = checked_to.fetch_one(&mut *transaction).await? else {
-        return Ok(());
+        return transaction.rollback().await;
     };
     sqlx::query!(
         r#"

@@ -1,8 +1,7 @@
 //! Figures by hour of UTC: hours are the same for everybody, whatever zone ends the business day.
 
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
-use sqlx::PgPool;
+use shared::{database::Pool, message::ActivityTypeCode};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -28,7 +27,7 @@ pub struct HourSummary {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_hour(pool: &PgPool, from: Date, to: Date, code: Option<&str>) -> Result<Vec<HourSummary>, sqlx::Error> {
+pub async fn by_hour(pool: &Pool, from: Date, to: Date, code: Option<&str>) -> Result<Vec<HourSummary>, sqlx::Error> {
     sqlx::query_as!(
         HourSummary,
         r#"
