@@ -23,6 +23,8 @@ pub struct Config {
     pub auth: auth::Settings,
     /// `http.*`: the API
     pub http: shared::http::Settings,
+    /// `http.max_streams`: streams of figures at the same time
+    pub max_streams: u32,
     /// `pages.*`: what browsers show
     pub pages: pages::Settings,
     /// `management.*`: health, never to be exposed outside the cluster
@@ -70,6 +72,7 @@ impl Config {
             management: management::Settings::read(&mut reader, &auth),
             auth,
             http: shared::http::Settings::read(&mut reader),
+            max_streams: reader.within("http.max_streams", 0..=10_000, "from 0 to 10000"),
             pages: pages::Settings::read(&mut reader),
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),

@@ -134,6 +134,7 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
+pub const STREAMS: Gauge = Gauge::new("activity_open_streams", "Streams of figures that callers of this instance read");
 pub const COMPLETE_AGE: Gauge = Gauge::new(
     "activity_complete_to_age_seconds",
     "How long ago the moment is up to which the figures are complete; 0 while no source has told anything",
@@ -142,7 +143,7 @@ pub const SILENT_SOURCES: Gauge =
     Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
 pub const DIFFERING_MINUTES: Gauge = Gauge::new(
     "activity_differing_counts",
-    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
+    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain, up to 1001, and figures of days that are not what was counted of their minutes",
 );
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
@@ -179,6 +180,7 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &STREAMS,
     &COMPLETE_AGE,
     &SILENT_SOURCES,
     &DIFFERING_MINUTES,

@@ -44,6 +44,8 @@ pub struct Caller {
     pub subject: String,
     /// Set where the caller is a customer, who sees and places the orders of this customer only.
     pub customer_ref: Option<CustomerRef>,
+    /// From when on the token is not good any more, in seconds since 1970; what goes on for longer ends then.
+    pub until: Option<i64>,
     /// None: every scope.
     scopes: Option<BTreeSet<String>>,
     /// The scope that the token lacks to be good for the orders of all customers.
@@ -54,7 +56,8 @@ impl Caller {
     /// Whoever calls while authentication is switched off.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { issuer: String::new(), subject: "anonymous".into(), customer_ref: None, scopes: None, lacks: None }
+        let subject = "anonymous".into();
+        Self { issuer: String::new(), subject, customer_ref: None, until: None, scopes: None, lacks: None }
     }
 
     /// Whose orders the caller may see and change; none is those of all customers.
