@@ -32,6 +32,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
+    live::Live,
     metrics, pause,
     progress::Progress,
     quarantine::Room,
@@ -41,7 +42,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 19] = [
+const NEEDED: [(&str, &str); 21] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -50,6 +51,8 @@ const NEEDED: [(&str, &str); 19] = [
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
+    ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
+    ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),
     ("key_day_ends", "SELECT, INSERT, DELETE"),
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
@@ -187,10 +190,13 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", |page| renewal.run(shutdown.clone(), page));
+    }
     let needs_token = config.auth.needs_token();
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    let (authentication, keys) = Authentication::new(config.auth)?;
+    if let Some(keys) = keys {
+        tasks.spawn("issuer", |page| keys.run(shutdown.clone(), page));
     }
     let operators = config.management.operators(&authentication);
     let server = listen("management", config.management.http, 1, grace)?;
@@ -222,7 +228,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
 
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() };
+    let topics_read = config.consumer.topics.clone();
+    let live = Live::new(requests.clone(), topics_read.clone(), time_zone.clone(), config.max_streams);
+    exposition.at_scrape({
+        let live = Arc::clone(&live);
+        move || metrics::STREAMS.set_count(live.streams() as u64)
+    });
+    tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
+    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 

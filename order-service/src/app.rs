@@ -91,11 +91,17 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| exposition.run(shutdown, page)
     });
 
-    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
-    if let Some(issuer) = issuer {
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", {
+            let shutdown = shutdown.clone();
+            |page| renewal.run(shutdown, page)
+        });
+    }
+    let (authentication, keys) = Authentication::new(config.auth.clone())?;
+    if let Some(keys) = keys {
         tasks.spawn("issuer", {
             let shutdown = shutdown.clone();
-            |page| issuer.run(shutdown, page)
+            |page| keys.run(shutdown, page)
         });
     }
     let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;

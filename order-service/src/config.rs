@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::Reader,
+    config::{Reader, Shown},
     database, health,
     kafka::{self, topics::Expected},
     lifecycle, management,
@@ -157,7 +157,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         Self::load_for(&[], file)
     }
 
@@ -165,7 +165,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?.needing(groups);
         let config = Self::read(&mut settings);
         Ok((config, settings.finish()?))
@@ -176,13 +176,14 @@ impl Config {
         const A_SECOND: Duration = Duration::from_secs(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
-        let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let of_session = database::Address::optional(s, "database.session_url");
+        let of_session = of_session.unwrap_or_else(|| database.address.clone());
         let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
-                is_as_pool: session_url.expose() == database.url.expose(),
-                url: session_url,
+                is_as_pool: of_session == database.address,
+                address: of_session,
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,

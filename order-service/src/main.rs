@@ -78,8 +78,12 @@ async fn main() -> ExitCode {
             return Exit::WrongSettings.into();
         }
     };
+    shown.in_clear.iter().for_each(terminal::complain);
+    if !shown.in_clear.is_empty() && !matches!(command, Command::Config) {
+        return Exit::WrongSettings.into();
+    }
     ended(match command {
-        Command::Config => terminal::print(&shown).map(|()| Exit::Stopped).map_err(Into::into),
+        Command::Config => terminal::print(&shown.text).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
         Command::Messages(messages) => {
