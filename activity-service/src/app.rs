@@ -190,10 +190,13 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", |page| renewal.run(shutdown.clone(), page));
+    }
     let needs_token = config.auth.needs_token();
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    let (authentication, keys) = Authentication::new(config.auth)?;
+    if let Some(keys) = keys {
+        tasks.spawn("issuer", |page| keys.run(shutdown.clone(), page));
     }
     let operators = config.management.operators(&authentication);
     let server = listen("management", config.management.http, 1, grace)?;

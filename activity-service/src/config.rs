@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::Reader,
+    config::{Reader, Shown},
     database, health,
     kafka::{self, topics::Expected},
     lifecycle::Timing,
@@ -56,7 +56,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn read(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         Self::read_for(&[], file)
     }
 
@@ -64,7 +64,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
         let auth = auth::Settings::read(&mut reader);
         let config = Self {

@@ -9,7 +9,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 
-use crate::{completeness, gaps, quarantine::Reason, retention::days};
+use crate::{completeness, gaps, quarantine::Reason, retention::days, statistics::Figures};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,6 +36,14 @@ pub const REASONS: &[&str] = &{
     }
     names
 };
+
+/// Tells what has entered the figures, once that is committed.
+pub fn tell_activities(counted: &Figures) {
+    for ((_, code), quantity) in counted {
+        let known = TYPES.iter().find(|known| *known == code);
+        ACTIVITIES.add_of(known.copied().unwrap_or("other"), *quantity);
+    }
+}
 
 pub const PAUSED: Gauge = Gauge::new("activity_paused", "1 while an operator has paused counting");
 pub const LAG_MESSAGES: Gauge = Gauge::new(
@@ -74,6 +82,14 @@ pub const BATCH_DURATION: Histogram = Histogram::new(
 );
 
 pub const COUNTED: Counter = Counter::new("activity_counted_messages_total", "Messages from Kafka that were counted");
+/// Those known from the start have series of their own, and all others one: types are registered by people, and a series
+/// lasts for as long as the process.
+const TYPES: &[&str] = &["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED", "other"];
+pub const ACTIVITIES: Counter = Counter::new(
+    "activity_counted_activities_total",
+    "Activities that entered the figures, out of quarantine too, by type",
+)
+.by("activity_type_code", TYPES);
 pub const DUPLICATES: Counter =
     Counter::new("activity_duplicate_messages_total", "Messages from Kafka that had been counted before");
 pub const KEPT: Counter =
@@ -150,6 +166,7 @@ pub const ALL: &[&dyn Metric] = &[
     &BATCH_SIZE,
     &BATCH_DURATION,
     &COUNTED,
+    &ACTIVITIES,
     &DUPLICATES,
     &KEPT,
     &QUARANTINED,

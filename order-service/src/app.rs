@@ -33,7 +33,7 @@ use crate::{
     publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
-    retention::Retention,
+    retention::{LookedAt, Retention},
 };
 
 /// The schema this version needs.
@@ -91,11 +91,17 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| exposition.run(shutdown, page)
     });
 
-    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
-    if let Some(issuer) = issuer {
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", {
+            let shutdown = shutdown.clone();
+            |page| renewal.run(shutdown, page)
+        });
+    }
+    let (authentication, keys) = Authentication::new(config.auth.clone())?;
+    if let Some(keys) = keys {
         tasks.spawn("issuer", {
             let shutdown = shutdown.clone();
-            |page| issuer.run(shutdown, page)
+            |page| keys.run(shutdown, page)
         });
     }
     let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
@@ -252,7 +258,8 @@ fn spawn_flow(
         |page| partitions.run(shutdown, page)
     });
     tasks.spawn("retention", {
-        let retention = Retention { pool: pool.clone(), settings: config.retention.clone() };
+        let (settings, looked_at) = (config.retention.clone(), LookedAt::default());
+        let retention = Retention { pool: pool.clone(), settings, looked_at };
         let shutdown = shutdown.clone();
         |page| retention.run(shutdown, page)
     });

@@ -4,6 +4,7 @@ mod address;
 mod api;
 mod browsers;
 mod channel;
+mod closing;
 mod connection;
 mod cors;
 mod docs;
