@@ -1,13 +1,24 @@
-// A bar a day. Drawn anew whenever something has changed: 90 bars are nothing to a browser.
+// A bar a day, or an hour. Drawn anew whenever something has changed: 90 bars are nothing to a browser.
 
 import { svg } from "./dom.js";
 import { briefDay, count, longDay, mediumDay, share, short } from "./format.js";
+
+/**
+ * @typedef {object} Words
+ * @property {(day: string) => string} brief
+ * @property {(day: string) => string} medium
+ * @property {(day: string) => string} long
+ * @property {string} each
+ */
+/** @type {Words} */
+const OF_DAYS = { brief: briefDay, medium: mediumDay, long: longDay, each: "a day" };
 
 /**
  * @typedef {object} Bars
  * @property {{day: string, quantity: number}[]} days
  * @property {string} chosen
  * @property {string} today its bar is not finished
+ * @property {Words} [words] how a day is written; where bars are hours, an hour
  * @property {string} name what is counted
  * @property {(day: string) => void} onChoose
  * @property {(text: string) => void} onPoint
@@ -25,7 +36,7 @@ function step(top) {
 }
 
 /** @param {HTMLElement} place @param {Bars} bars */
-export function draw(place, { days, chosen, today, name, onChoose, onPoint }) {
+export function draw(place, { days, chosen, today, name, onChoose, onPoint, words = OF_DAYS }) {
   const width = Math.max(240, place.clientWidth);
   const most = Math.max(...days.map(({ quantity }) => quantity));
   const unit = step(most);
@@ -49,7 +60,7 @@ export function draw(place, { days, chosen, today, name, onChoose, onPoint }) {
     const round = Math.min(4, thick / 2, height);
     const [from, to, head] = [middle - thick / 2, middle + thick / 2, y(0) - height];
     const outline = `M${from} ${y(0)}V${head + round}q0 ${-round} ${round} ${-round}H${to - round}q${round} 0 ${round} ${round}V${y(0)}Z`;
-    const label = days.length > 10 ? briefDay(day) : mediumDay(day);
+    const label = days.length > 10 ? words.brief(day) : words.medium(day);
     const classes = ["day-slot", day === chosen && "chosen", day === today && "open"].filter(Boolean).join(" ");
     // The last label would reach over the edge.
     const anchor = index === days.length - 1 && slot < 60 ? "end" : "middle";
@@ -60,7 +71,7 @@ export function draw(place, { days, chosen, today, name, onChoose, onPoint }) {
         class: classes,
         "data-day": day,
         onclick: () => onChoose(day),
-        onpointerenter: () => onPoint(`${longDay(day)}: ${count(quantity)}${day === today ? " so far" : ""}`),
+        onpointerenter: () => onPoint(`${words.long(day)}: ${count(quantity)}${day === today ? " so far" : ""}`),
         onpointerleave: () => onPoint(""),
       },
       svg("rect", { class: "slot", x: middle - slot / 2, y: 0, width: slot, height: HEIGHT }),
@@ -69,7 +80,7 @@ export function draw(place, { days, chosen, today, name, onChoose, onPoint }) {
     );
   });
   const sum = days.reduce((all, { quantity }) => all + quantity, 0);
-  const label = `${name}, ${longDay(days[0].day)} to ${longDay(days[days.length - 1].day)}: ${count(sum)} in all, at most ${count(most)} a day. The table has each day.`;
+  const label = `${name}, ${words.long(days[0].day)} to ${words.long(days[days.length - 1].day)}: ${count(sum)} in all, at most ${count(most)} ${words.each}. The table has each day.`;
   const chart = svg("svg", { role: "img", "aria-label": label, width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}` });
   chart.append(...scale, ...drawn);
   place.replaceChildren(chart);

@@ -8,9 +8,12 @@ const DAY = 86_400_000;
 export const plus = (day, number) => new Date(Date.parse(`${day}T12:00:00Z`) + number * DAY).toISOString().slice(0, 10);
 
 /** The day it is now in a zone. @param {string} timeZone */
-export function todayIn(timeZone) {
+export const todayIn = (timeZone) => dayIn(timeZone, now());
+
+/** The day of a moment in a zone. @param {string} timeZone @param {number | Date} moment */
+export function dayIn(timeZone, moment) {
   const format = new Intl.DateTimeFormat("en-GB", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" });
-  const parts = Object.fromEntries(format.formatToParts(now()).map(({ type, value }) => [type, value]));
+  const parts = Object.fromEntries(format.formatToParts(moment).map(({ type, value }) => [type, value]));
   return `${parts.year}-${parts.month}-${parts.day}`;
 }
 

@@ -8,6 +8,7 @@ import { isDay, plus, range, todayIn } from "./days.js";
 import { byId, h, say } from "./dom.js";
 import { count, longDay, mediumDay, share, weekday } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
+import { ofDay as hoursOfDay, words as wordsOfHours } from "./hours.js";
 import { Live } from "./live.js";
 import { Poll } from "./poll.js";
 
@@ -17,6 +18,7 @@ const ALL_EVERY = 10;
 /** A screen reader is told of a new number at most so often, in milliseconds. */
 const TOLD_EVERY = 15_000;
 const SPANS = [7, 30, 90];
+const VIEWS = ["bars", "hours", "table"];
 const OF_ORDERS = ["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED"];
 
 /** @type {import("./session.js").Settings} */
@@ -29,6 +31,8 @@ let today = "";
 /** Whether the days of this range are in `figures`. */
 let loaded = { from: "", to: "" };
 let ticks = 0;
+/** The hours of a day and type. @type {{of: string, hours: {day: string, quantity: number}[]}} */
+let hours = { of: "", hours: [] };
 /** How complete the chosen day is, as the service told. @type {any} */
 let completeDay;
 let toldAt = 0;
@@ -39,7 +43,7 @@ let pointAt = () => undefined;
 const address = () => new URLSearchParams(location.search);
 const chosenDay = () => (isDay(address().get("day")) ? /** @type {string} */ (address().get("day")) : today);
 const span = () => SPANS.find((days) => String(days) === address().get("days")) ?? 30;
-const view = () => (address().get("view") === "table" ? "table" : "bars");
+const view = () => VIEWS.find((name) => name === address().get("view")) ?? "bars";
 const chosenType = () => {
   const asked = address().get("type");
   if (asked !== null && names.has(asked)) return asked;
@@ -99,6 +103,7 @@ async function ask() {
   ticks += 1;
   if (isWhole) for (const type of await get("activity-types")) names.set(type.activityTypeCode, type.activityTypeName);
   if (!live.isOpen) await askForFigures(isWhole);
+  if (view() === "hours" && (isWhole || hours.of !== ofHours())) await askForHours();
   if (isWhole || completeDay?.activityDate !== chosenDay()) await completeness();
   show();
   if (!live.isOpen) isCurrent(settings.timeZone);
@@ -115,6 +120,13 @@ async function askForFigures(isWhole) {
   } else {
     take(await get("activities/today"), figures);
   }
+}
+
+const ofHours = () => `${chosenDay()} ${chosenType()}`;
+
+async function askForHours() {
+  const of = ofHours();
+  hours = { of, hours: await hoursOfDay(chosenDay(), chosenType(), settings.timeZone ?? "UTC") };
 }
 
 /** Follows the days that are shown. */
@@ -236,10 +248,11 @@ function showHistory(day) {
   const days = range(from, to);
   for (const button of document.querySelectorAll("[data-span], [data-view]")) {
     const { span: ofSpan, view: ofView } = /** @type {HTMLElement} */ (button).dataset;
-    button.setAttribute("aria-pressed", String(ofSpan === String(span()) || ofView === view()));
+    button.setAttribute("aria-pressed", String((ofSpan === String(span()) && view() !== "hours") || ofView === view()));
   }
   const sum = days.reduce((all, one) => all + quantity(one), 0);
   pointAt = (text) => say(byId("readout"), text || `${count(sum)} in ${days.length} days`);
+  if (view() === "hours") return showHours(day);
   if (!byId("bars").querySelector(".day-slot:hover")) pointAt("");
   byId("bars").hidden = view() !== "bars";
   byId("table").hidden = view() !== "table";
@@ -249,8 +262,31 @@ function showHistory(day) {
     chosen: day,
     today,
     name: names.get(chosenType()) ?? "Activities",
-    onChoose: choose,
+    // The hours of a day that is chosen already.
+    onChoose: (one) => (one === day ? go({ view: "hours" }) : choose(one)),
     onPoint: (text) => pointAt(text),
+  });
+}
+
+/** @param {string} day */
+function showHours(day) {
+  byId("bars").hidden = false;
+  byId("table").hidden = true;
+  if (hours.of !== ofHours() || hours.hours.length === 0) return byId("bars").replaceChildren();
+  const sum = hours.hours.reduce((all, { quantity }) => all + quantity, 0);
+  const unknown = quantity(day) - sum;
+  // What was counted before hours were kept.
+  const rest = unknown > 0 && hours.hours.length > 0 ? ` · of ${count(unknown)} the hour is not known` : "";
+  pointAt = (text) => say(byId("readout"), text || `${count(sum)} in ${hours.hours.length} hours${rest}`);
+  if (!byId("bars").querySelector(".day-slot:hover")) pointAt("");
+  draw(byId("bars"), {
+    days: hours.hours,
+    chosen: "",
+    today: day === today ? hours.hours[hours.hours.length - 1].day : "",
+    name: names.get(chosenType()) ?? "Activities",
+    onChoose: () => go({ view: null }),
+    onPoint: (text) => pointAt(text),
+    words: wordsOfHours(settings.timeZone ?? "UTC"),
   });
 }
 
@@ -306,7 +342,7 @@ void open({
     });
     for (const button of document.querySelectorAll("[data-span], [data-view]")) {
       const { span: ofSpan, view: ofView } = /** @type {HTMLElement} */ (button).dataset;
-      button.addEventListener("click", () => go(ofSpan ? { days: ofSpan } : { view: ofView ?? null }));
+      button.addEventListener("click", () => go(ofSpan ? { days: ofSpan, view: view() === "table" ? "table" : null } : { view: ofView ?? null }));
     }
     byId("csv").addEventListener("click", saveCsv);
     say(byId("request"), firstOrder());

@@ -151,6 +151,21 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     wait_until("the day after", seconds(5), async || browser.url().await.query() == Some(&format!("day={}", days[0])))
         .await;
 
+    // The hours of the day, some of them from before hours were kept.
+    let hours = format!(
+        "INSERT INTO hourly_activity_shards SELECT '{}'::date + make_interval(hours => h), 'ORDER_CREATED', 0, 10 + h
+         FROM generate_series(0, 23) AS h",
+        days[0]
+    );
+    world.database.execute(&hours).await;
+    browser.click("[data-view=hours]").await;
+    browser
+        .shows("#readout", seconds(10), |text| {
+            text.starts_with("516 in 24 hours") && text.contains("the hour is not known")
+        })
+        .await;
+    browser.pictures("figures-hours").await;
+
     browser.click("[data-view=table]").await;
     browser.click("[data-span='90']").await;
     browser.click("[data-type=ORDER_COMPLETED]").await;

@@ -171,7 +171,7 @@ impl Session {
                 if look.is_held && !look.ended {
                     fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
                 }
-                Ok(look)
+                Ok::<_, sqlx::Error>(look)
             };
             let look: Look = page.work(self.settings.takeover_after, looking).await?;
             self.instance.note_pause(look.is_paused);
