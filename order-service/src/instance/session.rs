@@ -98,10 +98,10 @@ impl Settings {
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // A vanished host cannot close its connection: the server finds out by asking, in as
-        // long as a take-over waits.
+        // long as a take-over waits. It is idle between two looks, whatever is permitted elsewhere.
         let seconds = self.takeover_after.as_secs().max(3) / 3;
         let keepalive = format!(
-            "SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
+            "SET idle_session_timeout = 0; SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
                  SET tcp_user_timeout = '{}ms'",
             self.takeover_after.as_millis()
         );
