@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
+    config::Secret,
     database::{self, Failure, Pool},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
-    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+    lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
@@ -77,7 +78,7 @@ pub async fn serve(config: Config) -> Exit {
     let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            terminal::complain(format_args!("{error:#}"));
+            terminal::complain(told_once(&error));
             return Exit::Failed;
         }
     };
@@ -93,9 +94,13 @@ pub async fn serve(config: Config) -> Exit {
 /// The command `migrate`.
 pub async fn migrate(config: &Config) -> Exit {
     match database::migrate(&config.database, &MIGRATIONS).await {
-        Ok(()) => Exit::Stopped,
+        Ok(None) => Exit::Stopped,
+        Ok(Some(found)) => {
+            terminal::complain(format_args!("database.url: {found}"));
+            Exit::WrongSettings
+        }
         Err(error) => {
-            terminal::complain(format_args!("{error:#}"));
+            terminal::complain(told_once(&error));
             Exit::Failed
         }
     }
@@ -149,7 +154,7 @@ async fn on_the_database(
     let work = async {
         database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
-        match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
+        match fits(&pool, &config.database.url, &config.time_zone).await.context("the database cannot be used")? {
             Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
             Err(exit) => Ok(exit),
         }
@@ -162,7 +167,7 @@ fn told(done: anyhow::Result<Exit>) -> Exit {
         if terminal::is_closed_pipe(&error) {
             return Exit::Stopped;
         }
-        terminal::complain(format_args!("{error:#}"));
+        terminal::complain(told_once(&error));
         Exit::Failed
     })
 }
@@ -205,7 +210,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     }
     let page = health.component("database");
     let ready = tokio::select! {
-        ready = database_ready(&pool, &config.time_zone, &page) => ready,
+        ready = database_ready(&pool, &config.database.url, &config.time_zone, &page) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let time_zone = match ready? {
@@ -286,10 +291,15 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
+async fn database_ready(
+    pool: &Pool,
+    url: &Secret,
+    time_zone: &str,
+    page: &Component,
+) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
-        match fits(pool, time_zone).await {
+        match fits(pool, url, time_zone).await {
             // It went away again between two questions.
             Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
             other => return Ok(other?),
@@ -298,7 +308,17 @@ async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyho
 }
 
 /// The name by which the database is to be asked for the time zone.
-async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+async fn fits(pool: &Pool, url: &Secret, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+    if !database::keeps_prepared_statements(url, "activity-service start").await? {
+        let found =
+            "leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md";
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Err(Exit::WrongSettings));
+    }
+    if let Some(found) = database::shortcoming(pool).await? {
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Err(Exit::WrongSettings));
+    }
     if !schema_fits(pool).await? {
         return Ok(Err(Exit::OldSchema));
     }

@@ -39,6 +39,7 @@ mod partition_away;
 mod partitions;
 mod pause;
 mod plans;
+mod poolers;
 mod progress;
 mod raw_requests;
 mod rejection;
