@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test attack fuzz mutants chaos upgrade bench check api-check clients deployment prepare audit
+.PHONY: help run down reset status build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -20,8 +20,10 @@ reset: ## Stop it and remove its data
 status: ## Show what runs, and where
 	@dev/run status
 
-build: ## Build both services for release
+build: ## Build both services for release, each with what it is made of (CycloneDX)
 	$(release)
+	dev/provide sbom
+	dev/sbom
 
 test: ## Run every test on a Postgres and a Kafka of their own (ARGS='--test it name')
 	dev/provide test
@@ -47,6 +49,11 @@ chaos: ## Break everything at random under load, then at each step there is, and
 	cargo run --release -p testing --example chaos -- $(ARGS)
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
+
+matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--ends: oldest and newest)
+	dev/provide matrix
+	cargo build --workspace --all-targets --features failpoints
+	dev/matrix $(ARGS)
 
 upgrade: ## Run the version before the newest migration beside that of now (ARGS=COMMIT: that version)
 	dev/provide test
@@ -78,7 +85,7 @@ clients: ## Generate clients in four languages, compile them, and use them and d
 	cargo build -p order-service -p activity-service
 	dev/with-stack dev/clients/run
 
-deployment: ## Check manifests, alerts and dashboards of deploy/, without a cluster
+deployment: ## Check manifests, the chart, alerts and dashboards of deploy/, without a cluster
 	dev/provide deploy
 	cargo build --workspace --all-targets --features failpoints
 	.dev/tools/python/bin/python deploy/check/observability.py
@@ -86,12 +93,13 @@ deployment: ## Check manifests, alerts and dashboards of deploy/, without a clus
 	.dev/tools/bin/promtool check config deploy/observability/prometheus.yml
 	.dev/tools/bin/promtool test rules deploy/observability/alerts.test.yml
 	.dev/tools/python/bin/python deploy/check/kubernetes.py .dev/tools/bin/kustomize $${CARGO_TARGET_DIR:-target}/debug
+	.dev/tools/python/bin/python deploy/check/helm.py .dev/tools/bin/helm .dev/tools/bin/kustomize
 
 prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a change of queries, migrations or routes
 	dev/provide test
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
-audit: ## Check dependencies: bans, licences, sources
+audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)
 	dev/provide audit
-	PATH="$(CURDIR)/.dev/tools/bin:$$PATH" cargo deny check bans licenses sources
+	dev/audit

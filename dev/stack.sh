@@ -3,7 +3,8 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$root/.dev/tools
-kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/dev/pom.xml")
+# Of another version where dev/matrix says so.
+kafka_version=${KAFKA_VERSION:-$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/dev/pom.xml")}
 kafka_jars=$tools/kafka-$kafka_version
 
 fail() {
@@ -11,8 +12,9 @@ fail() {
     exit 1
 }
 
-# Newest first. Debian keeps the server's programs out of PATH.
+# That of dev/matrix, else the newest. Debian keeps the server's programs out of PATH.
 postgres_bin() {
+    [[ -z ${POSTGRES_BIN:-} ]] || { echo "$POSTGRES_BIN" && return; }
     local dir
     while read -r dir; do
         [[ -x $dir/postgres ]] && echo "$dir" && return
@@ -74,4 +76,4 @@ stop() {
 }
 
 # psql without a password prompt, a start-up file or Debian's wrapper in between.
-sql() { "$(postgres_bin)/psql" --no-psqlrc --no-password -v ON_ERROR_STOP=1 -qAt "$@"; }
+sql() { "$(POSTGRES_BIN='' postgres_bin)/psql" --no-psqlrc --no-password -v ON_ERROR_STOP=1 -qAt "$@"; }

@@ -1,16 +1,14 @@
 // How far the figures can be trusted: up to when they are complete, and why not further.
 
-import { get } from "./api.js";
 import { count, time } from "./format.js";
 
 /**
- * A sentence for a day, and its state: "complete", "open", "behind" or "unknown".
- * @param {string} day
+ * A sentence for what the service tells of a day, and its state: "complete", "open", "behind" or "unknown".
+ * @param {any} told
  * @param {string | null} timeZone
- * @returns {Promise<{state: string, text: string}>}
+ * @returns {{state: string, text: string}}
  */
-export async function ofDay(day, timeZone) {
-  const { state, completeTo, quarantined, late, difference } = await get(`activities/${day}/completeness`);
+export function inWords({ state, completeTo, quarantined, late, difference }, timeZone) {
   const upTo = completeTo ? `Complete up to ${time(completeTo, timeZone)}` : "Not known to be complete";
   const sum = (late ?? []).reduce((/** @type {number} */ all, /** @type {any} */ one) => all + one.quantity, 0);
   const notes = [

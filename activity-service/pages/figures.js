@@ -1,13 +1,14 @@
 // The figures of a day, against others, as they come in.
 
-import { get } from "./api.js";
+import { checkSession, get } from "./api.js";
 import { compared, draw } from "./bars.js";
-import { ofDay } from "./completeness.js";
+import { inWords } from "./completeness.js";
 import { download } from "./csv.js";
 import { isDay, plus, range, todayIn } from "./days.js";
 import { byId, h, say } from "./dom.js";
 import { count, longDay, mediumDay, share, weekday } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
+import { Live } from "./live.js";
 import { Poll } from "./poll.js";
 
 /** Today's figures are asked for so often, in milliseconds; those of all days shown with every tenth time. */
@@ -28,8 +29,8 @@ let today = "";
 /** Whether the days of this range are in `figures`. */
 let loaded = { from: "", to: "" };
 let ticks = 0;
-/** The day of which it was told how complete it is. */
-let completeDay = "";
+/** How complete the chosen day is, as the service told. @type {any} */
+let completeDay;
 let toldAt = 0;
 /** Tells of the day pointed at, or of all. @type {(text: string) => void} */
 let pointAt = () => undefined;
@@ -54,6 +55,11 @@ function go(changes) {
   }
   const text = next.toString();
   history.pushState(null, "", text ? `?${text}` : location.pathname);
+  moved();
+}
+
+function moved() {
+  follow();
   show();
   poll.now();
 }
@@ -84,14 +90,24 @@ function take(summaries, into) {
   }
 }
 
-/* A stream of changes, where the service has one, takes the place of this. */
+/* Where the service tells of changes by itself, only what it does not tell is asked for. */
 async function ask() {
+  checkSession();
   today = todayIn(settings.timeZone ?? "UTC");
+  follow();
+  const isWhole = ticks % ALL_EVERY === 0;
+  ticks += 1;
+  if (isWhole) for (const type of await get("activity-types")) names.set(type.activityTypeCode, type.activityTypeName);
+  if (!live.isOpen) await askForFigures(isWhole);
+  if (isWhole || completeDay?.activityDate !== chosenDay()) await completeness();
+  show();
+  if (!live.isOpen) isCurrent(settings.timeZone);
+}
+
+/** @param {boolean} isWhole */
+async function askForFigures(isWhole) {
   const { first, to } = wanted();
-  if (ticks % ALL_EVERY === 0 || first < loaded.from || to > loaded.to) {
-    if (ticks % ALL_EVERY === 0) {
-      for (const type of await get("activity-types")) names.set(type.activityTypeCode, type.activityTypeName);
-    }
+  if (isWhole || first < loaded.from || to > loaded.to) {
     const all = new Map();
     take(await get(`activities?from=${first}&to=${to}`), all);
     figures = all;
@@ -99,21 +115,50 @@ async function ask() {
   } else {
     take(await get("activities/today"), figures);
   }
-  if (ticks % ALL_EVERY === 0 || completeDay !== chosenDay()) await completeness();
-  ticks += 1;
-  show();
+}
+
+/** Follows the days that are shown. */
+function follow() {
+  if (!settings.routes.includes("GET /activities/stream")) return;
+  const { first, to } = wanted();
+  live.follow(`activities/stream?from=${first}&to=${to}`);
+}
+
+/** @param {string} name @param {any} data @param {boolean} isFirst */
+function told(name, data, isFirst) {
+  if (name === "figures") {
+    const { first, to } = wanted();
+    if (isFirst) figures = new Map();
+    // A day comes whole.
+    for (const { activityDate } of data) figures.delete(activityDate);
+    take(data, figures);
+    loaded = { from: first, to };
+    show();
+  } else if (name === "completeness" && completeDay?.state === "open") {
+    completeDay = { ...completeDay, completeTo: data.completeTo, quarantined: data.quarantined };
+    showCompleteness();
+  }
   isCurrent(settings.timeZone);
 }
 
 async function completeness() {
   if (!settings.routes.includes("GET /activities/{date}/completeness")) return;
-  completeDay = chosenDay();
-  const { state, text } = await ofDay(completeDay, settings.timeZone);
+  completeDay = await get(`activities/${chosenDay()}/completeness`);
+  showCompleteness();
+}
+
+function showCompleteness() {
+  const { state, text } = inWords(completeDay, settings.timeZone);
   byId("complete").dataset.state = state;
   say(byId("complete"), text);
   byId("complete").hidden = false;
 }
 
+const live = new Live(told, () => {
+  // What was missed between the last event and now.
+  ticks = 0;
+  poll.now();
+});
 const poll = new Poll(ask, EVERY, failed);
 
 function show() {
@@ -268,14 +313,14 @@ void open({
     byId("copy").addEventListener("click", () => void navigator.clipboard.writeText(firstOrder()));
     say(byId("footnote"), `Days end at midnight in ${settings.timeZone}. ← and → go to the day before and after, t to today.`);
     addEventListener("keydown", onKey);
-    addEventListener("popstate", () => {
-      show();
-      poll.now();
-    });
+    addEventListener("popstate", moved);
     // In a frame of its own: what it draws must not be measured again at once.
     new ResizeObserver(() => requestAnimationFrame(show)).observe(byId("history"));
     show();
   },
   resume: () => poll.start(),
-  pause: () => poll.stop(),
+  pause() {
+    poll.stop();
+    live.stop();
+  },
 });

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
-    config::Secret,
     database::{self, Failure, Pool},
     health::{Component, Health, Probes},
     http::listen,
@@ -33,6 +32,7 @@ use crate::{
         watermarks::Broker,
     },
     http::{self, Api},
+    live::Live,
     metrics, pause,
     progress::Progress,
     quarantine::Room,
@@ -42,7 +42,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 19] = [
+const NEEDED: [(&str, &str); 21] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -51,6 +51,8 @@ const NEEDED: [(&str, &str); 19] = [
     ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
+    ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
+    ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),
     ("key_day_ends", "SELECT, INSERT, DELETE"),
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
@@ -154,7 +156,7 @@ async fn on_the_database(
     let work = async {
         database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
-        match fits(&pool, &config.database.url, &config.time_zone).await.context("the database cannot be used")? {
+        match fits(&pool, &config.database.address, &config.time_zone).await.context("the database cannot be used")? {
             Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
             Err(exit) => Ok(exit),
         }
@@ -192,10 +194,13 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
 
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", |page| renewal.run(shutdown.clone(), page));
+    }
     let needs_token = config.auth.needs_token();
-    let (authentication, issuer) = Authentication::new(config.auth)?;
-    if let Some(issuer) = issuer {
-        tasks.spawn("issuer", |page| issuer.run(shutdown.clone(), page));
+    let (authentication, keys) = Authentication::new(config.auth)?;
+    if let Some(keys) = keys {
+        tasks.spawn("issuer", |page| keys.run(shutdown.clone(), page));
     }
     let operators = config.management.operators(&authentication);
     let server = listen("management", config.management.http, 1, grace)?;
@@ -210,7 +215,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     }
     let page = health.component("database");
     let ready = tokio::select! {
-        ready = database_ready(&pool, &config.database.url, &config.time_zone, &page) => ready,
+        ready = database_ready(&pool, &config.database.address, &config.time_zone, &page) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let time_zone = match ready? {
@@ -227,7 +232,14 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
 
     let api = listen("api", config.http, API_WORKERS, grace)?;
-    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: config.consumer.topics.clone() };
+    let topics_read = config.consumer.topics.clone();
+    let live = Live::new(requests.clone(), topics_read.clone(), time_zone.clone(), config.max_streams);
+    exposition.at_scrape({
+        let live = Arc::clone(&live);
+        move || metrics::STREAMS.set_count(live.streams() as u64)
+    });
+    tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
+    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
@@ -293,13 +305,13 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 /// Waits for the database, then sees whether it is the right one.
 async fn database_ready(
     pool: &Pool,
-    url: &Secret,
+    address: &database::Address,
     time_zone: &str,
     page: &Component,
 ) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
-        match fits(pool, url, time_zone).await {
+        match fits(pool, address, time_zone).await {
             // It went away again between two questions.
             Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
             other => return Ok(other?),
@@ -308,8 +320,8 @@ async fn database_ready(
 }
 
 /// The name by which the database is to be asked for the time zone.
-async fn fits(pool: &Pool, url: &Secret, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
-    if !database::keeps_prepared_statements(url, "activity-service start").await? {
+async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+    if !database::keeps_prepared_statements(address, "activity-service start").await? {
         let found =
             "leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md";
         terminal::complain(format_args!("database.url: {found}"));

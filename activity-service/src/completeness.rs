@@ -12,15 +12,20 @@ use crate::progress::Announcement;
 
 mod check;
 mod day;
+mod figures;
 
 pub use check::check;
 pub use day::{Day, Difference, Late, Quantity, State, of_day};
+pub use figures::check_figures;
 
 /// A source that is not heard of for so long is named.
 const SILENT_AFTER: &str = "60 seconds";
 
+/// A figure that differs for so long, at two looks at least, is named.
+const DIFFERS_FOR: &str = "15 seconds";
+
 /// What a source tells of itself, and how much of it is counted.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     pub source: String,
@@ -64,6 +69,15 @@ pub struct Completeness {
     #[schema(minimum = 0)]
     pub open_gaps: i64,
     pub sources: Vec<Source>,
+}
+
+impl Completeness {
+    /// Whether the other one says anything else than that time goes on.
+    #[must_use]
+    pub fn has_moved(&self, other: &Self) -> bool {
+        (self.complete_to, self.quarantined, self.open_gaps) != (other.complete_to, other.quarantined, other.open_gaps)
+            || self.sources != other.sources
+    }
 }
 
 /// How far the figures of `topics` are complete: as far as the slowest source. Unknown while one of the topics has
@@ -221,9 +235,11 @@ pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Er
         )
         SELECT (SELECT EXTRACT(EPOCH FROM now() - min(coalesce(counted_to, announced_to)))::double precision FROM sources) AS age,
             (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval) AS "silent!",
-            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages) AS "differing!"
+            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages)
+                + (SELECT count(*) FROM differing_figures WHERE since <= now() - $2::text::interval) AS "differing!"
         "#,
-        SILENT_AFTER
+        SILENT_AFTER,
+        DIFFERS_FOR
     )
     .fetch_one(connection)
     .await

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::Reader,
+    config::{Reader, Shown},
     database, health,
     kafka::{self, topics::Expected},
     lifecycle::Timing,
@@ -23,6 +23,8 @@ pub struct Config {
     pub auth: auth::Settings,
     /// `http.*`: the API
     pub http: shared::http::Settings,
+    /// `http.max_streams`: streams of figures at the same time
+    pub max_streams: u32,
     /// `pages.*`: what browsers show
     pub pages: pages::Settings,
     /// `management.*`: health, never to be exposed outside the cluster
@@ -54,7 +56,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn read(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn read(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         Self::read_for(&[], file)
     }
 
@@ -62,7 +64,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
         let auth = auth::Settings::read(&mut reader);
         let config = Self {
@@ -70,6 +72,7 @@ impl Config {
             management: management::Settings::read(&mut reader, &auth),
             auth,
             http: shared::http::Settings::read(&mut reader),
+            max_streams: reader.within("http.max_streams", 0..=10_000, "from 0 to 10000"),
             pages: pages::Settings::read(&mut reader),
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),

@@ -8,11 +8,14 @@ mod operators;
 mod overview;
 mod pages;
 pub mod quarantine;
+mod stream;
+
+use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
 use shared::{database::Pool, metrics::exposition::Exposition, pages::Settings};
 
-use crate::activity;
+use crate::{activity, live::Live};
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -21,6 +24,7 @@ pub struct Api {
     pub time_zone: String,
     /// Of which the figures are to be complete.
     pub topics: Vec<String>,
+    pub live: Arc<Live>,
 }
 
 const DESCRIPTION: &str = "Counts what other services announce, each activity once, and tells the figures of each day. \
@@ -30,7 +34,11 @@ const DESCRIPTION: &str = "Counts what other services announce, each activity on
 #[must_use]
 pub fn api() -> shared::http::Api {
     shared::http::Api::new("activity-service", DESCRIPTION)
-        .section("activities", "Figures by day and type.", activities::operations())
+        .section(
+            "activities",
+            "Figures by day and type.",
+            activities::operations().into_iter().chain([stream::operation()]),
+        )
         .section("completeness", "How far the figures can be trusted.", completeness::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())

@@ -12,6 +12,7 @@ pub mod consumer;
 pub mod gaps;
 pub mod http;
 pub mod key;
+pub mod live;
 pub mod lookup;
 pub mod metrics;
 pub mod pause;

@@ -70,13 +70,17 @@ async fn main() -> ExitCode {
         Command::Man => return printed(terminal::manual(Arguments::command())),
         _ => {}
     }
-    let (config, effective) = match Config::read_for(command.needs(), arguments.config.as_deref()) {
+    let (config, shown) = match Config::read_for(command.needs(), arguments.config.as_deref()) {
         Ok(read) => read,
         Err(mistakes) => {
             mistakes.iter().for_each(terminal::complain);
             return Exit::WrongSettings.into();
         }
     };
+    shown.in_clear.iter().for_each(terminal::complain);
+    if !shown.in_clear.is_empty() && !matches!(command, Command::Config) {
+        return Exit::WrongSettings.into();
+    }
     match command {
         Command::Serve => app::serve(config).await.into(),
         Command::Migrate => app::migrate(&config).await.into(),
@@ -86,7 +90,7 @@ async fn main() -> ExitCode {
         Command::Figures(figures) => app::figures(&config, figures).await.into(),
         Command::Pause(pause) => app::pause(&config, pause).await.into(),
         Command::Resume(resume) => app::resume(&config, resume).await.into(),
-        Command::Config => printed(Ok(effective)),
+        Command::Config => printed(Ok(shown.text)),
         Command::Completions(_) | Command::Man => Exit::Stopped.into(),
     }
 }

@@ -9,7 +9,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 
-use crate::{completeness, gaps, quarantine::Reason, retention::days};
+use crate::{completeness, gaps, quarantine::Reason, retention::days, statistics::Figures};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,6 +36,14 @@ pub const REASONS: &[&str] = &{
     }
     names
 };
+
+/// Tells what has entered the figures, once that is committed.
+pub fn tell_activities(counted: &Figures) {
+    for ((_, code), quantity) in counted {
+        let known = TYPES.iter().find(|known| *known == code);
+        ACTIVITIES.add_of(known.copied().unwrap_or("other"), *quantity);
+    }
+}
 
 pub const PAUSED: Gauge = Gauge::new("activity_paused", "1 while an operator has paused counting");
 pub const LAG_MESSAGES: Gauge = Gauge::new(
@@ -74,6 +82,14 @@ pub const BATCH_DURATION: Histogram = Histogram::new(
 );
 
 pub const COUNTED: Counter = Counter::new("activity_counted_messages_total", "Messages from Kafka that were counted");
+/// Those known from the start have series of their own, and all others one: types are registered by people, and a series
+/// lasts for as long as the process.
+const TYPES: &[&str] = &["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED", "other"];
+pub const ACTIVITIES: Counter = Counter::new(
+    "activity_counted_activities_total",
+    "Activities that entered the figures, out of quarantine too, by type",
+)
+.by("activity_type_code", TYPES);
 pub const DUPLICATES: Counter =
     Counter::new("activity_duplicate_messages_total", "Messages from Kafka that had been counted before");
 pub const KEPT: Counter =
@@ -118,6 +134,7 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
 );
+pub const STREAMS: Gauge = Gauge::new("activity_open_streams", "Streams of figures that callers of this instance read");
 pub const COMPLETE_AGE: Gauge = Gauge::new(
     "activity_complete_to_age_seconds",
     "How long ago the moment is up to which the figures are complete; 0 while no source has told anything",
@@ -126,7 +143,7 @@ pub const SILENT_SOURCES: Gauge =
     Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
 pub const DIFFERING_MINUTES: Gauge = Gauge::new(
     "activity_differing_counts",
-    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain; 1001 means more than 1000",
+    "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain, up to 1001, and figures of days that are not what was counted of their minutes",
 );
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
@@ -149,6 +166,7 @@ pub const ALL: &[&dyn Metric] = &[
     &BATCH_SIZE,
     &BATCH_DURATION,
     &COUNTED,
+    &ACTIVITIES,
     &DUPLICATES,
     &KEPT,
     &QUARANTINED,
@@ -162,6 +180,7 @@ pub const ALL: &[&dyn Metric] = &[
     &OFFSETS_AHEAD,
     &PURGED,
     &PARTITIONS_AHEAD,
+    &STREAMS,
     &COMPLETE_AGE,
     &SILENT_SOURCES,
     &DIFFERING_MINUTES,

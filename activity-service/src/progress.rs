@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks at minutes that differ, and at days.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
+/// Between two looks at figures of days: one that differs at both is named, within two minutes of whatever it was.
+const FIGURES_EVERY: Duration = Duration::from_secs(20);
+
 /// An announcement, as the contract has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -112,6 +115,7 @@ impl Progress {
     async fn follow(&self, page: &Component) {
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
+        let mut figures_checked = checked;
         loop {
             tokio::select! {
                 message = self.reader.recv() => match message {
@@ -126,6 +130,11 @@ impl Progress {
             if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
                 checked = tokio::time::Instant::now();
                 let checking = completeness::check(&self.pool, &self.topics, &self.time_zone);
+                done = page.work(ANSWER_WITHIN, checking).await;
+            }
+            if done.is_ok() && figures_checked.elapsed() >= FIGURES_EVERY {
+                figures_checked = tokio::time::Instant::now();
+                let checking = completeness::check_figures(&self.pool, &self.topics, &self.time_zone);
                 done = page.work(ANSWER_WITHIN, checking).await;
             }
             match done {

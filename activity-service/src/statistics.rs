@@ -1,4 +1,4 @@
-//! The figures: how many activities of each type on each day.
+//! The figures: how many activities of each type on each day, and in each hour.
 //!
 //! A figure changes only together with the keys of the messages it counts, in one statement; so
 //! figures and keys agree in every snapshot, and a message that comes again changes nothing. A figure is the
@@ -14,6 +14,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{activity::Activity, consumer::record::Digest, key, quarantine::Place};
+
+mod hours;
+
+pub use hours::{HourSummary, by_hour};
 
 time::serde::format_description!(pub(crate) iso_date, Date, "[year]-[month]-[day]");
 
@@ -121,6 +125,13 @@ pub async fn count(
             ORDER BY activity_date, activity_type_code
             ON CONFLICT (activity_date, activity_type_code, shard)
                 DO UPDATE SET quantity = figure.quantity + excluded.quantity, last_counted_at = excluded.last_counted_at
+        ), hours AS (
+            INSERT INTO hourly_activity_shards AS figure (hour, activity_type_code, shard, quantity)
+            SELECT date_trunc('hour', activity_at, 'UTC'), activity_type_code, coalesce((SELECT shard FROM free), 0), count(*)
+            FROM counted
+            GROUP BY 1, 2
+            ORDER BY 1, 2
+            ON CONFLICT (hour, activity_type_code, shard) DO UPDATE SET quantity = figure.quantity + excluded.quantity
         ), positions AS (
             INSERT INTO consumer_positions AS known
                 (topic, partition, generation, next_offset, last_offset, last_digest, seen_offset, seen_digest)

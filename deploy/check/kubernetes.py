@@ -7,6 +7,7 @@ say (rules.py), and the services themselves, which have to accept its settings. 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import kubernetes_validate
@@ -45,15 +46,37 @@ def against_the_schemas(resource):
             yield error.message
 
 
+# What docs/operations.md has people put into the secrets.
+URL = "postgres://service@postgres/database?sslmode=verify-full"
+URL_IN_CLEAR = "postgres://service@postgres/database"
+
+
+def with_files(settings, folder, url):
+    """The same, with files that are there in place of those that are mounted."""
+    for name, value in settings.items():
+        if name.endswith("_FILE"):
+            file = Path(folder) / name
+            file.write_text(url if name.endswith("__URL_FILE") else "secret")
+            value = str(file)
+        yield name, value
+
+
 def as_the_service_reads_them(overlay, binaries):
     """`config` refuses a setting that it does not know, and one whose value does not fit."""
     for name in SERVICES:
-        settings = dict(overlay.settings(name))
-        for variable in overlay.secret_variables(name):
-            settings[variable] = "postgres://service@postgres/database" if variable.endswith("URL") else "secret"
-        told = subprocess.run([binaries / name, "config"], env=settings, capture_output=True, text=True)
-        if told.returncode:
-            yield f"{name} refuses its settings: {told.stderr.strip()}"
+        deployment, job = overlay.one("Deployment", name), overlay.job_of(name)
+        prefix = name.replace("-", "_").upper()
+        for workload, given in (deployment, overlay.settings(name)), (job, {f"{prefix}__AUTH__MODE": "disabled"}):
+            settings = dict(given)
+            for variable in workload["spec"]["template"]["spec"]["containers"][0].get("env", []):
+                settings[variable["name"]] = variable["value"]
+            allows_clear = settings.get(f"{prefix}__DATABASE__ALLOW_PLAINTEXT") == "true"
+            with tempfile.TemporaryDirectory() as folder:
+                environment = dict(with_files(settings, folder, URL_IN_CLEAR if allows_clear else URL))
+                told = subprocess.run([binaries / name, "config"], env=environment, capture_output=True, text=True)
+            # What it complains of it would not run with.
+            if told.returncode or told.stderr:
+                yield f"{overlay.name(workload)}: {name} refuses its settings: {told.stderr.strip()}"
 
 
 def main():

@@ -65,12 +65,20 @@ def dashboards():
         panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
         if dashboard["uid"] != file.stem or len({panel["id"] for panel in dashboard["panels"]}) != len(dashboard["panels"]):
             yield f"{file.name}: its uid is not its name, or panels share an id"
+        variables = [one["name"] for one in dashboard["templating"]["list"]]
+        if variables != ["datasource", "namespace"] or not any(link["includeVars"] for link in dashboard["links"]):
+            yield f"{file.name}: it does not choose a namespace, or leads to no other"
+        # That for business people asks both.
+        jobs = ["order-service", "activity-service"] if file.stem == "business" else [file.stem]
         for panel in panels:
             if not panel["description"] or panel["datasource"]["uid"] != "${datasource}":
                 yield f"{file.name}: {panel['title']}: says nothing of itself, or asks a fixed data source"
             for target in panel["targets"]:
-                if f'job="{file.stem}"' not in target["expr"]:
+                selectors = re.findall(r"\{[^}]*\}", target["expr"])
+                if not all(any(f'job="{job}"' in one for job in jobs) for one in selectors) or not selectors:
                     yield f"{file.name}: {panel['title']}: asks more than this service"
+                if not all('namespace=~"$namespace"' in one for one in selectors):
+                    yield f"{file.name}: {panel['title']}: asks other namespaces than the one that was chosen"
                 if unknown := metrics(target["expr"]) - known():
                     yield f"{file.name}: {panel['title']}: no such metric: {unknown}"
 

@@ -63,9 +63,13 @@ class Overlay:
         container = self.one("Deployment", service)["spec"]["template"]["spec"]["containers"][0]
         return self.one("ConfigMap", container["envFrom"][0]["configMapRef"]["name"])["data"]
 
-    def secret_variables(self, service):
-        container = self.one("Deployment", service)["spec"]["template"]["spec"]["containers"][0]
-        return [variable["name"] for variable in container["env"]]
+    def job_of(self, service):
+        """The Job that brings a service's schema up to date, by the image."""
+        def image(job):
+            return job["spec"]["template"]["spec"]["containers"][0]["image"]
+
+        [found] = [job for job in self.of("Job") if f"/{service}:" in image(job) or f"/{service}@" in image(job)]
+        return found
 
     def setting(self, service, key):
         value = tomllib.loads((ROOT / service / "default.toml").read_text())
@@ -119,6 +123,8 @@ class Overlay:
             yield "Flux cannot run it again"
         if not job["spec"].get("ttlSecondsAfterFinished"):
             yield "stays for ever"
+        files = [one["value"] for one in container["env"] if one["name"].endswith("_FILE")]
+        yield from Overlay.of_files(job["spec"]["template"]["spec"], files)
 
     @staticmethod
     def of_pod(pod):
@@ -139,8 +145,8 @@ class Overlay:
             if ":" not in container["image"]:
                 yield f"{container['image']} has no version"
             for variable in container.get("env", []):
-                if "secretKeyRef" not in variable.get("valueFrom", {}):
-                    yield f"{variable['name']} is not from a secret"
+                if not variable["name"].endswith(("_FILE", "__ALLOW_PLAINTEXT")):
+                    yield f"{variable['name']} belongs into a file or a ConfigMap"
 
     def of_service(self, service):
         deployment = self.one("Deployment", service)["spec"]
@@ -169,8 +175,23 @@ class Overlay:
         if service == "activity-service" and most > partitions:
             yield f"{most} instances while updating, for {partitions} partitions"
         for key in self.settings(service):
-            if re.search("DATABASE|PASSWORD|USERNAME|SECRET", key):
+            is_choice = key.endswith(("_FILE", "__ALLOW_PLAINTEXT"))
+            if re.search("DATABASE|PASSWORD|USERNAME|SECRET", key) and not is_choice:
                 yield f"{key} is in a ConfigMap"
+        files = [value for key, value in self.settings(service).items() if key.endswith("_FILE")]
+        yield from self.of_files(deployment["template"]["spec"], files)
+
+    @staticmethod
+    def of_files(pod, files):
+        """Each is where a secret is mounted, for the group of the process alone."""
+        [container] = pod["containers"]
+        secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"]}
+        for file in files:
+            mounts = [one for one in container["volumeMounts"] if file.startswith(one["mountPath"] + "/")]
+            if len(mounts) != 1 or not mounts[0].get("readOnly"):
+                yield f"{file} is in no mounted secret"
+            elif secrets[mounts[0]["name"]].get("defaultMode") != 0o440 or "fsGroup" not in pod["securityContext"]:
+                yield f"{file} can be read by everybody, or not by the process"
 
     def of_selectors(self):
         """A selector that selects nothing is a typing error that nobody notices."""

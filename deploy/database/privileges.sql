@@ -25,8 +25,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"service";
 
 -- What the services never do is not permitted, either: the record of the migrations is only read; the audit only
--- grows; a message and its acknowledgement are never changed, nor the customer and the lines of an order. The first
--- migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
+-- grows; a message and its acknowledgement are never changed, nor the lines of an order; its customer is, by a
+-- pseudonym. The first migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
 SELECT set_config('privileges.service', :'service', false);
 DO $$
 DECLARE
@@ -52,7 +52,11 @@ BEGIN
         EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I FROM %I', one.name, service);
     END LOOP;
     IF to_regclass('public.orders') IS NOT NULL THEN
-        EXECUTE format('GRANT UPDATE (status, version) ON orders TO %I', service);
+        EXECUTE format('GRANT UPDATE (status, version, customer_ref) ON orders TO %I', service);
+    END IF;
+    -- Old orders leave by a function that lets no other go.
+    IF EXISTS (SELECT FROM pg_proc WHERE proname = 'purge_orders' AND pronamespace = 'public'::regnamespace) THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION purge_orders TO %I', service);
     END IF;
 END
 $$;

@@ -33,7 +33,7 @@ use crate::{
     publisher::{Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
-    retention::Retention,
+    retention::{LookedAt, Retention},
 };
 
 /// The schema this version needs.
@@ -91,11 +91,17 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| exposition.run(shutdown, page)
     });
 
-    let (authentication, issuer) = Authentication::new(config.auth.clone())?;
-    if let Some(issuer) = issuer {
+    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
+        tasks.spawn("credentials", {
+            let shutdown = shutdown.clone();
+            |page| renewal.run(shutdown, page)
+        });
+    }
+    let (authentication, keys) = Authentication::new(config.auth.clone())?;
+    if let Some(keys) = keys {
         tasks.spawn("issuer", {
             let shutdown = shutdown.clone();
-            |page| issuer.run(shutdown, page)
+            |page| keys.run(shutdown, page)
         });
     }
     let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
@@ -195,12 +201,12 @@ async fn begin(
 
 /// What a pooler in between takes away, if it does.
 async fn unfit_for_poolers(config: &Config) -> Result<Option<&'static str>, sqlx::Error> {
-    if !database::keeps_prepared_statements(&config.database.url, "order-service start").await? {
+    if !database::keeps_prepared_statements(&config.database.address, "order-service start").await? {
         return Ok(Some(
             "database.url: leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md",
         ));
     }
-    if !database::is_session(&config.session.url, "order-service start").await? {
+    if !database::is_session(&config.session.address, "order-service start").await? {
         return Ok(Some(
             "database.session_url: leads to a pooler that lends a session for one transaction at a time, but the session's \
              lock has to last: give a URL that leads to Postgres directly",
@@ -281,7 +287,8 @@ fn spawn_flow(
         |page| partitions.run(shutdown, page)
     });
     tasks.spawn("retention", {
-        let retention = Retention { pool: pool.clone(), settings: config.retention.clone() };
+        let (settings, looked_at) = (config.retention.clone(), LookedAt::default());
+        let retention = Retention { pool: pool.clone(), settings, looked_at };
         let shutdown = shutdown.clone();
         |page| retention.run(shutdown, page)
     });

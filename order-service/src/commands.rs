@@ -1,10 +1,15 @@
 //! The admin routes' work on the database itself, for operators with a shell.
 
+mod customers;
+mod orders;
+
 use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+pub use customers::Customers;
+pub use orders::Orders;
 use shared::{
     audit::{Author, parse_actor},
     database::Pool,

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use shared::{
     auth,
-    config::Reader,
+    config::{Reader, Shown},
     database, health,
     kafka::{self, topics::Expected},
     lifecycle, management,
@@ -145,6 +145,8 @@ pub struct Partitions {
 pub struct Retention {
     pub published_messages: Duration,
     pub idempotency_keys: Duration,
+    /// None: they stay for ever.
+    pub orders: Option<Duration>,
     pub every: Duration,
     pub batch_size: u32,
     pub pause: Duration,
@@ -155,7 +157,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn load(file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         Self::load_for(&[], file)
     }
 
@@ -163,7 +165,7 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, String), Vec<String>> {
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut settings = Reader::new(DEFAULTS, ENVIRONMENT, file)?.needing(groups);
         let config = Self::read(&mut settings);
         Ok((config, settings.finish()?))
@@ -174,13 +176,14 @@ impl Config {
         const A_SECOND: Duration = Duration::from_secs(1);
         const AN_HOUR: Duration = Duration::from_hours(1);
         let database = database::Settings::read(s);
-        let session_url = s.optional("database.session_url", database::is_url).unwrap_or_else(|| database.url.clone());
+        let of_session = database::Address::optional(s, "database.session_url");
+        let of_session = of_session.unwrap_or_else(|| database.address.clone());
         let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
         let mut config = Self {
             session: session::Settings {
-                is_as_pool: session_url.expose() == database.url.expose(),
-                url: session_url,
+                is_as_pool: of_session == database.address,
+                address: of_session,
                 takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
             },
             database,
@@ -221,6 +224,7 @@ impl Config {
             retention: Retention {
                 published_messages: s.get("retention.published_messages"),
                 idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
+                orders: s.optional("retention.orders", |_| Ok(())),
                 every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
                 batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),
                 pause: s.get("retention.pause"),
@@ -231,6 +235,11 @@ impl Config {
             shutdown: lifecycle::Timing::read(s),
         };
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
+        // Whoever repeats a request finds its order. A day: the database lets none leave earlier.
+        let shortest = config.retention.idempotency_keys.max(Duration::from_hours(24));
+        if config.retention.orders.is_some_and(|orders| orders < shortest) {
+            s.mistake("retention.orders", "must be 1d or longer, and no shorter than retention.idempotency_keys");
+        }
         if config.topic.progress == config.topic.name {
             s.mistake("kafka.progress_topic", "must be another topic than kafka.topic, which carries activities only");
         }

@@ -1,5 +1,6 @@
 //! The API: what a caller sends is parsed here, once; what leaves is made here.
 
+mod customers;
 mod messages;
 mod operators;
 mod orders;
@@ -21,6 +22,7 @@ pub fn api() -> Api {
     Api::new("order-service", DESCRIPTION)
         .section("orders", "Orders: placed, read, completed and cancelled.", orders::operations())
         .section("messages", "The outbox, for operators.", messages::operations())
+        .section("customers", "What is known of them, forgotten.", customers::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
         .section("overview", "How the outbox is doing.", overview::operations())
         .channel(outbox::channel())

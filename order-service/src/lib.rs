@@ -8,6 +8,8 @@ pub mod audit;
 pub mod change;
 pub mod commands;
 pub mod config;
+pub mod erasure;
+pub mod export;
 pub mod flight;
 pub mod http;
 pub mod idempotency;

@@ -32,6 +32,12 @@ enum Command {
     /// Looks at the messages of the outbox and lets them be sent again.
     #[command(subcommand)]
     Messages(commands::Messages),
+    /// Forgets customers.
+    #[command(subcommand)]
+    Customers(commands::Customers),
+    /// Writes orders into files.
+    #[command(subcommand)]
+    Orders(commands::Orders),
     Pause(commands::Pause),
     Resume(commands::Resume),
     /// Prints a script for a shell that completes commands and options.
@@ -44,7 +50,7 @@ impl Command {
     /// The groups of settings that the command uses; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate | Self::Pause(_) | Self::Resume(_) => &["database"],
+            Self::Migrate | Self::Customers(_) | Self::Orders(_) | Self::Pause(_) | Self::Resume(_) => &["database"],
             // Some of them ask the topic, too.
             Self::Messages(_) => &["database", "kafka"],
             _ => &[],
@@ -72,8 +78,12 @@ async fn main() -> ExitCode {
             return Exit::WrongSettings.into();
         }
     };
+    shown.in_clear.iter().for_each(terminal::complain);
+    if !shown.in_clear.is_empty() && !matches!(command, Command::Config) {
+        return Exit::WrongSettings.into();
+    }
     ended(match command {
-        Command::Config => terminal::print(&shown).map(|()| Exit::Stopped).map_err(Into::into),
+        Command::Config => terminal::print(&shown.text).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
         Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|found| {
             found.map_or(Exit::Stopped, |found| {
@@ -83,6 +93,12 @@ async fn main() -> ExitCode {
         }),
         Command::Messages(messages) => {
             on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
+        }
+        Command::Customers(customers) => {
+            on_database(&config, "customers", async |pool| customers.run(pool).await.map(|()| Exit::Stopped)).await
+        }
+        Command::Orders(orders) => {
+            on_database(&config, "orders", async |pool| orders.run(pool).await.map(|()| Exit::Stopped)).await
         }
         Command::Pause(pause) => {
             on_database(&config, "pause", async |pool| pause.run(pool).await.map(|()| Exit::Stopped)).await

@@ -88,6 +88,8 @@ pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
 );
 pub const PURGED_KEYS: Counter =
     Counter::new("orders_purged_keys_total", "Idempotency-Keys removed after the retention");
+pub const PURGED_ORDERS: Counter =
+    Counter::new("orders_purged_total", "Final orders removed after retention.orders, where it is set");
 pub const RETRIED: Counter = Counter::new(
     "outbox_retried_messages_total",
     "Messages that operators let be sent again over the API, after a failure",
@@ -140,6 +142,7 @@ pub const ALL: &[&dyn Metric] = &[
     &DROPPED,
     &PARTITIONS_AHEAD,
     &PURGED_KEYS,
+    &PURGED_ORDERS,
     &RETRIED,
     &DISCARDED,
     &ANNOUNCEMENTS,

@@ -1,5 +1,5 @@
-//! Expired keys of callers are removed, and the identities and rebroadcasts that nobody needs to know any more.
-//! Messages leave with their day, see [`crate::partitions`].
+//! Expired keys of callers are removed, final orders where `retention.orders` is set, and the identities and rebroadcasts
+//! that nobody needs to know any more. Messages leave with their day, see [`crate::partitions`].
 //!
 //! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
 //! pass by. A page is small and its rows are nobody's concern, so nobody ever waits for it.
@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use fail::fail_point;
 use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use time::{OffsetDateTime, macros::datetime};
+use tokio::time::Instant;
 
-use crate::{config, metrics::PURGED_KEYS};
+use crate::{
+    config,
+    metrics::{PURGED_KEYS, PURGED_ORDERS},
+};
 
 /// The key of the lock that makes it one instance at a time: "purge" in ASCII.
 const LOCK: i64 = 0x70_7572_6765;
@@ -17,11 +22,35 @@ const LOCK: i64 = 0x70_7572_6765;
 const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 /// An identity stays known for so long after nothing was left in its log: for people who look.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
+/// How often all old orders are looked at again: those that were not final at the time, or whose messages were not gone.
+const ALL_ORDERS_EVERY: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub struct Retention {
     pub pool: Pool,
     pub settings: config::Retention,
+    pub looked_at: LookedAt,
+}
+
+/// Up to where old orders were looked at: what stays is not looked at every time.
+#[derive(Clone, Copy, Debug)]
+pub struct LookedAt {
+    placed_at: OffsetDateTime,
+    order_id: i64,
+    began_at: Instant,
+}
+
+impl Default for LookedAt {
+    fn default() -> Self {
+        Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0, began_at: Instant::now() }
+    }
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Purged {
+    pub keys: u64,
+    pub orders: u64,
 }
 
 impl Retention {
@@ -29,13 +58,16 @@ impl Retention {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
         loop {
             match self.purge(&shutdown, &page).await {
-                Ok(keys) => {
+                Ok(Purged { keys, orders }) => {
                     page.working();
                     if keys > 0 {
                         tracing::info!(keys, "purged expired keys");
+                    }
+                    if orders > 0 {
+                        tracing::info!(orders, "purged old orders");
                     }
                 }
                 Err(error) => {
@@ -50,23 +82,59 @@ impl Retention {
         }
     }
 
-    /// Removes what is due, page by page; how many keys that were.
+    /// Removes what is due, page by page.
     ///
     /// # Errors
     /// The database's.
-    pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> Result<u64, sqlx::Error> {
-        let mut removed = 0;
+    pub async fn purge(&mut self, shutdown: &Shutdown, page: &Component) -> Result<Purged, sqlx::Error> {
+        let mut removed = Purged::default();
         while !shutdown.is_draining() {
             let keys = page.work(ANSWER_WITHIN, self.purge_keys()).await?;
             if keys == 0 {
                 break;
             }
-            removed += keys;
+            removed.keys += keys;
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
         page.work(ANSWER_WITHIN, self.forget()).await?;
         page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
+        if let Some(kept_for) = self.settings.orders {
+            removed.orders = self.purge_orders(kept_for, shutdown, page).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Goes on behind what was looked at before; from the beginning once an hour.
+    async fn purge_orders(
+        &mut self,
+        kept_for: Duration,
+        shutdown: &Shutdown,
+        page: &Component,
+    ) -> Result<u64, sqlx::Error> {
+        if self.looked_at.began_at.elapsed() >= ALL_ORDERS_EVERY {
+            self.looked_at = LookedAt::default();
+        }
+        let mut removed = 0;
+        while !shutdown.is_draining() {
+            let done = sqlx::query!(
+                r#"
+                SELECT removed AS "removed!", last_placed_at, last_order_id
+                FROM purge_orders(make_interval(secs => $1), $2, $3, $4)
+                "#,
+                kept_for.as_secs_f64(),
+                self.looked_at.placed_at,
+                self.looked_at.order_id,
+                i32::try_from(self.settings.batch_size).expect("it is at most 100,000")
+            );
+            let done = page.work(ANSWER_WITHIN, done.fetch_one(&self.pool)).await?;
+            let Some(last) = done.last_placed_at.zip(done.last_order_id) else { break };
+            (self.looked_at.placed_at, self.looked_at.order_id) = last;
+            let orders = done.removed.unsigned_abs();
+            PURGED_ORDERS.add(orders);
+            removed += orders;
+            shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
+        }
         Ok(removed)
     }
 

@@ -24,19 +24,17 @@ const PATIENCE_FOR_CHANGES = 60_000;
 
 /**
  * @param {string} path relative to the page, so that a proxy may have put both below a path of its own
- * @param {{method?: string, body?: unknown}} [how]
+ * @param {{method?: string, body?: unknown, signal?: AbortSignal, lastEventId?: string}} [how]
  * @returns {Promise<Response>}
  */
-async function ask(path, { method = "GET", body } = {}) {
-  if (hasExpired()) {
-    signOut("Your session has ended.");
-    throw new Refused("Your session has ended.", 401);
-  }
+async function ask(path, { method = "GET", body, signal, lastEventId } = {}) {
+  checkSession();
   const token = bearer();
   /** @type {Record<string, string>} */
   const headers = token === null ? {} : { authorization: `Bearer ${token}` };
   if (body !== undefined) headers["content-type"] = "application/json";
-  const signal = AbortSignal.timeout(method === "GET" ? PATIENCE : PATIENCE_FOR_CHANGES);
+  if (lastEventId) headers["last-event-id"] = lastEventId;
+  signal ??= AbortSignal.timeout(method === "GET" ? PATIENCE : PATIENCE_FOR_CHANGES);
   const sent = body === undefined ? undefined : JSON.stringify(body);
   const answer = await fetch(path, { method, headers, signal, body: sent }).catch(() => {
     throw new Refused("The service cannot be reached.", 0);
@@ -44,6 +42,13 @@ async function ask(path, { method = "GET", body } = {}) {
   setBy(answer.headers.get("date"));
   if (!answer.ok) throw await refusal(answer);
   return answer;
+}
+
+/** Ends a session that is over. Whoever asks for nothing meanwhile has to look. */
+export function checkSession() {
+  if (!hasExpired()) return;
+  signOut("Your session has ended.");
+  throw new Refused("Your session has ended.", 401);
 }
 
 /** @param {Response} answer */
@@ -59,6 +64,19 @@ async function refusal(answer) {
 /** @param {string} path @returns {Promise<any>} */
 export async function get(path) {
   return (await ask(path)).json();
+}
+
+/**
+ * An answer without an end.
+ * @param {string} path
+ * @param {AbortSignal} signal ends it
+ * @param {string} [lastEventId] what the caller has
+ * @returns {Promise<ReadableStream<Uint8Array>>}
+ */
+export async function stream(path, signal, lastEventId) {
+  const { body } = await ask(path, { signal, lastEventId });
+  if (body === null) throw new Refused("The service answered nothing.", 0);
+  return body;
 }
 
 /**

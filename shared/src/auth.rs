@@ -4,6 +4,7 @@
 //! With `auth.mode = "disabled"` everybody is the one anonymous caller, who may do everything.
 
 mod issuer;
+mod key_file;
 mod keys;
 mod mapping;
 mod settings;
@@ -21,12 +22,17 @@ use actix_web::{
     web::Data,
 };
 pub use issuer::Issuer;
+pub use key_file::KeyFile;
 use keys::Keys;
 pub use settings::Settings;
 use time::OffsetDateTime;
 use token::{Expected, Refusal, Token};
+use tokio::sync::watch;
 
-use crate::{customer::CustomerRef, http::rate_limit, pages, problem::Problem, telemetry::ALWAYS};
+use crate::{
+    customer::CustomerRef, health::Component, http::rate_limit, lifecycle::Shutdown, pages, problem::Problem,
+    telemetry::ALWAYS,
+};
 
 /// The scope of operators.
 pub const OPERATIONS: &str = "operations";
@@ -38,6 +44,8 @@ pub struct Caller {
     pub subject: String,
     /// Set where the caller is a customer, who sees and places the orders of this customer only.
     pub customer_ref: Option<CustomerRef>,
+    /// From when on the token is not good any more, in seconds since 1970; what goes on for longer ends then.
+    pub until: Option<i64>,
     /// None: every scope.
     scopes: Option<BTreeSet<String>>,
     /// The scope that the token lacks to be good for the orders of all customers.
@@ -48,7 +56,8 @@ impl Caller {
     /// Whoever calls while authentication is switched off.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { issuer: String::new(), subject: "anonymous".into(), customer_ref: None, scopes: None, lacks: None }
+        let subject = "anonymous".into();
+        Self { issuer: String::new(), subject, customer_ref: None, until: None, scopes: None, lacks: None }
     }
 
     /// Whose orders the caller may see and change; none is those of all customers.
@@ -93,9 +102,28 @@ enum Mode {
 /// Where the keys are.
 #[derive(Clone, Debug)]
 enum Source {
-    /// Those of a file, read at the start.
-    File(Arc<Keys>),
+    File(watch::Receiver<Arc<Keys>>),
     Issuer(issuer::Known),
+}
+
+/// Keeps the keys as their source has them.
+#[derive(Debug)]
+pub enum Renewal {
+    Issuer(Issuer),
+    File(KeyFile),
+}
+
+impl Renewal {
+    /// Until the drain begins.
+    ///
+    /// # Errors
+    /// Never.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        match self {
+            Self::Issuer(issuer) => issuer.run(shutdown, page).await,
+            Self::File(file) => file.run(shutdown, page).await,
+        }
+    }
 }
 
 impl Authentication {
@@ -110,23 +138,23 @@ impl Authentication {
         matches!(self.0, Mode::Disabled)
     }
 
-    /// By the settings. Where the keys are an issuer's, they come by [`Issuer::run`].
+    /// By the settings. Keys of an issuer come by [`Renewal::run`], those of a file are renewed by it.
     ///
     /// # Errors
     /// No HTTP client can be made: the system has no certificates.
-    pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<Issuer>)> {
-        let (expected, source, issuer) = match settings {
+    pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<Renewal>)> {
+        let (expected, source, renewal) = match settings {
             Settings::Disabled => {
                 tracing::warn!(target: ALWAYS, "auth.mode is disabled: whoever reaches the API may do everything");
                 return Ok((Self::disabled(), None));
             }
-            Settings::File { expected, keys } => (expected, Source::File(keys), None),
+            Settings::File { expected, file } => (expected, Source::File(file.known()), Renewal::File(file)),
             Settings::Issuer { expected, url, max_age, max_stale } => {
                 let issuer = Issuer::new(url, max_age, max_stale)?;
-                (expected, Source::Issuer(issuer.known()), Some(issuer))
+                (expected, Source::Issuer(issuer.known()), Renewal::Issuer(issuer))
             }
         };
-        Ok((Self(Mode::Jwt { expected: Arc::new(expected), keys: source }), issuer))
+        Ok((Self(Mode::Jwt { expected: Arc::new(expected), keys: source }), Some(renewal)))
     }
 
     /// # Errors
@@ -157,7 +185,7 @@ impl Authentication {
 impl Source {
     fn verify(&self, token: &Token<'_>, expected: &Expected) -> Result<Caller, Refusal> {
         let keys = match self {
-            Self::File(keys) => Arc::clone(keys),
+            Self::File(known) => Arc::clone(&known.borrow()),
             Self::Issuer(known) => known.keys().ok_or(Refusal::NoKeys)?,
         };
         let now = OffsetDateTime::now_utc().unix_timestamp();

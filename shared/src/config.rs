@@ -3,7 +3,9 @@
 //! A [`Reader`] hands out one value after the other, parsed, and notes every mistake on the way,
 //! so that an operator sees them all at once. What was handed out is also what `config` prints.
 
+mod clear;
 mod setting;
+mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +14,10 @@ use std::{
     path::Path,
 };
 
+pub use clear::is_this_machine;
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
-pub use setting::{Bind, Secret, Setting, WebUrl};
+pub use setting::{Bind, Secret, Setting, WebUrl, is_secret_property};
+pub use source::Source;
 
 /// Reads the settings of one service. Keys are flat and dotted: `kafka.brokers`.
 #[derive(Debug)]
@@ -23,8 +27,18 @@ pub struct Reader {
     known: BTreeSet<String>,
     effective: toml::Table,
     mistakes: Vec<String>,
+    in_clear: Vec<String>,
     /// Groups whose mistakes matter; all, where none are named.
     needed: &'static [&'static str],
+}
+
+/// Settings that were read.
+#[derive(Debug)]
+pub struct Shown {
+    /// As TOML, secrets masked.
+    pub text: String,
+    /// What they would send in clear to other machines, a line each: only to be looked at then.
+    pub in_clear: Vec<String>,
 }
 
 impl Reader {
@@ -45,9 +59,11 @@ impl Reader {
             known: BTreeSet::new(),
             effective: toml::Table::new(),
             mistakes: Vec::new(),
+            in_clear: Vec::new(),
             needed: &[],
         };
-        if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
+        let is_given = reader.given.contains_key("database.url_file");
+        if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !is_given && !url.is_empty()) {
             reader.given.entry("database.url".into()).or_insert(url);
         }
         Ok(reader)
@@ -116,22 +132,27 @@ impl Reader {
     }
 
     pub fn mistake(&mut self, key: &str, what: impl Display) {
-        let group = key.split('.').next().unwrap_or_default();
-        if self.needed.is_empty() || self.needed.contains(&group) {
+        if self.matters(key) {
             self.mistakes.push(format!("{key}: {what}"));
         }
     }
 
-    /// The effective settings as TOML, secrets masked.
+    fn matters(&self, key: &str) -> bool {
+        self.needed.is_empty() || self.needed.contains(&key.split('.').next().unwrap_or_default())
+    }
+
+    /// What is in force, for people.
     ///
     /// # Errors
     /// Every mistake found, a line each; a key that nobody asked for is one.
-    pub fn finish(mut self) -> Result<String, Vec<String>> {
+    pub fn finish(mut self) -> Result<Shown, Vec<String>> {
         let unknown = self.given.keys().filter(|key| !self.known.contains(*key));
         self.mistakes.extend(unknown.map(|key| format!("{key}: there is no such setting")));
         if self.mistakes.is_empty() {
-            Ok(toml::to_string_pretty(&self.effective).expect("a table of plain values is TOML"))
+            let text = toml::to_string_pretty(&self.effective).expect("a table of plain values is TOML");
+            Ok(Shown { text, in_clear: self.in_clear })
         } else {
+            self.mistakes.extend(self.in_clear);
             Err(self.mistakes)
         }
     }

@@ -1,26 +1,30 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
+mod address;
 mod pool;
 mod pooler;
 mod privileges;
+mod renewal;
 mod server;
 mod url;
 
 use std::time::Duration;
 
+pub use address::Address;
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use pool::Kind;
 pub use pool::{Lease, Pool, Transaction};
 pub use pooler::{is_session, keeps_prepared_statements};
+pub use renewal::Renewal;
 use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection, Row,
+    Connection, Executor, PgConnection, Row,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
+    postgres::{PgDatabaseError, PgSeverity},
 };
 
 use crate::{
-    config::{Reader, Secret},
+    config::Reader,
     health::{Component, limited},
 };
 
@@ -51,20 +55,24 @@ macro_rules! session {
     };
 }
 
+/// What a migration is told, whatever the role or the database was given: a backslash is a backslash, and a large table takes
+/// its time. A `lock_timeout` stays: it keeps others from waiting behind a migration that waits.
+const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0";
+
 const WORK: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
 const REQUESTS: Kind =
     Kind { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub url: Secret,
+    pub address: Address,
     pub max_connections: u32,
 }
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
         Self {
-            url: settings.checked("database.url", is_url),
+            address: Address::read(settings, "database.url"),
             max_connections: settings.within("database.max_connections", 2..=1000, "from 2 to 1000"),
         }
     }
@@ -92,7 +100,7 @@ impl Settings {
     }
 
     fn part(&self, application: &str, size: u32, kind: Kind) -> anyhow::Result<Pool> {
-        Ok(Pool::new(connect_options(&self.url)?.application_name(application), size, kind))
+        Ok(Pool::new(self.address.options()?.application_name(application), size, kind))
     }
 }
 
@@ -107,27 +115,12 @@ fn standby() -> sqlx::Error {
     sqlx::Error::Protocol("the server is a standby: it takes no writes".into())
 }
 
-/// The rule of a setting that is a connection URL.
-///
-/// # Errors
-/// What it must be instead.
-pub fn is_url(url: &Secret) -> Result<(), String> {
-    url::options(url).map(drop)
-}
-
-fn connect_options(url: &Secret) -> anyhow::Result<PgConnectOptions> {
-    let options = url::options(url).map_err(anyhow::Error::msg).context("database.url")?;
-    // What is slow is a matter of metrics; a line of sqlx's would hold the whole statement.
-    Ok(options.log_slow_statements("off".parse().expect("it is a level"), Duration::ZERO))
-}
-
 /// A connection of its own, outside the pool.
 ///
 /// # Errors
 /// The database's.
-pub async fn connect(url: &Secret, application: &str) -> Result<PgConnection, sqlx::Error> {
-    let options = connect_options(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
-    let mut connection = PgConnection::connect_with(&options.application_name(application)).await?;
+pub async fn connect(address: &Address, application: &str) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(&address.options()?.application_name(application)).await?;
     if takes_writes(&mut connection).await? { Ok(connection) } else { Err(standby()) }
 }
 
@@ -256,7 +249,7 @@ pub async fn may_work(pool: &Pool, needed: &privileges::Needed) -> Result<(), sq
 /// # Errors
 /// Where the database is, and why it cannot be reached.
 pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
-    let options = connect_options(&settings.url)?;
+    let options = settings.address.options()?;
     let place = format!("the database at {}:{} cannot be reached", options.get_host(), options.get_port());
     let connecting = tokio::time::timeout(COMMANDS_CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
     connecting.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))).context(place)
@@ -283,6 +276,7 @@ pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result
     if let Some(found) = server::shortcoming(&mut connection).await.context("the database does not answer")? {
         return Ok(Some(found));
     }
+    sqlx::raw_sql(MIGRATION).execute(&mut connection).await?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")?;

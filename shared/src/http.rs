@@ -4,6 +4,7 @@ mod address;
 mod api;
 mod browsers;
 mod channel;
+mod closing;
 mod connection;
 mod cors;
 mod docs;
@@ -21,12 +22,13 @@ mod security_headers;
 mod server;
 mod settings;
 mod slots;
+mod streamed;
 
 use std::{fmt, rc::Rc, time::Duration};
 
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, Route,
-    body::{self, BoxBody, MessageBody},
+    body::{self, BodySize, BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
         ConnectionType, Method, StatusCode,
@@ -44,7 +46,7 @@ pub use server::{Server, listen};
 pub use settings::Settings;
 use tracing::Instrument;
 
-use self::{connection::Phase, encoding::Asked};
+use self::{connection::Phase, encoding::Asked, streamed::Streamed};
 use crate::{lifecycle::Shutdown, problem::Problem, traces::Trace};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
@@ -87,6 +89,10 @@ pub async fn around(
         if is_head {
             // By the framework it would be sent where the next request is there already.
             response = response.map_body(|_, _| body::None::new().boxed());
+        }
+        if let (BodySize::Stream, Some(phase)) = (response.response().body().size(), &phase) {
+            let under_way = phase.goes_on();
+            response = response.map_body(|_, body| Streamed::new(body, under_way).boxed());
         }
         let is_wanted = phase.as_ref().is_some_and(|phase| phase.must_end());
         // Whoever has no token keeps no connection, and while stopping the caller's next request finds another

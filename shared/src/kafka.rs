@@ -17,7 +17,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::config::Reader;
+use crate::config::{Reader, Source, is_secret_property, is_this_machine};
 
 /// How long a question to the cluster (metadata, offsets, a new topic) may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -64,15 +64,22 @@ fn is_by_broker(properties: &BTreeMap<String, String>) -> bool {
 /// Ways to choose the partition of a key, always the same for the same key.
 const PARTITIONERS: [&str; 4] = ["consistent", "consistent_random", "murmur2", "murmur2_random"];
 
+/// Told of brokers on other machines where the protocol does not encrypt.
+const IN_CLEAR: &str = "would send orders and passwords in clear to a host that is not this machine: set \
+     kafka.properties.security.protocol to SSL or SASL_SSL; where the network is trusted set kafka.allow_plaintext = true";
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     brokers: Vec<String>,
     properties: BTreeMap<String, String>,
+    /// Properties whose values are in files.
+    secrets: BTreeMap<String, Source>,
 }
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
-        let properties = settings.properties("kafka.properties");
+        let mut properties = settings.properties("kafka.properties");
+        let secrets = in_files(settings, &mut properties);
         for (name, value) in &properties {
             if let Some((_, why)) = OWN.iter().find(|(own, _)| own == name) {
                 settings.mistake(&format!("kafka.properties.{name}"), format!("cannot be set: {why}"));
@@ -95,7 +102,12 @@ impl Settings {
                 settings.mistake(&format!("kafka.properties.{name}"), rule);
             }
         }
-        Self { brokers: settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers)), properties }
+        let is_clear = !is_encrypted(&properties) && !settings.get::<bool>("kafka.allow_plaintext");
+        let brokers = settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers));
+        if is_clear && !brokers.iter().all(|broker| is_this_machine(host_and_port(broker).0)) {
+            settings.in_clear("kafka.brokers", IN_CLEAR);
+        }
+        Self { brokers, properties, secrets }
     }
 
     /// What the operator has set of librdkafka's properties.
@@ -120,9 +132,41 @@ impl Settings {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
+        for (name, source) in &self.secrets {
+            match source.read() {
+                Ok(secret) => drop(config.set(name, secret.expose())),
+                // Without it brokers refuse the client, which says so and is tried again.
+                Err(error) => tracing::warn!(property = name, error, "cannot read the file of a secret"),
+            }
+        }
         config.set_log_level(RDKafkaLogLevel::Error);
         config
     }
+}
+
+/// Takes out of `properties` those that name a file, `sasl.password_file`; the file is read for each new client.
+fn in_files(settings: &mut Reader, properties: &mut BTreeMap<String, String>) -> BTreeMap<String, Source> {
+    let is_file = |name: &str| name.strip_suffix(".file").is_some_and(is_secret_property);
+    let files: Vec<_> = properties.extract_if(.., |name, _| is_file(name)).collect();
+    let mut found = BTreeMap::new();
+    for (name, path) in files {
+        let property = name.trim_end_matches(".file").to_owned();
+        let key = format!("kafka.properties.{property}_file");
+        let source = Source::File(path.into());
+        match source.read() {
+            Err(mistake) => settings.mistake(&key, mistake),
+            Ok(_) if properties.contains_key(&property) => {
+                settings.mistake(&key, format!("cannot be given together with kafka.properties.{property}"));
+            }
+            Ok(secret) => {
+                if let Err(rule) = is_understood(&property, secret.expose()) {
+                    settings.mistake(&key, format!("has a value that {rule}"));
+                }
+            }
+        }
+        found.insert(property, source);
+    }
+    found
 }
 
 /// Found out before anything starts, without a word of the value: it may be a secret.
@@ -137,13 +181,22 @@ fn is_understood(name: &str, value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+fn is_encrypted(properties: &BTreeMap<String, String>) -> bool {
+    let protocol = properties.get("security.protocol").map(|protocol| protocol.to_lowercase());
+    protocol.is_some_and(|protocol| ["ssl", "sasl_ssl"].contains(&protocol.as_str()))
+}
+
+fn host_and_port(broker: &str) -> (&str, Option<&str>) {
+    match broker.rsplit_once(':') {
+        // An IPv6 address has colons of its own.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (broker, None),
+    }
+}
+
 fn are_brokers(brokers: &[String]) -> Result<(), String> {
     let is_broker = |broker: &String| {
-        let (host, port) = match broker.rsplit_once(':') {
-            // An IPv6 address has colons of its own.
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (broker.as_str(), None),
-        };
+        let (host, port) = host_and_port(broker);
         let has_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
         has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     };

@@ -24,7 +24,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 
-use crate::config::{Reader, WebUrl};
+use crate::config::{Reader, Setting, WebUrl};
 
 /// How long the last spans may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -47,14 +47,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
-        Self {
-            endpoint: settings.optional("traces.otlp_endpoint", |endpoint: &WebUrl| {
-                // The exporter writes it into its lines.
-                let rule = "must be a URL like http://collector:4318/v1/traces, without a query";
-                if endpoint.url().query().is_none() { Ok(()) } else { Err(rule.into()) }
-            }),
-            sampling: settings.within("traces.sampling", 0.0..=1.0, "from 0 to 1"),
-        }
+        Self { endpoint: endpoint(settings), sampling: settings.within("traces.sampling", 0.0..=1.0, "from 0 to 1") }
     }
 
     pub(crate) fn start(&self, service: &'static str) -> anyhow::Result<Option<Export>> {
@@ -77,6 +70,27 @@ impl Settings {
         EXPORTED.get_or_init(|| ());
         Ok(Some(Export(provider)))
     }
+}
+
+/// Where traces go to: by the setting, or by a variable, to which the same rule applies. They name customers' orders.
+fn endpoint(settings: &mut Reader) -> Option<WebUrl> {
+    const ALLOWED_BY: &str = "traces.allow_plaintext";
+    let endpoint = settings.optional("traces.otlp_endpoint", |endpoint: &WebUrl| {
+        // The exporter writes it into its lines.
+        let rule = "must be a URL like https://collector:4318/v1/traces, without a query";
+        if endpoint.url().query().is_none() { Ok(()) } else { Err(rule.into()) }
+    });
+    let variable = ENDPOINTS.iter().find(|name| is_set(name));
+    match (&endpoint, variable) {
+        (Some(endpoint), _) => settings.check_way_to("traces.otlp_endpoint", endpoint, ALLOWED_BY),
+        (None, Some(variable)) => match WebUrl::parse(&std::env::var(variable).unwrap_or_default()) {
+            Ok(endpoint) => settings.check_way_to(variable, &endpoint, ALLOWED_BY),
+            Err(rule) => settings.mistake(variable, rule),
+        },
+        // It is a setting all the same.
+        (None, None) => drop(settings.get::<bool>(ALLOWED_BY)),
+    }
+    endpoint
 }
 
 /// Who sends: what the standard variables say of it, and what they do not say.

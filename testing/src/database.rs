@@ -91,6 +91,18 @@ impl Database {
         self.url_as(SERVICE)
     }
 
+    /// As [`Database::url`], with a password that the role is given.
+    pub async fn url_with_password(&self, password: &str) -> String {
+        self.execute(&format!("ALTER ROLE {SERVICE} PASSWORD '{password}'")).await;
+        self.url().replacen('@', &format!(":{password}@"), 1)
+    }
+
+    /// Ends every session of the service.
+    pub async fn end_sessions(&self) {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND usename = ";
+        assert!(self.number(&format!("{end}'{SERVICE}'")).await > 0, "there were sessions to end");
+    }
+
     /// With the role that migrates.
     #[must_use]
     pub fn owner_url(&self) -> String {

@@ -66,6 +66,18 @@ impl Documented {
         answer
     }
 
+    /// The same of an operation whose answer has no end: its head only.
+    ///
+    /// # Panics
+    /// It is not what the document says.
+    pub async fn ask_head(&mut self, id: &str, path: &str) {
+        let answer = self.client.ask(reqwest::Method::HEAD, path, &[], Vec::new()).await.unwrap();
+        let response = &self.operation(id).entry["responses"][answer.status.to_string()];
+        let told = &response["content"][answer.header("content-type")];
+        assert!(answer.status == 200 && told.is_object(), "{id}: {answer:?}");
+        self.asked.insert(id.to_owned());
+    }
+
     /// # Panics
     /// An operation was not asked.
     pub fn all_were_asked(&self) {

@@ -66,6 +66,20 @@ impl Postgres {
         assert!(promoted);
     }
 
+    /// From now on a connection of `role` needs its password.
+    pub async fn ask_for_password(&self, role: &str) {
+        let rules = format!("host all {role} 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n");
+        fs::write(self.0.data().join("pg_hba.conf"), rules).unwrap();
+        let mut connection = PgConnection::connect(&format!("{}/postgres", self.url())).await.unwrap();
+        sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await.unwrap();
+        // The postmaster reads it in its own time.
+        let url = self.url().replace("postgres@", &format!("{role}@")) + "/postgres";
+        wait_until("a password is asked for", Duration::from_secs(10), async || {
+            PgConnection::connect(&url).await.is_err()
+        })
+        .await;
+    }
+
     async fn answers(&self) {
         let url = format!("{}/postgres", self.url());
         wait_until("Postgres answers", Duration::from_secs(60), async || PgConnection::connect(&url).await.is_ok())

@@ -8,13 +8,13 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{Received, Topic, wait_until};
 
-/// By day and type.
-type Figures = BTreeMap<(Date, String), i64>;
+/// By day or hour, and type.
+type Figures = BTreeMap<(String, String), i64>;
 
 /// What one consumer group makes of its topics.
 #[derive(Clone, Debug)]
@@ -186,16 +186,15 @@ impl Recount {
     /// Figures and keys of one snapshot, asked for one after the other.
     async fn snapshot(&self) -> Result<(Figures, Figures), sqlx::Error> {
         let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let figures: Vec<(Date, String, i64)> =
-            sqlx::query_as("SELECT activity_date, activity_type_code, quantity FROM daily_activities")
-                .fetch_all(&mut *transaction)
-                .await?;
+        let figures = "SELECT activity_date::text, activity_type_code, quantity FROM daily_activities
+            UNION ALL SELECT hour::text, activity_type_code, sum(quantity)::bigint FROM hourly_activity_shards GROUP BY 1, 2";
+        let figures: Vec<(String, String, i64)> = sqlx::query_as(figures).fetch_all(&mut *transaction).await?;
         // Time for another batch.
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let keys: Vec<(Date, String, i64)> =
-            sqlx::query_as("SELECT activity_date, activity_type_code, count(*) FROM processed_messages GROUP BY 1, 2")
-                .fetch_all(&mut *transaction)
-                .await?;
+        let keys = "SELECT activity_date::text, activity_type_code, count(*) FROM processed_messages GROUP BY 1, 2
+            UNION ALL SELECT date_trunc('hour', activity_at, 'UTC')::text, activity_type_code, count(*)
+            FROM processed_messages GROUP BY 1, 2";
+        let keys: Vec<(String, String, i64)> = sqlx::query_as(keys).fetch_all(&mut *transaction).await?;
         transaction.rollback().await?;
         let figures_of = |rows: Vec<_>| rows.into_iter().map(|(day, code, quantity)| ((day, code), quantity)).collect();
         Ok((figures_of(figures), figures_of(keys)))

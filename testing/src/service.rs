@@ -115,8 +115,15 @@ impl Setup {
         tokio::time::timeout(Duration::from_secs(60), done).await.expect("the command ends").unwrap()
     }
 
-    /// Starts the service; it may not be ready yet.
+    /// Starts a command of the binary and does not wait for its end.
+    ///
+    /// # Panics
+    /// It cannot be started.
     #[must_use]
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        self.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// The exit code of a command whose output nobody reads: a pipe that is closed, and a disk that is full.
     ///
     /// # Panics
@@ -134,6 +141,8 @@ impl Setup {
         [run(closed.into()).await, run(full.into()).await]
     }
 
+    /// Starts the service; it may not be ready yet.
+    #[must_use]
     pub fn spawn(&self) -> Service {
         let home = scratch();
         let log = File::create(home.path().join("log")).unwrap();

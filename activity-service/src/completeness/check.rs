@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 /// The key of the lock that makes it one instance at a time: "check" in ASCII.
-const LOCK: i64 = 0x63_6865_636b;
+pub(super) const LOCK: i64 = 0x63_6865_636b;
 /// Minutes of one look, a millisecond each: a day of an outage takes half a minute.
 const MINUTES: i64 = 300;
 /// A minute that differs is looked at again for so long: what was in quarantine may be counted by then.

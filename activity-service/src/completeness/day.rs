@@ -7,7 +7,7 @@ use shared::{database::Pool, message::ActivityTypeCode};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
-use super::{Completeness, bounds};
+use super::{Completeness, DIFFERS_FOR, bounds};
 use crate::statistics;
 
 time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
@@ -102,6 +102,8 @@ pub async fn of_day(
     let is_counted = all.complete_to.is_some_and(|to| to >= end);
     if is_counted && told.is_whole {
         difference.extend(of_the_whole_day(&told.quantities, &counted));
+    } else {
+        difference.extend(of_figures(pool, date).await?);
     }
     let is_clean = difference.is_empty()
         && (all.quarantined, all.open_gaps) == (0, 0)
@@ -176,6 +178,22 @@ fn of_the_whole_day(told: &BTreeMap<String, i64>, counted: &BTreeMap<String, i64
             counted: of(counted, code),
         })
         .collect()
+}
+
+/// Figures of a day that are not what was counted of its minutes up to now.
+async fn of_figures(pool: &Pool, date: Date) -> Result<Vec<Difference>, sqlx::Error> {
+    sqlx::query_as!(
+        Difference,
+        r#"
+        SELECT NULL::timestamptz AS minute, activity_type_code, expected, counted FROM differing_figures
+        WHERE activity_date = $1 AND since <= now() - $2::text::interval
+        ORDER BY activity_type_code COLLATE "C"
+        "#,
+        date,
+        DIFFERS_FOR
+    )
+    .fetch_all(pool)
+    .await
 }
 
 async fn differing_minutes(

@@ -36,7 +36,7 @@ use crate::{
     admission::Admission,
     gaps,
     key::{self, redelivered},
-    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT},
+    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, tell_activities},
     quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
     statistics::{self, Outcome, Received},
     trial,
@@ -229,9 +229,9 @@ impl Counting {
         let jumps = positions::jumps(&before, batch, part);
         leave_out_redelivered(&mut transaction, &mut received, &before).await?;
         let after = batch.positions(part);
-        let Outcome { counted, oldest_counted, conflicting } =
+        let Outcome { counted: figures, oldest_counted, conflicting } =
             statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
-        let counted = counted.values().sum::<u64>();
+        let counted = figures.values().sum::<u64>();
         gaps::note(&mut transaction, &jumps, gaps::State::Unchecked).await?;
         fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let duplicates = all - counted - conflicting.len() as u64;
@@ -260,6 +260,7 @@ impl Counting {
             self.group.hold(&partition, generation);
         }
         COUNTED.add(counted);
+        tell_activities(&figures);
         DUPLICATES.add(duplicates);
         if let Some(messages) = kept.get(&Reason::ConflictingCopy) {
             tracing::warn!(messages, "messages have the references of other activities");

@@ -5,6 +5,7 @@ use actix_web::{
     http::{Method, header::CACHE_CONTROL},
     web::Data,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
     http::{Operation, Parameter, path_parameter, read, schema},
@@ -16,12 +17,14 @@ use time::{Date, Month};
 use utoipa::PartialSchema;
 
 use super::Api;
-use crate::statistics::{self, ActivitySummary};
+use crate::statistics::{self, ActivitySummary, HourSummary};
 
 /// The longest range, in days.
-const MAX_DAYS: i64 = 400;
+pub(super) const MAX_DAYS: i64 = 400;
+/// The same, by hour.
+const MAX_DAYS_OF_HOURS: i64 = 31;
 
-pub(super) fn operations() -> [Operation; 2] {
+pub(super) fn operations() -> [Operation; 3] {
     // One text: generated clients cannot put a choice of schemas into a path.
     let day_or_today = schema::matching("^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$", "2026-11-22");
     let bound = |name, description| Parameter::query(name, description, schema::formatted("date")).required();
@@ -50,7 +53,29 @@ pub(super) fn operations() -> [Operation; 2] {
             .parameter(Parameter::query("activityTypeCode", code, ActivityTypeCode::schema()))
             .answers_list::<ActivitySummary>("The figures, by day and type.", json!([summary()]))
             .problems(&[422]),
+        Operation::new(Method::GET, "/activities/hourly", "activity:read", hourly)
+            .named(
+                "figuresByHour",
+                "The figures of the hours of a range of days",
+                "Hours of UTC, of days of UTC; at most 31 days. An hour without activities is left out. What was counted \
+                 before the service kept hours has none: of such a day the hours are less than its figure. 304 where \
+                 `If-None-Match` has the `ETag` of now.",
+            )
+            .parameter(bound("from", "The first day, of UTC."))
+            .parameter(bound("to", "The last day, of UTC."))
+            .parameter(Parameter::query("activityTypeCode", code, ActivityTypeCode::schema()))
+            .answers_list::<HourSummary>("The figures, by hour and type.", json!([hour_summary()]))
+            .problems(&[422]),
     ]
+}
+
+fn hour_summary() -> Value {
+    json!({
+        "hour": "2026-11-22T14:00:00Z",
+        "activityTypeCode": "ORDER_CREATED",
+        "activityTypeName": "Order Created",
+        "quantity": 87,
+    })
 }
 
 fn summary() -> Value {
@@ -76,7 +101,7 @@ async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Probl
 }
 
 /// A caller may keep it, and asks each time whether it has changed.
-fn told(figures: Vec<ActivitySummary>) -> HttpResponse {
+fn told<T: Serialize>(figures: Vec<T>) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "private, no-cache")).json(figures)
 }
 
@@ -95,17 +120,35 @@ pub(super) fn day_of_path(request: &HttpRequest) -> Result<Option<Date>, Problem
 /// # Errors
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
 async fn range(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
-    let mut query = Query::parse(request.query_string(), &["from", "to", "activityTypeCode"])?;
+    let ((from, to), code) = range_of(&request, &["activityTypeCode"], MAX_DAYS)?;
+    read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
+}
+
+/// # Errors
+/// As for a range of days.
+async fn hourly(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
+    let ((from, to), code) = range_of(&request, &["activityTypeCode"], MAX_DAYS_OF_HOURS)?;
+    read(statistics::by_hour(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
+}
+
+/// The days that the query of a request names, and the type of activities, where it may name one.
+///
+/// # Errors
+/// 400 where the query cannot be read, 422 where the range is no range or longer than so many days.
+pub(super) fn range_of(
+    request: &HttpRequest,
+    others: &[&str],
+    max_days: i64,
+) -> Result<((Date, Date), Option<ActivityTypeCode>), Problem> {
+    let mut query = Query::parse(request.query_string(), &[&["from", "to"], others].concat())?;
     let from = required_date(&mut query, "from")?;
     let to = required_date(&mut query, "to")?;
     let code = query.get("activityTypeCode", "a code like ORDER_CREATED", ActivityTypeCode::parse)?;
     let violation = |detail: String| Problem::unprocessable(vec![Violation::new("/to", detail)]);
     match (to - from).whole_days() + 1 {
         ..1 => Err(violation("This must not be before from.".into())),
-        1..=MAX_DAYS => {
-            read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
-        }
-        _ => Err(violation(format!("The range must not be longer than {MAX_DAYS} days."))),
+        days if days > max_days => Err(violation(format!("The range must not be longer than {max_days} days."))),
+        _ => Ok(((from, to), code)),
     }
 }
 

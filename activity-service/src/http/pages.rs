@@ -14,6 +14,7 @@ const FILES: &[File] = page_files![
     "figures.css",
     "figures.html",
     "figures.js",
+    "live.js",
     "operations.html",
     "operations.js",
 ];

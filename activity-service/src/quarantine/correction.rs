@@ -13,7 +13,7 @@ use super::{Rejected, replay::places};
 use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
-    audit,
+    audit, metrics,
     statistics::{self, Outcome, Received},
     trial,
 };
@@ -110,6 +110,7 @@ impl Correction<'_> {
             return Ok(None);
         }
         transaction.commit().await?;
+        metrics::tell_activities(&outcome.counted);
         tracing::info!(quarantine.id = %self.id, actor = self.author.actor, "message corrected and counted");
         Ok(Some(Corrected::Done))
     }

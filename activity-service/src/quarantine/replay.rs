@@ -22,7 +22,7 @@ use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
     audit, key,
-    metrics::REPLAYED,
+    metrics::{REPLAYED, tell_activities},
     statistics::{self, Figures, Outcome, Received},
     trial,
 };
@@ -307,6 +307,7 @@ impl<'a> Replay<'a> {
         } else {
             fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
+            tell_activities(&counted);
             REPLAYED.add_of("counted", done.counted);
             REPLAYED.add_of("duplicate", done.duplicates);
             REPLAYED.add_of("still waiting", done.still_waiting);

@@ -75,6 +75,8 @@ async fn every_operation_answers_its_example_as_documented() {
     let mut documented = Documented::new(client(&service), made());
     documented.ask("figuresOfDay", "/activities/2026-11-20").await;
     documented.ask("figuresOfRange", "/activities?from=2026-11-20&to=2026-11-20").await;
+    documented.ask("figuresByHour", "/activities/hourly?from=2026-11-20&to=2026-11-20").await;
+    documented.ask_head("followFigures", "/activities/stream?from=2026-11-20&to=2026-11-20").await;
     documented.ask("completeness", "/completeness").await;
     documented.ask("completenessOfDay", "/activities/2026-11-20/completeness").await;
     documented.ask("findActivity", &format!("/admin/activities/{}", counted.message_ref().unwrap())).await;

@@ -129,3 +129,58 @@ async fn a_lone_message_is_counted_within_a_second() {
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+#[tokio::test]
+async fn hours_are_those_of_utc_whatever_zone_ends_the_day() {
+    let world = World::new(1).await;
+    let mut messages = Vec::new();
+    for (code, at, quantity) in [
+        (CREATED, "2026-11-20T22:59:59.999999Z", 1),
+        (CREATED, "2026-11-20T23:00:00Z", 2),
+        (CREATED, "2026-11-21T00:30:00+05:30", 3),
+        (CREATED, "2026-11-21T00:00:00Z", 4),
+        ("ORDER_CANCELLED", "2026-11-21T00:59:00Z", 5),
+    ] {
+        messages.extend((0..quantity).map(|_| announcement(code, at)));
+    }
+    world.produce(&messages).await;
+    let service = world.setup().set("statistics.time_zone", "Asia/Kolkata").start().await;
+    world.at_rest().await;
+    let ask = async |query: &str| client(&service).get(&format!("/activities/hourly?{query}")).await;
+    let hour = |at: &str, code: &str, name: &str, quantity: i64| json!({"hour": at, "activityTypeCode": code, "activityTypeName": name, "quantity": quantity});
+    let of_20 = [
+        hour("2026-11-20T19:00:00Z", CREATED, "Order Created", 3),
+        hour("2026-11-20T22:00:00Z", CREATED, "Order Created", 1),
+        hour("2026-11-20T23:00:00Z", CREATED, "Order Created", 2),
+    ];
+    let of_21 = [
+        hour("2026-11-21T00:00:00Z", "ORDER_CANCELLED", "Order Cancelled", 5),
+        hour("2026-11-21T00:00:00Z", CREATED, "Order Created", 4),
+    ];
+    for (query, expected) in [
+        ("from=2026-11-20&to=2026-11-20", json!(of_20)),
+        ("from=2026-11-01&to=2026-11-21", json!([&of_20[..], &of_21[..]].concat())),
+        ("from=2026-11-21&to=2026-12-21&activityTypeCode=ORDER_CREATED", json!([of_21[1]])),
+        ("from=2026-11-22&to=2026-11-22", json!([])),
+    ] {
+        let answer = ask(query).await;
+        assert_eq!((answer.status, &answer.body), (200, &expected), "{query}");
+        let tag = answer.header("etag");
+        let path = format!("/activities/hourly?{query}");
+        let again = client(&service).ask(reqwest::Method::GET, &path, &[("if-none-match", tag)], Vec::new()).await;
+        assert_eq!(again.unwrap().status, 304);
+    }
+    for (query, status) in [
+        ("", 400),
+        ("from=2026-11-20", 400),
+        ("from=2026-11-20&to=today", 400),
+        ("from=2026-11-20&to=2026-11-20&hour=1", 400),
+        ("from=2026-11-20&to=2026-11-20&activityTypeCode=created", 400),
+        ("from=2026-11-21&to=2026-11-20", 422),
+        ("from=2026-11-21&to=2026-12-22", 422),
+    ] {
+        assert_eq!(ask(query).await.status, status, "{query}");
+    }
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

@@ -35,6 +35,8 @@ async fn what_is_counted_known_already_or_kept_is_told() {
             && told("activity_kept_messages_total").await == 3.0
     })
     .await;
+    let by_type = r#"activity_counted_activities_total{activity_type_code="ORDER_CREATED"}"#;
+    assert_eq!(service.metrics().await.series[by_type], 97.0);
     let by_reason = r#"activity_quarantined_messages{reason="not_json"}"#;
     wait_until("those that wait are told", seconds(20), async || service.metrics().await.series[by_reason] == 3.0)
         .await;

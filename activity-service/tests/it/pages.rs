@@ -72,6 +72,56 @@ async fn an_order_shows_by_itself_and_the_page_goes_on_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_told_while_somebody_looks_and_asked_for_where_there_is_no_stream_to_be_had() {
+    let world = World::new(1).await;
+    let of_today = || announcement("ORDER_CREATED", &format!("{}T00:00:00Z", today()));
+    world.produce(&[of_today()]).await;
+    let service = world.setup().start().await;
+    let browser = Browser::start().await;
+    browser.open(&service.api()).await;
+    browser.shows("#number", seconds(20), |text| text == "1").await;
+    let open = async |count: f64| {
+        wait_until("the streams", seconds(10), async || service.metrics().await.sum("activity_open_streams") == count)
+            .await;
+    };
+    open(1.0).await;
+    // One asks for nothing meanwhile that the other tells.
+    let asked = "return performance.getEntriesByType('resource').filter(one => /activities(\\/today|\\?)/.test(one.name)).length";
+    let before = browser.script(asked).await;
+    world.produce(&[of_today()]).await;
+    browser.shows("#number", seconds(20), |text| text == "2").await;
+    assert_eq!(browser.script(asked).await, before);
+    browser.press(&["\u{e012}"]).await;
+    browser.shows("#number", seconds(5), |text| text == "0").await;
+    open(1.0).await;
+
+    // Nobody looks, then somebody does.
+    let hide = |hidden: bool| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ configurable: true, value: {hidden} }});
+             document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    };
+    browser.script(&hide(true)).await;
+    open(0.0).await;
+    browser.script(&hide(false)).await;
+    open(1.0).await;
+    assert_eq!(browser.console().await, [] as [String; 0]);
+    assert_eq!(service.stop().await, Some(0));
+
+    let service = world.setup().set("http.max_streams", 0).start().await;
+    browser.open(&service.api()).await;
+    browser.shows("#number", seconds(20), |text| text == "2").await;
+    world.produce(&[of_today()]).await;
+    browser.shows("#number", seconds(20), |text| text == "3").await;
+    let told = browser.console().await;
+    assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     let world = World::new(1).await;
     let service = world.setup().start().await;

@@ -227,6 +227,7 @@ async fn a_replay_of_what_is_as_old_as_purged_keys_ends_while_keys_are_purged_al
             FROM quarantine WHERE "offset" = 0;
             INSERT INTO daily_activity_shards (activity_date, activity_type_code, shard, quantity)
             VALUES ('2026-11-20', '{EATEN}', 0, 1);
+            INSERT INTO hourly_activity_shards VALUES ('2026-11-20T12:00:00Z', '{EATEN}', 0, 1);
             UPDATE key_horizon SET newest_purged = '2026-11-21T00:00:00Z'"#
         ))
         .await;

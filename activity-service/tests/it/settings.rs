@@ -1,6 +1,6 @@
 use testing::{Setup, binary};
 
-const URL: &str = "postgres://clerk:hunter2@db.example:5432/activity?password=hunter3";
+const URL: &str = "postgres://clerk:hunter2@db.example:5432/activity?password=hunter3&sslmode=require";
 
 fn bare() -> Setup {
     Setup::bare(binary("activity-service"))

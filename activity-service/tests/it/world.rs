@@ -82,6 +82,11 @@ impl World {
         Self::of(Database::on(postgres, &MIGRATIONS).await, topic)
     }
 
+    /// On a database without a schema.
+    pub async fn unmigrated(database: Database) -> Self {
+        Self::of(database, Topic::new(3, &[]).await)
+    }
+
     fn of(database: Database, topic: Topic) -> Self {
         Self { database, group: format!("group-of-{}", topic.name), topics: vec![topic], judged: false }
     }

@@ -10,8 +10,7 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 
 use fail::fail_point;
 use shared::{
-    config::Secret,
-    database::{self, Pool, backoff, within},
+    database::{self, Address, Pool, backoff, within},
     health::Component,
 };
 use sqlx::{Executor, postgres::PgConnection};
@@ -46,7 +45,7 @@ pub struct Session {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub url: Secret,
+    pub address: Address,
     /// The session's connections are of the same kind as those of the pool, which goes another way where there is a pooler.
     pub is_as_pool: bool,
     /// How long another instance must be gone before its messages are taken over.
@@ -61,7 +60,7 @@ impl Settings {
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
-            let mut connection = database::connect(&self.url, APPLICATION).await?;
+            let mut connection = database::connect(&self.address, APPLICATION).await?;
             self.prepare(&mut connection).await?;
             Ok(connection)
         };
@@ -175,7 +174,7 @@ impl Session {
                 if look.is_held && !look.ended {
                     fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
                 }
-                Ok(look)
+                Ok::<_, sqlx::Error>(look)
             };
             let look: Look = page.work(self.settings.takeover_after, looking).await?;
             self.instance.note_pause(look.is_paused);

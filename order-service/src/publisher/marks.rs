@@ -260,7 +260,7 @@ impl Marks {
             let marking = async {
                 let answer = statement().await?;
                 fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
-                Ok(answer)
+                Ok::<_, sqlx::Error>(answer)
             };
             match self.page.work(ANSWER_WITHIN, marking).await {
                 Ok(answer) => {

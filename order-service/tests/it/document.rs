@@ -77,6 +77,7 @@ async fn every_operation_answers_its_example_as_documented() {
     let other = client.place_one().await;
     documented.ask("listAudit", "/admin/audit?action=message_retried").await;
     documented.ask("cancelOrder", &format!("/orders/{other}/cancel")).await;
+    documented.ask("eraseCustomer", "/admin/customers/C-1001?reason=a%20test").await;
     for id in ["findPause", "pause", "findPause", "resume"] {
         documented.ask(id, "/admin/pause").await;
     }
@@ -97,7 +98,7 @@ async fn every_operation_answers_its_example_as_documented() {
         assert!(fits(&taken, &value), "activity-service does not take {value}");
     }
     let lost = lost.parse().unwrap();
-    world.judge_with(|checker| checker.failed([lost])).await;
+    world.judge_with(|checker| checker.failed([lost]).erased(["C-1001"])).await;
 }
 
 #[test]

@@ -19,7 +19,8 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
     let statements = statements();
     world.database.execute(&insertion(50_000, 900)).await;
     world.database.execute("INSERT INTO instances (instance_id) VALUES (900), (901)").await;
-    let keys = "INSERT INTO idempotency_keys SELECT sha256(order_id::text::bytea), sha256('body'), order_id, placed_at FROM orders";
+    let keys = "INSERT INTO idempotency_keys SELECT sha256(order_id::text::bytea), sha256('body'), order_id,
+        placed_at - order_id / 64 * interval '10 milliseconds' FROM orders";
     world.database.execute(keys).await;
     // Little is published, then nearly everything.
     for published in ["seq % 10 = 0", "seq % 10 <> 0 AND seq % 1000 <> 1"] {

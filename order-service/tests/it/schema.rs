@@ -103,7 +103,7 @@ async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
             "GRANT INSERT ON idempotency_keys TO test_service",
         ),
         (
-            "REVOKE USAGE ON SEQUENCE order_number FROM test_service; REVOKE UPDATE (status, version) ON orders FROM test_service",
+            "REVOKE USAGE ON SEQUENCE order_number FROM test_service; REVOKE UPDATE (status, version, customer_ref) ON orders FROM test_service",
             "USAGE on order_number, UPDATE on orders",
             "GRANT USAGE ON SEQUENCE order_number TO test_service; GRANT UPDATE (status, version) ON orders TO test_service",
         ),
@@ -138,7 +138,7 @@ async fn the_role_of_the_service_changes_no_message_and_nothing_of_an_order_but_
     let changes =
         tables.iter().flat_map(|table| [format!("UPDATE {table} SET instance = 1"), format!("DELETE FROM {table}")]);
     let of_orders =
-        ["UPDATE orders SET customer_ref = 'other'", "UPDATE orders SET quantities = '{1}'", "DELETE FROM orders"];
+        ["UPDATE orders SET placed_at = now()", "UPDATE orders SET quantities = '{1}'", "DELETE FROM orders"];
     let mut service = PgConnection::connect(&world.database.url()).await.unwrap();
     for statement in changes.chain(of_orders.map(str::to_owned)) {
         let refused = sqlx::raw_sql(&statement).execute(&mut service).await.expect_err(&statement);

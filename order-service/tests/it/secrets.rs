@@ -8,6 +8,7 @@ fn bare() -> Setup {
     Setup::bare(binary("order-service"))
         .set("auth.mode", "disabled")
         .set("database.url", "postgres://clerk@127.0.0.1:1/db")
+        .set("database.allow_plaintext", true)
 }
 
 async fn told(setup: &Setup, command: &str) -> (Option<i32>, String) {

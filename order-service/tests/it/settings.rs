@@ -1,6 +1,6 @@
 use testing::{Setup, binary};
 
-const URL: &str = "postgres://clerk:hunter2@db.example:5432/orders?password=hunter3";
+const URL: &str = "postgres://clerk:hunter2@db.example:5432/orders?password=hunter3&sslmode=require";
 
 fn bare() -> Setup {
     Setup::bare(binary("order-service"))
@@ -27,6 +27,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
         .set("publisher.backoff_initial", "1m")
         .set("publisher.max_failures", 0)
         .set("retention.idempotency_keys", "1m")
+        .set("retention.orders", "23h")
         .set("log.level", "=loud=")
         .set("shutdown.grace", "-1s")
         .set("publisher.colour", "red");
@@ -51,6 +52,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
             "publisher.linger",
             "publisher.max_failures",
             "retention.idempotency_keys",
+            "retention.orders",
             "shutdown.grace",
         ];
         assert_eq!(keys, expected, "{told:?}");
@@ -107,6 +109,7 @@ async fn what_kafka_would_never_understand_is_2_before_anything_starts() {
     }
     for brokers in ["one:9092,two:9092", "[::1]:9092", "one"] {
         let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set("kafka.brokers", brokers);
+        let setup = setup.set("kafka.properties.security.protocol", "ssl");
         assert_eq!(setup.run(&["config"]).await.status.code(), Some(0), "{brokers}");
     }
 }

@@ -1,6 +1,10 @@
 use std::time::Duration;
 
 use testing::{Kafka, Raw, Signal, wait_until};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::world::{World, seconds};
 
@@ -76,6 +80,38 @@ async fn a_connection_whose_first_request_is_on_its_way_when_the_drain_begins_is
         assert_eq!((answer.status, answer.header("connection")), (404, "close"));
     }
     assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    world.judge_nothing_placed().await;
+}
+
+/// The kernel makes connections, and takes requests in them, before anybody accepts them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_made_while_the_listener_is_closed_is_answered_or_refused() {
+    let world = World::new().await;
+    let setup = world.setup().set("shutdown.readiness_delay", "50ms");
+    for _ in 0..5 {
+        let mut service = setup.start().await;
+        let address = service.api().trim_start_matches("http://").to_owned();
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let address = address.clone();
+            callers.spawn(async move {
+                let mut answered = 0;
+                // Until it is refused.
+                while let Ok(mut connection) = TcpStream::connect(&address).await {
+                    let mut first = [0];
+                    let sent = connection.write_all(REQUEST).await;
+                    let read = connection.read_exact(&mut first).await;
+                    assert!(sent.is_ok() && read.is_ok(), "after {answered} answers: {sent:?}, {read:?}");
+                    answered += 1;
+                }
+                answered
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        service.terminate();
+        assert!(callers.join_all().await.iter().all(|answered| *answered > 0));
+        assert_eq!(service.ended(seconds(15)).await.code(), Some(0));
+    }
     world.judge_nothing_placed().await;
 }
 

@@ -44,6 +44,11 @@ impl World {
         Self::of(Database::on(postgres, &SCHEMA).await, Topic::unborn())
     }
 
+    /// On a database without a schema.
+    pub fn unmigrated(database: Database) -> Self {
+        Self::of(database, Topic::unborn())
+    }
+
     fn of(database: Database, topic: Topic) -> Self {
         Self { database, topic, history: History::default(), judged: false }
     }

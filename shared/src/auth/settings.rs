@@ -1,16 +1,13 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{keys::Keys, mapping::Mapping, token::Expected};
+use super::{key_file::KeyFile, keys::Keys, mapping::Mapping, token::Expected};
 use crate::config::{Reader, WebUrl};
-
-/// The longest file of keys, in bytes: a set of a hundred RSA keys.
-const FILE_LIMIT: u64 = 256 * 1024;
 
 /// `auth.*`
 #[derive(Clone, Debug)]
 pub enum Settings {
     Disabled,
-    File { expected: Expected, keys: Arc<Keys> },
+    File { expected: Expected, file: KeyFile },
     Issuer { expected: Expected, url: reqwest::Url, max_age: Duration, max_stale: Duration },
 }
 
@@ -33,7 +30,12 @@ impl Settings {
         });
         let mapping = Mapping::read(s);
         let client_ids = s.optional("auth.client_ids", |_: &Vec<String>| Ok(())).unwrap_or_default();
+        s.get::<bool>("auth.allow_plaintext");
         let url = s.optional("auth.jwks_url", |_: &WebUrl| Ok(()));
+        if let Some(url) = &url {
+            // Whoever answers in the issuer's place may issue any token.
+            s.check_way_to("auth.jwks_url", url, "auth.allow_plaintext");
+        }
         let jwks_file = s.optional("auth.jwks_file", |_: &String| Ok(()));
         let public_key_file = s.optional("auth.public_key_file", |_: &String| Ok(()));
         if mode == "disabled" {
@@ -49,8 +51,8 @@ impl Settings {
         };
         let expected = Expected { issuer: s.get("auth.issuer"), audience, client_ids, leeway, mapping };
         let read = |s: &mut Reader, key: &str, path: &str, parse: fn(&[u8]) -> Result<Keys, String>| {
-            let keys = contents(Path::new(path)).and_then(|text| parse(&text));
-            keys.map(|keys| Self::File { expected: expected.clone(), keys: Arc::new(keys) }).unwrap_or_else(|mistake| {
+            let file = KeyFile::read(path.into(), parse);
+            file.map(|file| Self::File { expected: expected.clone(), file }).unwrap_or_else(|mistake| {
                 s.mistake(key, mistake);
                 Self::Disabled
             })
@@ -65,12 +67,4 @@ impl Settings {
             }
         }
     }
-}
-
-fn contents(path: &Path) -> Result<Vec<u8>, String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
-    if size > FILE_LIMIT {
-        return Err(format!("must not be larger than {FILE_LIMIT} bytes"));
-    }
-    std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))
 }

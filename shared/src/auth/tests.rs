@@ -7,7 +7,7 @@ use super::{mapping::Mapping, *};
 use std::time::Duration;
 
 fn by(keys: Result<Keys, String>, leeway: u64) -> Authentication {
-    let settings = Settings::File { expected: expected(leeway), keys: Arc::new(keys.unwrap()) };
+    let settings = Settings::File { expected: expected(leeway), file: KeyFile::of(keys.unwrap()) };
     Authentication::new(settings).unwrap().0
 }
 

@@ -184,7 +184,8 @@ impl Claims {
         let customer_ref = expected.mapping.customer_of(all)?;
         let scopes = expected.mapping.scopes_of(all)?;
         let lacks = expected.mapping.unrestricted_scope.clone().filter(|scope| !scopes.contains(&**scope));
-        Ok((Caller { issuer: self.iss, subject: self.sub, customer_ref, scopes: Some(scopes), lacks }, until))
+        let (issuer, subject, scopes) = (self.iss, self.sub, Some(scopes));
+        Ok((Caller { issuer, subject, customer_ref, until: Some(until), scopes, lacks }, until))
     }
 }
 

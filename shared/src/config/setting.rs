@@ -24,6 +24,14 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
@@ -195,9 +203,15 @@ impl Setting for Duration {
     }
 }
 
+/// Whether a librdkafka property may hold a secret.
+#[must_use]
+pub fn is_secret_property(name: &str) -> bool {
+    let telling = ["password", "secret", "key", "token", "jaas", "username", "oauthbearer", "kinit"];
+    telling.iter().any(|part| name.contains(part))
+}
+
 /// A librdkafka property as `config` shows it.
 pub(super) fn masked_property(name: &str, value: &str) -> toml::Value {
-    let telling = ["password", "secret", "key", "token", "jaas", "username", "oauthbearer", "kinit"];
-    let secret = telling.iter().any(|part| name.contains(part));
-    toml::Value::String(if secret { "***".into() } else { value.to_owned() })
+    let is_secret = is_secret_property(name) && !name.ends_with(".file");
+    toml::Value::String(if is_secret { "***".into() } else { value.to_owned() })
 }

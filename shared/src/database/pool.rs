@@ -79,6 +79,15 @@ impl Pool {
         Self { connections: pool.connect_lazy_with(options), limit }
     }
 
+    /// From now on new connections are made with `options`, under the name that they had before.
+    pub(super) fn connect_with(&self, options: PgConnectOptions) {
+        let before = self.connections.connect_options();
+        self.connections.set_connect_options(match before.get_application_name() {
+            Some(name) => options.application_name(name),
+            None => options,
+        });
+    }
+
     /// A connection for several statements.
     ///
     /// # Errors

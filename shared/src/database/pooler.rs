@@ -2,8 +2,7 @@
 
 use sqlx::{Executor, PgConnection, Row};
 
-use super::{connect, has_too_many};
-use crate::config::Secret;
+use super::{Address, connect, has_too_many};
 
 /// So often two connections are compared: a pooler lends the session first that it got back last, but others may be quicker.
 const ROUNDS: usize = 3;
@@ -12,8 +11,8 @@ const ROUNDS: usize = 3;
 ///
 /// # Errors
 /// The database's.
-pub async fn is_session(url: &Secret, application: &str) -> Result<bool, sqlx::Error> {
-    let Some((mut one, mut other)) = two(url, application).await? else { return Ok(true) };
+pub async fn is_session(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
+    let Some((mut one, mut other)) = two(address, application).await? else { return Ok(true) };
     for _ in 0..ROUNDS {
         let before = backend(&mut one).await?;
         if backend(&mut other).await? == before || backend(&mut one).await? != before {
@@ -27,8 +26,8 @@ pub async fn is_session(url: &Secret, application: &str) -> Result<bool, sqlx::E
 ///
 /// # Errors
 /// The database's.
-pub async fn keeps_prepared_statements(url: &Secret, application: &str) -> Result<bool, sqlx::Error> {
-    let Some((mut one, mut other)) = two(url, application).await? else { return Ok(true) };
+pub async fn keeps_prepared_statements(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
+    let Some((mut one, mut other)) = two(address, application).await? else { return Ok(true) };
     for _ in 0..ROUNDS {
         for connection in [&mut one, &mut other] {
             let answer = sqlx::query_scalar::<_, i32>("SELECT pg_backend_pid()").fetch_one(connection).await;
@@ -44,8 +43,8 @@ pub async fn keeps_prepared_statements(url: &Secret, application: &str) -> Resul
 }
 
 /// Two connections; none where there is no room for them, so that nothing can be told.
-async fn two(url: &Secret, application: &str) -> Result<Option<(PgConnection, PgConnection)>, sqlx::Error> {
-    let connecting = async { Ok((connect(url, application).await?, connect(url, application).await?)) };
+async fn two(address: &Address, application: &str) -> Result<Option<(PgConnection, PgConnection)>, sqlx::Error> {
+    let connecting = async { Ok((connect(address, application).await?, connect(address, application).await?)) };
     match connecting.await {
         Err(error) if has_too_many(&error) => Ok(None),
         other => other.map(Some),

@@ -39,7 +39,10 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Phase {
     begun: Cell<u64>,
-    under_way: Cell<bool>,
+    /// The handler, and what is left of its answer where that is sent bit by bit.
+    under_way: Cell<u32>,
+    /// The caller sends nothing any more.
+    ended: Cell<bool>,
     since: Cell<Instant>,
     seat: Arc<Seat>,
 }
@@ -48,9 +51,20 @@ impl Phase {
     /// The request's head is read; what it may take now is the handlers' business.
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
         self.begun.set(self.begun.get() + 1);
-        self.under_way.set(true);
+        self.goes_on()
+    }
+
+    /// It is not over with the handler: its answer is sent bit by bit.
+    pub(super) fn goes_on(self: &Rc<Self>) -> UnderWay {
+        self.under_way.set(self.under_way.get() + 1);
         self.seat.busy();
         UnderWay(Rc::clone(self))
+    }
+
+    /// Whether the caller has closed its side. One that waits for an answer may do so; one that reads without an end
+    /// has gone.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// Whether the connection is wanted for another caller.
@@ -62,9 +76,18 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct UnderWay(Rc<Phase>);
 
+impl UnderWay {
+    pub(super) fn phase(&self) -> &Phase {
+        &self.0
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.set(false);
+        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        if self.0.under_way.get() > 0 {
+            return;
+        }
         let now = Instant::now();
         self.0.since.set(now);
         self.0.seat.idle(now);
@@ -103,7 +126,13 @@ impl Connection {
     pub(super) fn new(stream: TcpStream, keep_alive: Duration, slot: Slot) -> Self {
         let now = Instant::now();
         let seat = slot.seat();
-        let phase = Phase { begun: Cell::new(0), under_way: Cell::new(false), since: Cell::new(now), seat };
+        let phase = Phase {
+            begun: Cell::new(0),
+            under_way: Cell::new(0),
+            ended: Cell::new(false),
+            since: Cell::new(now),
+            seat,
+        };
         Self {
             stream,
             phase: Rc::new(phase),
@@ -193,8 +222,13 @@ impl AsyncRead for Connection {
         if this.head.after != this.phase.begun.get() {
             this.head = Head { after: this.phase.begun.get(), ..Head::default() };
         }
-        if this.phase.under_way.get() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if this.phase.under_way.get() > 0 {
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+            if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
+                this.phase.ended.set(true);
+            }
+            return read;
         }
         this.slot.wakes(cx.waker());
         if this.phase.must_end() {

@@ -17,7 +17,10 @@ use utoipa::{
     ToSchema,
     openapi::{
         self, Content, ContentBuilder, HeaderBuilder, HttpMethod, Ref, RefOr, Required, ResponseBuilder,
-        path::OperationBuilder, request_body::RequestBodyBuilder, schema::ArrayBuilder, security::SecurityRequirement,
+        path::OperationBuilder,
+        request_body::RequestBodyBuilder,
+        schema::{self, ArrayBuilder, ObjectBuilder},
+        security::SecurityRequirement,
     },
 };
 
@@ -123,6 +126,14 @@ impl Operation {
         self.answer(StatusCode::OK, description, &[], json(list, example))
     }
 
+    /// Answers 200 with events that go on and on (`text/event-stream`).
+    #[must_use]
+    pub fn answers_events(self, description: &str, example: &str) -> Self {
+        let events = ObjectBuilder::new().schema_type(schema::Type::String).build();
+        let content = ContentBuilder::new().schema(Some(events)).example(Some(example.into())).build();
+        self.answer_as("text/event-stream", StatusCode::OK, description, &[], content)
+    }
+
     /// Answers 200 with a page of `T`s, as [`crate::paging`] makes them.
     #[must_use]
     pub fn answers_page<T: ToSchema>(mut self, description: &str, example: Value) -> Self {
@@ -142,10 +153,21 @@ impl Operation {
     }
 
     fn answer(self, status: StatusCode, description: &str, headers: &[(&str, &str)], content: Content) -> Self {
+        self.answer_as("application/json", status, description, headers, content)
+    }
+
+    fn answer_as(
+        self,
+        kind: &str,
+        status: StatusCode,
+        description: &str,
+        headers: &[(&str, &str)],
+        content: Content,
+    ) -> Self {
         let mut response = ResponseBuilder::new()
             .description(description)
             .header_ref("X-Request-Id", header_ref("X-Request-Id"))
-            .content("application/json", content);
+            .content(kind, content);
         for (name, meaning) in headers {
             response = response.header(*name, HeaderBuilder::new().description(Some(*meaning)).build());
         }

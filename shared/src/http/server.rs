@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::{
     PublicUrl, Settings, address, around,
     browsers::{self, Browsers},
+    closing,
     connection::Connection,
     cors::cors,
     measure::measured,
@@ -135,11 +136,17 @@ impl Server {
 
         let (most, on_its_way) = (max_connections as usize, HEAD_ON_ITS_WAY.min(self.grace / 4));
         let slots = Slots::new(max_connections, max_per_address, keep_alive);
+        let other_handle = self.listener.try_clone();
         let server = Actix::build()
             .workers(self.workers)
             .max_concurrent_connections(most.div_ceil(self.workers) + TURNED_AWAY)
             .shutdown_timeout(self.grace.as_secs().max(1))
-            .shutdown_signal(async move { shutdown.drain_begun().await });
+            .shutdown_signal(async move {
+                shutdown.drain_begun().await;
+                if let Ok(listener) = other_handle {
+                    closing::make_no_more(listener).await;
+                }
+            });
         let draining = server.graceful_shutdown_signal();
         let server = server
             .listen("http", self.listener, move || {

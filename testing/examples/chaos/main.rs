@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the campaign")]
 
+mod complete;
 mod faults;
 mod report;
 mod stack;
@@ -64,6 +65,7 @@ async fn main() -> ExitCode {
     let mut report = Report::new(seed);
 
     let go_on = Arc::new(AtomicBool::new(true));
+    let witness = tokio::spawn(stack.witness().ask_while(Arc::clone(&go_on)));
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         let (client, go_on) = (stack.client.clone(), Arc::clone(&go_on));
@@ -83,6 +85,7 @@ async fn main() -> ExitCode {
     }
     go_on.store(false, Ordering::Relaxed);
     callers.join_all().await;
+    report.told(witness.await.unwrap());
     let placed = u64::try_from(stack.history.acknowledged().len()).unwrap();
     stack.client.load(size.orders.saturating_sub(placed), CALLERS).await;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::{faults::Fault, stack::Stack};
+use crate::{complete::Told, faults::Fault, stack::Stack};
 
 /// How long after a fault was mended things were as they should be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,13 +23,22 @@ pub struct Report {
     broken: BTreeMap<String, u64>,
     examples: Vec<String>,
     operations: Value,
+    told: Told,
 }
 
 impl Report {
     pub fn new(seed: u64) -> Self {
-        let kinds = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"];
+        let kinds = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10"];
         let broken = kinds.into_iter().map(|kind| (kind.to_owned(), 0)).collect();
-        Self { seed, faults: BTreeMap::new(), memory: 0, broken, examples: Vec::new(), operations: Value::Null }
+        Self {
+            seed,
+            faults: BTreeMap::new(),
+            memory: 0,
+            broken,
+            examples: Vec::new(),
+            operations: Value::Null,
+            told: Told::default(),
+        }
     }
 
     pub fn suffered(&mut self, fault: Fault, recovery: Recovery) {
@@ -41,6 +50,10 @@ impl Report {
 
     pub fn memory(&mut self, most: u64) {
         self.memory = self.memory.max(most);
+    }
+
+    pub fn told(&mut self, told: Told) {
+        self.told = told;
     }
 
     pub async fn judged(&mut self, stack: &Stack) {
@@ -56,6 +69,10 @@ impl Report {
         if self.memory > MEMORY {
             wrong.push(format!("I9: {} bytes of memory", self.memory));
         }
+        wrong.append(&mut self.told.wrong);
+        if self.told.moments == 0 {
+            wrong.push("I10: nobody was told how far the figures are complete".into());
+        }
         for line in wrong {
             let kind = line.split(':').next().unwrap_or(&line).to_owned();
             *self.broken.entry(kind).or_default() += 1;
@@ -66,7 +83,7 @@ impl Report {
         let (orders, messages) = (stack.orders().await, stack.topic.dump().await.len());
         let twice = i64::try_from(messages).unwrap() - orders;
         self.operations = json!({"asked": stack.history.asked().len(), "acknowledged": stack.history.acknowledged().len(),
-            "otherAnswers": stack.history.others(), "orders": orders, "messages": messages, "announcedAgain": twice});
+            "otherAnswers": stack.history.others(), "orders": orders, "messages": messages, "announcedAgain": twice, "toldComplete": self.told.moments, "toldNothing": self.told.unknown});
     }
 
     /// Writes the file; whether every invariant holds.

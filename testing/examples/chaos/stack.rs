@@ -9,6 +9,7 @@ use testing::{
 };
 
 use crate::{
+    complete::Witness,
     faults::{Fault, Random},
     report::{Recovery, Report},
 };
@@ -23,6 +24,8 @@ pub struct Stack {
     pub topic: Topic,
     pub history: History,
     pub client: Client,
+    /// Of the figures.
+    reader: Client,
     placing: Vec<Instance>,
     counting: Vec<Instance>,
     pub recount: Recount,
@@ -79,8 +82,9 @@ impl Stack {
         }
         let history = History::default();
         let client = Client::new(placing[0].service().api(), &history);
+        let reader = Client::new(counting[0].service().api(), &History::default());
         let recount = Recount { pool: activity.pool.clone(), topics: vec![topic.clone()], group: group.into() };
-        let stack = Self { postgres, kafka, orders, topic, history, client, placing, counting, recount };
+        let stack = Self { postgres, kafka, orders, topic, history, client, reader, placing, counting, recount };
         stack.route();
         stack
     }
@@ -88,6 +92,7 @@ impl Stack {
     /// Sends the clients to those that run.
     fn route(&self) {
         self.client.route_to(self.placing.iter().filter_map(|one| Some(one.service.as_ref()?.api())));
+        self.reader.route_to(self.counting.iter().filter_map(|one| Some(one.service.as_ref()?.api())));
     }
 
     /// Breaks something, mends it, and waits until what was on its way meanwhile has arrived.
@@ -107,8 +112,10 @@ impl Stack {
             Fault::KillActivity => {
                 let index = random.index(self.counting.len());
                 self.counting[index].service.take().unwrap().kill().await;
+                self.route();
                 let recovery = self.recovery().await;
                 self.counting[index].start_again().await;
+                self.route();
                 return recovery;
             }
             Fault::CrashPostgres => {
@@ -176,6 +183,11 @@ impl Stack {
         })
         .await;
         Recovery { published, counted: mended.elapsed() }
+    }
+
+    /// Who asks the counting services how far the figures are complete.
+    pub fn witness(&self) -> Witness {
+        Witness::new(self.reader.clone(), self.orders.pool.clone(), self.recount.pool.clone())
     }
 
     /// Waits until nothing is on its way any more, then stops the services in order.

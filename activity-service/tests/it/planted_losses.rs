@@ -1,0 +1,170 @@
+//! What is lost, removed, counted twice or changed by hand is named within two minutes, whatever it was.
+
+use std::time::Duration as Limit;
+
+use serde_json::{Value, json};
+use testing::{Received, Service, wait_until};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    completeness::{minutes, of_day, progress_topic, tell, text},
+    world::{CREATED, World, created, reference, seconds},
+};
+
+/// From when a minute is told to when a loss is named.
+const NAMED_WITHIN: Limit = Limit::from_secs(120);
+/// Messages of each minute in which something is written.
+const EACH: i64 = 4;
+
+/// A day that goes on, of which minutes are told up to a moment ago.
+struct Day {
+    begin: OffsetDateTime,
+    told_to: OffsetDateTime,
+}
+
+impl Day {
+    fn now() -> Self {
+        let now = OffsetDateTime::now_utc();
+        let begin = (now - Duration::minutes(12)).date().midnight().assume_utc();
+        let minutes = (now - begin).whole_minutes() - 2;
+        Self { begin, told_to: begin + Duration::minutes(minutes.min(1440)) }
+    }
+
+    fn date(&self) -> String {
+        self.begin.date().to_string()
+    }
+
+    /// The `number`th minute from the end of what is told.
+    fn minute(&self, number: i64) -> OffsetDateTime {
+        self.told_to - Duration::minutes(number)
+    }
+
+    fn reference(&self, number: i64, nth: i64) -> uuid::Uuid {
+        let since = u128::try_from((self.minute(number) - self.begin).whole_milliseconds()).unwrap();
+        reference(&self.date(), (since << 80) + u128::try_from(number * 100 + nth).unwrap())
+    }
+
+    fn messages(&self, number: i64) -> Vec<Received> {
+        let message = |nth| {
+            created()
+                .with_field("messageRef", self.reference(number, nth).to_string())
+                .with_field("activityAt", text(self.minute(number) + Duration::seconds(7)))
+        };
+        (0..EACH).map(message).collect()
+    }
+
+    /// What the source tells, with the same in each of `written`.
+    fn told(&self, world: &World, written: &[i64], end: usize) -> Vec<Value> {
+        let written: Vec<_> = written.iter().map(|number| (self.minute(*number), EACH)).collect();
+        minutes(world, self.begin.date(), &written, &text(self.told_to), end)
+    }
+
+    fn difference(&self, number: i64, expected: i64, counted: i64) -> Value {
+        let minute = text(self.minute(number));
+        json!({"minute": minute, "activityTypeCode": CREATED, "expected": expected, "counted": counted})
+    }
+}
+
+/// Waits until exactly these differences are named.
+async fn are_named(service: &Service, day: &Day, mut expected: Vec<Value>) {
+    expected.sort_by_key(Value::to_string);
+    let begun = std::time::Instant::now();
+    loop {
+        let mut named = of_day(service, &day.date()).await["difference"].as_array().unwrap().clone();
+        named.sort_by_key(Value::to_string);
+        if named == expected {
+            return;
+        }
+        assert!(begun.elapsed() < NAMED_WITHIN, "named {named:?}, expected {expected:?}");
+        tokio::time::sleep(Limit::from_millis(100)).await;
+    }
+}
+
+async fn alert(service: &Service, name: &str, value: f64) {
+    wait_until(&format!("{name} is {value}"), seconds(30), async || service.metrics().await.sum(name) == value).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_counted_twice_or_changed_by_hand_is_named_and_what_is_mended_is_not() {
+    let (world, day) = (World::new(1).await, Day::now());
+    progress_topic(&world).await;
+    let numbers = [1, 2, 3, 4, 5];
+    let messages: Vec<_> = numbers.iter().flat_map(|number| day.messages(*number)).collect();
+    world.produce(&messages).await;
+    // Of now: counted, and in no minute that was told.
+    let at = text(OffsetDateTime::now_utc());
+    let now: Vec<_> = (0..3).map(|_| created().with_field("activityAt", at.clone())).collect();
+    world.produce(&now).await;
+    let service = world.setup().set("metrics.database_every", "100ms").start().await;
+    let written = EACH * 5;
+    world.has_counted(written + 3, seconds(20)).await;
+    for table in ["processed_messages", "daily_activity_shards", "hourly_activity_shards"] {
+        world.database.execute(&format!("CREATE TABLE {table}_before AS SELECT * FROM {table}")).await;
+    }
+
+    // A row deleted from the keys.
+    let key = |number, nth| format!("message_ref = '{}'", day.reference(number, nth));
+    world.database.execute(&format!("DELETE FROM processed_messages WHERE {}", key(1, 2))).await;
+    // One counted twice.
+    let again = format!(
+        r#"INSERT INTO processed_messages (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
+            SELECT '{}', undated, activity_type_code, activity_date, activity_at, topic, partition, "offset"
+            FROM processed_messages WHERE {};
+        UPDATE daily_activity_shards SET quantity = quantity + 1 WHERE activity_date = '{}'"#,
+        day.reference(2, 50),
+        key(2, 1),
+        day.date()
+    );
+    world.database.execute(&again).await;
+    // The tail of what was counted of a minute.
+    let tail = format!(
+        "DELETE FROM processed_messages WHERE activity_at >= '{0}' AND activity_at < '{1}';
+        UPDATE daily_activity_shards SET quantity = quantity - {EACH} WHERE activity_date = '{2}'",
+        text(day.minute(3)),
+        text(day.minute(2)),
+        day.date()
+    );
+    world.database.execute(&tail).await;
+    tell(&world, &day.told(&world, &numbers, messages.len() + 3)).await;
+    let named = [day.difference(1, 4, 3), day.difference(2, 4, 5), day.difference(3, 4, 0)];
+    // The figure was not changed with the key of the first one.
+    let figure = format!("SELECT sum(quantity)::bigint FROM daily_activities WHERE activity_date = '{}'", day.date());
+    let counted = world.database.number(&figure).await;
+    let of_day = |expected: i64, counted: i64| json!({"minute": null, "activityTypeCode": CREATED, "expected": expected, "counted": counted});
+    are_named(&service, &day, [&named[..], &[of_day(counted - 1, counted)]].concat()).await;
+    alert(&service, "activity_differing_counts", 4.0).await;
+
+    // The source has lost the tail of its database, and tells a minute again.
+    let mut lost = day.told(&world, &numbers, messages.len() + 3);
+    lost.retain(|one| one["counts"]["from"] == text(day.minute(4)));
+    lost[0]["counts"]["quantities"] = json!({CREATED: 1});
+    tell(&world, &lost).await;
+    // A figure changed by hand.
+    let by_hand =
+        format!("UPDATE daily_activity_shards SET quantity = quantity + 2 WHERE activity_date = '{}'", day.date());
+    world.database.execute(&by_hand).await;
+    let named = [&named[..], &[day.difference(4, 1, 4)]].concat();
+    are_named(&service, &day, [&named[..], &[of_day(counted - 1, counted + 2)]].concat()).await;
+    alert(&service, "activity_differing_counts", 5.0).await;
+
+    // Mended.
+    for table in ["processed_messages", "daily_activity_shards"] {
+        let back = format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM {table}_before");
+        world.database.execute(&back).await;
+    }
+    tell(&world, &day.told(&world, &numbers, messages.len() + 3)).await;
+    are_named(&service, &day, Vec::new()).await;
+    alert(&service, "activity_differing_counts", 0.0).await;
+
+    // Messages removed from the topic before they were read.
+    assert_eq!(service.stop().await, Some(0));
+    world.produce(&day.messages(6)).await;
+    world.topic().delete_before(0, written + 3 + 2).await;
+    let service = world.setup().set("metrics.database_every", "100ms").start().await;
+    world.has_counted(written + 3 + 2, seconds(20)).await;
+    tell(&world, &day.told(&world, &[1, 2, 3, 4, 5, 6], messages.len() + 3 + 4)).await;
+    are_named(&service, &day, vec![day.difference(6, 4, 2)]).await;
+    alert(&service, "activity_open_gaps", 1.0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_figures().await;
+}

@@ -1,0 +1,25 @@
+//! Secrets in files that change while the service runs.
+
+use testing::{Postgres, wait_until};
+
+use crate::world::{World, many, seconds};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_has_changed_needs_no_restart() {
+    let postgres = Postgres::start().await;
+    let world = World::with_postgres(&postgres, 1).await;
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("url");
+    std::fs::write(&file, world.database.url_with_password("first").await).unwrap();
+    postgres.ask_for_password("test_service").await;
+    // Empty is unset.
+    let setup = world.setup().set("database.url", "").set("database.url_file", file.display());
+    let service = setup.start().await;
+    std::fs::write(&file, world.database.url_with_password("second").await).unwrap();
+    world.database.end_sessions().await;
+    world.produce(&many(100)).await;
+    world.at_rest().await;
+    wait_until("it is ready", seconds(20), async || service.probe("ready").await == Some(200)).await;
+    assert_eq!((world.counted().await, service.stop().await), (100, Some(0)));
+    world.judge().await;
+}

@@ -1,0 +1,1 @@
+DROP TABLE differing_figures;
