@@ -10,7 +10,7 @@ use shared::{
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
-    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+    lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
     management,
     metrics::exposition::Exposition,
     telemetry::Telemetry,
@@ -80,7 +80,7 @@ pub async fn serve(config: Config) -> Exit {
     let telemetry = match Telemetry::start(&config.telemetry, "activity-service") {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            terminal::complain(format_args!("{error:#}"));
+            terminal::complain(told_once(&error));
             return Exit::Failed;
         }
     };
@@ -96,9 +96,13 @@ pub async fn serve(config: Config) -> Exit {
 /// The command `migrate`.
 pub async fn migrate(config: &Config) -> Exit {
     match database::migrate(&config.database, &MIGRATIONS).await {
-        Ok(()) => Exit::Stopped,
+        Ok(None) => Exit::Stopped,
+        Ok(Some(found)) => {
+            terminal::complain(format_args!("database.url: {found}"));
+            Exit::WrongSettings
+        }
         Err(error) => {
-            terminal::complain(format_args!("{error:#}"));
+            terminal::complain(told_once(&error));
             Exit::Failed
         }
     }
@@ -152,7 +156,7 @@ async fn on_the_database(
     let work = async {
         database::reach(&config.database).await?.close().await?;
         let pool = config.database.pool(name)?;
-        match fits(&pool, &config.time_zone).await.context("the database cannot be used")? {
+        match fits(&pool, &config.database.address, &config.time_zone).await.context("the database cannot be used")? {
             Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
             Err(exit) => Ok(exit),
         }
@@ -165,7 +169,7 @@ fn told(done: anyhow::Result<Exit>) -> Exit {
         if terminal::is_closed_pipe(&error) {
             return Exit::Stopped;
         }
-        terminal::complain(format_args!("{error:#}"));
+        terminal::complain(told_once(&error));
         Exit::Failed
     })
 }
@@ -211,7 +215,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     }
     let page = health.component("database");
     let ready = tokio::select! {
-        ready = database_ready(&pool, &config.time_zone, &page) => ready,
+        ready = database_ready(&pool, &config.database.address, &config.time_zone, &page) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let time_zone = match ready? {
@@ -299,10 +303,15 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 }
 
 /// Waits for the database, then sees whether it is the right one.
-async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyhow::Result<Result<String, Exit>> {
+async fn database_ready(
+    pool: &Pool,
+    address: &database::Address,
+    time_zone: &str,
+    page: &Component,
+) -> anyhow::Result<Result<String, Exit>> {
     loop {
         database::reached(pool, page).await;
-        match fits(pool, time_zone).await {
+        match fits(pool, address, time_zone).await {
             // It went away again between two questions.
             Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
             other => return Ok(other?),
@@ -311,7 +320,17 @@ async fn database_ready(pool: &Pool, time_zone: &str, page: &Component) -> anyho
 }
 
 /// The name by which the database is to be asked for the time zone.
-async fn fits(pool: &Pool, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+    if !database::keeps_prepared_statements(address, "activity-service start").await? {
+        let found =
+            "leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md";
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Err(Exit::WrongSettings));
+    }
+    if let Some(found) = database::shortcoming(pool).await? {
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Err(Exit::WrongSettings));
+    }
     if !schema_fits(pool).await? {
         return Ok(Err(Exit::OldSchema));
     }

@@ -123,9 +123,12 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         begun = begin(&config, (&pool, &requests), &flight, health.component("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
-    let Some((session, instance)) = begun else {
-        tracing::error!("the schema is older than this version needs: run order-service migrate");
-        return Ok(Exit::OldSchema);
+    let (session, instance) = match begun {
+        Ok(begun) => begun,
+        Err(Unfit(exit, why)) => {
+            tracing::error!("{why}");
+            return Ok(exit);
+        }
     };
     tasks.spawn("audit", {
         let (pool, shutdown) = (pool.clone(), shutdown.clone());
@@ -151,22 +154,32 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     Ok(exit)
 }
 
-/// Waits for the database and takes an identity; none where the schema is too old.
+/// Waiting does not help, but somebody who does something about it.
+struct Unfit(Exit, String);
+
+/// Waits for the database and takes an identity.
 async fn begin(
     config: &Config,
     (pool, requests): (&Pool, &Pool),
     flight: &Flight,
     page: Component,
-) -> Option<(Session, Instance)> {
+) -> Result<(Session, Instance), Unfit> {
     let attempt = async || {
+        if let Some(why) = unfit_for_poolers(config).await? {
+            return Ok(Err(Unfit(Exit::WrongSettings, why.to_owned())));
+        }
+        if let Some(found) = database::shortcoming(requests).await? {
+            return Ok(Err(Unfit(Exit::WrongSettings, format!("database.url: {found}"))));
+        }
         // The first connections are one for requests and the session's: the work takes what is left.
         if !database::schema_fits(requests, &SCHEMA).await? {
-            return Ok(None);
+            let why = "the schema is older than this version needs: run order-service migrate";
+            return Ok(Err(Unfit(Exit::OldSchema, why.to_owned())));
         }
         database::may_work(requests, &NEEDED).await?;
         let begun = Session::begin(config.session.clone(), pool.clone(), flight.clone()).await?;
         database::compare_limits(requests, config.database.max_connections + 1).await?;
-        Ok(Some(begun))
+        Ok(Ok(begun))
     };
     for pause in database::backoff() {
         match attempt().await {
@@ -184,6 +197,22 @@ async fn begin(
         tokio::time::sleep(pause).await;
     }
     unreachable!("the back-off never ends")
+}
+
+/// What a pooler in between takes away, if it does.
+async fn unfit_for_poolers(config: &Config) -> Result<Option<&'static str>, sqlx::Error> {
+    if !database::keeps_prepared_statements(&config.database.address, "order-service start").await? {
+        return Ok(Some(
+            "database.url: leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md",
+        ));
+    }
+    if !database::is_session(&config.session.address, "order-service start").await? {
+        return Ok(Some(
+            "database.session_url: leads to a pooler that lends a session for one transaction at a time, but the session's \
+             lock has to last: give a URL that leads to Postgres directly",
+        ));
+    }
+    Ok(None)
 }
 
 /// Spawns the tasks an order passes through.

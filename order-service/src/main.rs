@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use order_service::{app, commands, config::Config};
 use shared::{
     database::{self, Pool},
-    lifecycle::Exit,
+    lifecycle::{Exit, told_once},
     telemetry::Telemetry,
     terminal::{self, Completions},
 };
@@ -85,7 +85,12 @@ async fn main() -> ExitCode {
     ended(match command {
         Command::Config => terminal::print(&shown.text).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
-        Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|()| Exit::Stopped),
+        Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|found| {
+            found.map_or(Exit::Stopped, |found| {
+                terminal::complain(format_args!("database.url: {found}"));
+                Exit::WrongSettings
+            })
+        }),
         Command::Messages(messages) => {
             on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
         }
@@ -113,7 +118,7 @@ fn ended(done: anyhow::Result<Exit>) -> ExitCode {
         if terminal::is_closed_pipe(&error) {
             return Exit::Stopped;
         }
-        terminal::complain(format_args!("{error:#}"));
+        terminal::complain(told_once(&error));
         Exit::Failed
     })
     .into()

@@ -2,8 +2,10 @@
 
 mod address;
 mod pool;
+mod pooler;
 mod privileges;
 mod renewal;
+mod server;
 mod url;
 
 use std::time::Duration;
@@ -13,9 +15,10 @@ use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use pool::Kind;
 pub use pool::{Lease, Pool, Transaction};
+pub use pooler::{is_session, keeps_prepared_statements};
 pub use renewal::Renewal;
 use sqlx::{
-    Connection, PgConnection,
+    Connection, Executor, PgConnection, Row,
     migrate::Migrator,
     postgres::{PgDatabaseError, PgSeverity},
 };
@@ -104,7 +107,8 @@ impl Settings {
 /// Whether this is a connection to a primary. After a switchover an address may lead to a server that is a standby by now,
 /// where each write would fail.
 async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT NOT pg_is_in_recovery()").fetch_one(connection).await
+    // Not prepared: a pooler that cannot do that is told apart later.
+    connection.fetch_one("SELECT NOT pg_is_in_recovery()").await?.try_get(0)
 }
 
 fn standby() -> sqlx::Error {
@@ -251,16 +255,32 @@ pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
     connecting.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))).context(place)
 }
 
-/// Brings the schema up to date.
+/// What keeps the services from working with this database at all; none where nothing does.
+///
+/// # Errors
+/// The database's.
+pub async fn shortcoming(pool: &Pool) -> Result<Option<String>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let found = within(ACQUIRE_WITHIN, server::shortcoming(&mut connection)).await;
+    connection.end_with(&found);
+    found
+}
+
+/// Brings the schema up to date. Answers with what keeps the services from working with this database, if anything
+/// does: nothing is changed then.
 ///
 /// # Errors
 /// The database is out of reach or refuses a migration.
-pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<()> {
+pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<Option<String>> {
     let mut connection = reach(settings).await?;
+    if let Some(found) = server::shortcoming(&mut connection).await.context("the database does not answer")? {
+        return Ok(Some(found));
+    }
     sqlx::raw_sql(MIGRATION).execute(&mut connection).await?;
     // A newer version may have migrated further.
     let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
-    migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")
+    migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")?;
+    Ok(None)
 }
 
 /// Awaits an answer of the database for about `limit` of the time in which this process runs.

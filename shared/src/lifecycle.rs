@@ -34,6 +34,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// An error with its causes, each once: many a type says its cause itself and gives it as a source too.
+#[must_use]
+pub fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// How long requests are still taken after ready answers 503: until every load balancer knows.

@@ -100,12 +100,16 @@ impl Settings {
         // A vanished host cannot close its connection: the server finds out by asking, in as
         // long as a take-over waits. It is idle between two looks, whatever is permitted elsewhere.
         let seconds = self.takeover_after.as_secs().max(3) / 3;
-        let keepalive = format!(
-            "SET idle_session_timeout = 0; SET tcp_keepalives_idle = {seconds}; SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
-                 SET tcp_user_timeout = '{}ms'",
-            self.takeover_after.as_millis()
+        let limits = format!(
+            "SET idle_session_timeout = 0; SET jit = off; SET tcp_keepalives_idle = {seconds}; \
+                 SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
+                 SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'",
+            self.takeover_after.as_millis(),
+            // What a stranger has locked must not keep this from proving that it lives.
+            self.takeover_after.as_millis() * 4 / 5,
+            self.takeover_after.as_millis() / 10,
         );
-        connection.execute(keepalive.as_str()).await.map(drop)
+        connection.execute(limits.as_str()).await.map(drop)
     }
 }
 
@@ -200,8 +204,11 @@ impl Session {
             for other in look.gone {
                 let since = *gone_since.entry(other).or_insert(asked_at);
                 // After an outage of the database everyone looks gone: everyone returns first.
-                if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after {
-                    self.end_other(InstanceId(other), page).await?;
+                if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after
+                    && !self.end_other(InstanceId(other), page).await?
+                {
+                    // The others wait for the next look, which comes first.
+                    break;
                 }
             }
             let in_doubt = self.instance.is_in_doubt();
@@ -228,21 +235,28 @@ impl Session {
         self.timeline = now;
     }
 
-    /// Declares another identity ended, its lock in hand: it cannot come back in between.
-    async fn end_other(&mut self, other: InstanceId, page: &Component) -> Result<(), sqlx::Error> {
+    /// Declares another identity ended, its lock in hand: it cannot come back in between. False where somebody has
+    /// locked its row.
+    async fn end_other(&mut self, other: InstanceId, page: &Component) -> Result<bool, sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
                 fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
-                let by_this = identity::end(&mut self.connection, other).await?;
+                let ended = identity::end(&mut self.connection, other).await;
+                if ended.as_ref().err().is_none_or(database::is_rolled_back) {
+                    identity::unlock(&mut self.connection, other).await?;
+                }
+                let by_this = match ended {
+                    Err(error) if is_locked(&error) => return Ok(false),
+                    ended => ended?,
+                };
                 fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
-                identity::unlock(&mut self.connection, other).await?;
                 if by_this {
                     TAKEN_OVER.add(1);
                     tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
                 }
                 self.instance.0.left_behind.notify_one();
             }
-            Ok(())
+            Ok(true)
         };
         page.work(self.settings.takeover_after, takeover).await
     }
@@ -257,9 +271,16 @@ impl Session {
         let asked_at = Instant::now();
         let replacing = async {
             fail_point!("session::before_replace", |how| Err(shared::failpoint::kill_or_fail(how)));
-            identity::end(&mut self.connection, old).await?;
+            match identity::end(&mut self.connection, old).await {
+                // Without its lock it is gone, and ended by whoever looks, this one included.
+                Err(error) if is_locked(&error) => {}
+                ended => drop(ended?),
+            }
             fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
-            identity::take(&mut self.connection).await
+            let new = identity::take(&mut self.connection).await?;
+            // Of no use to anybody any more.
+            identity::unlock(&mut self.connection, old).await?;
+            Ok::<_, sqlx::Error>(new)
         };
         let new = page.work(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -270,6 +291,11 @@ impl Session {
         tracing::warn!(instance = new.id.number(), "instance.before" = old.number(), "took a new identity");
         Ok(())
     }
+}
+
+/// Whether somebody else has locked what a statement wants to change.
+fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("55P03"))
 }
 
 /// Connects again and takes the same lock. The next look says what it is worth: the identity may have been

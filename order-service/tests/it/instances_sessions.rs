@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testing::{Postgres, Proxy, Service, wait_until};
+use testing::{Postgres, Proxy, Service, UNPUBLISHED, wait_until};
 
 use crate::world::{TAKEN_OVER, World, identity, seconds};
 
@@ -175,4 +175,40 @@ async fn answers_to_commits_lost_under_load_of_two_instances_lose_and_double_not
     assert_eq!(world.history.others(), [].into());
     assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
     world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_lock_on_the_rows_of_instances_stops_nobody() {
+    let world = World::new().await;
+    let (first, second) = (world.setup().start().await, world.setup().start().await);
+    let client = world.client(&first);
+    client.load(100, 8).await;
+    let gone = identity(&second);
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM instances FOR UPDATE").execute(&mut *lock).await.unwrap();
+    // Its end cannot be written while its row is locked.
+    second.kill().await;
+    client
+        .load_during(8, async {
+            for _ in 0..8 {
+                tokio::time::sleep(seconds(1)).await;
+                let ages = "SELECT coalesce(extract(epoch FROM now() - min(activity_at)), 0)::bigint FROM";
+                let others =
+                    format!("{ages} {UNPUBLISHED} AS m JOIN outbox USING (message_ref) WHERE m.instance <> {gone}");
+                let oldest = world.database.number(&others).await;
+                assert!(oldest < 2, "the oldest message waits for {oldest} s");
+            }
+        })
+        .await;
+    assert!(!first.has_logged("lost the session"));
+    assert_eq!(world.history.others(), [].into());
+    let held = format!(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) | objid::bigint = {gone}"
+    );
+    lock.rollback().await.unwrap();
+    wait_until("it is taken over", seconds(5), async || first.has_logged(TAKEN_OVER)).await;
+    wait_until("its lock is let go", seconds(2), async || world.database.number(&held).await == 0).await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(first.stop().await, Some(0));
+    world.judge_with(testing::Checker::duplicates_allowed).await;
 }

@@ -43,6 +43,7 @@ mod partitions;
 mod pause;
 mod plaintext;
 mod plans;
+mod poolers;
 mod progress;
 mod proxies;
 mod raw_requests;

@@ -244,3 +244,30 @@ async fn the_migration_to_the_log_carries_everything_over_and_back() {
     let sent: Vec<_> = topic.dump().await.iter().filter_map(testing::Received::message_ref).collect();
     assert_eq!((sent.len(), sent.into_iter().collect()), (unpublished.len(), unpublished), "each once, and no other");
 }
+
+#[tokio::test]
+async fn a_database_that_is_not_utf8_is_refused_by_migrate_and_serve_and_nothing_is_changed() {
+    let world = World::new().await;
+    let name = format!("{}_latin", world.database.url().rsplit('/').next().unwrap());
+    let make = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    world.database.execute(&make).await;
+    let url = world.database.owner_url().rsplit_once('/').map(|(server, _)| format!("{server}/{name}")).unwrap();
+    for command in ["migrate", "serve"] {
+        let done = world.setup().set("database.url", &url).run(&[command]).await;
+        assert_eq!(done.status.code(), Some(2), "{command}");
+        let told = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        assert_eq!(told.matches("has the encoding LATIN1, but UTF8 is needed").count(), 1, "{told}");
+    }
+    world.database.execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn migrate_says_once_what_it_may_not_do_and_shows_no_statement() {
+    let database = Database::empty().await;
+    let done = binary().set("database.url", database.url()).run(&["migrate"]).await;
+    assert_eq!(done.status.code(), Some(1));
+    let told = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    assert_eq!(told.matches("permission denied").count(), 1, "{told}");
+    assert!(!told.contains("CREATE TABLE"), "{told}");
+}

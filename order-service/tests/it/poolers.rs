@@ -1,0 +1,33 @@
+//! What a pooler takes away is found at the start.
+
+use testing::{Pooler, Setup};
+
+use crate::world::{World, seconds};
+
+async fn refused(setup: &Setup) -> String {
+    let mut service = setup.spawn();
+    assert_eq!(service.ended(seconds(20)).await.code(), Some(2));
+    let lines: Vec<_> = service.log().into_iter().filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0]["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_through_a_pooler_by_transaction_is_refused_at_the_start() {
+    let world = World::new().await;
+    let pooler = Pooler::before(world.database.address()).await;
+    let told = refused(&world.setup().set("database.session_url", world.database.url_through(pooler.port()))).await;
+    assert!(told.starts_with("database.session_url: leads to a pooler that lends a session"), "{told}");
+    assert_eq!(world.database.number("SELECT count(*) FROM instances").await, 0, "it has taken no identity");
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_does_not_keep_prepared_statements_is_refused_at_the_start() {
+    let world = World::new().await;
+    let pooler = Pooler::before(world.database.address()).await;
+    let through = world.setup().set("database.url", world.database.url_through(pooler.port()));
+    let told = refused(&through.set("database.session_url", world.database.url())).await;
+    assert!(told.starts_with("database.url: leads to a pooler that does not keep prepared statements"), "{told}");
+    world.judge_nothing_placed().await;
+}
