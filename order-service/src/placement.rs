@@ -9,7 +9,12 @@ mod statement;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fail::fail_point;
-use shared::{database::Pool, health::Component, http::DATABASE_PATIENCE, traces::TraceContext};
+use shared::{
+    database::{self, Pool},
+    health::Component,
+    http::DATABASE_PATIENCE,
+    traces::TraceContext,
+};
 use statement::{Fate, Statement};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
@@ -160,6 +165,7 @@ impl Line {
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
     /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
     async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, page: &Component) {
+        let mut pauses = database::backoff();
         while !batch.is_empty() {
             let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
             let outcome = until_known(&self.pool, &mut statement, maybe_placed, page).await;
@@ -170,7 +176,8 @@ impl Line {
                     batch = self.settle(batch, done, again);
                     maybe_placed = again;
                     if !batch.is_empty() {
-                        sleep(KEY_PAUSE).await;
+                        // Their earlier attempt may wait for a standby: less and less often.
+                        sleep(pauses.next().expect("the back-off never ends")).await;
                     }
                 }
                 Outcome::NotSent => {
