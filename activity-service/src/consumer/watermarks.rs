@@ -164,7 +164,9 @@ async fn ask<T: Send + 'static>(question: impl FnOnce() -> anyhow::Result<T> + S
 }
 
 fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Asked> {
-    let (by_leader, mut asked) = leaders(&clients.uncommitted, partitions)?;
+    // Each client has to hear of new partitions and leaders itself.
+    leaders(&**clients.committed, partitions)?;
+    let (by_leader, mut asked) = leaders(&*clients.uncommitted, partitions)?;
     let until = Instant::now() + LEADERS_WITHIN;
     for led in by_leader.into_values() {
         if Instant::now() >= until {
@@ -195,7 +197,7 @@ fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Ask
 
 /// The partitions by the broker that leads them; and why not, of those that nobody leads.
 fn leaders(
-    consumer: &BaseConsumer<Quiet>,
+    consumer: &impl Consumer<Quiet>,
     partitions: &[Partition],
 ) -> anyhow::Result<(BTreeMap<i32, Vec<Partition>>, Asked)> {
     let mut known = BTreeMap::new();
