@@ -48,7 +48,7 @@ macro_rules! session {
         concat!(
             "SET statement_timeout = '",
             $statement_timeout,
-            "'; SET idle_in_transaction_session_timeout = '10s'; SET plan_cache_mode = force_generic_plan; SET jit = off; \
+            "'; SET idle_in_transaction_session_timeout = '10s'; SET idle_session_timeout = 0; SET plan_cache_mode = force_generic_plan; SET jit = off; \
              SET default_transaction_isolation = 'read committed'; SET tcp_keepalives_idle = 4; \
              SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '10s'"
         )

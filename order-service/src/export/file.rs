@@ -1,8 +1,9 @@
 //! One file of an export, under another name until it is whole.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -32,7 +33,14 @@ impl Writer {
         };
         let name = format!("orders-{number:06}.{extension}");
         let part = folder.join(format!("{name}.part"));
-        let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+        // It names customers: for nobody but who exports.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)
+            .with_context(|| format!("cannot write {}", part.display()))?;
         let mut out = BufWriter::new(Hashed { file, digest: Sha256::new(), bytes: 0 });
         if format == Format::Csv {
             writeln!(out, "{CSV_NAMES}")?;

@@ -29,7 +29,7 @@ pub(super) struct Manifest {
     before: OffsetDateTime,
     format: Format,
     pub orders: u64,
-    /// Every final order of before is in the files.
+    /// Every order of before that was final when it was looked at is in the files.
     pub complete: bool,
     pub files: Vec<Written>,
 }

@@ -6,7 +6,11 @@
 //! handed over, a new identity is taken. A new process, one back from a pause and one whose session was
 //! cut all pass through these.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    time::Duration,
+};
 
 use fail::fail_point;
 use shared::{
@@ -168,6 +172,8 @@ impl Session {
         let mut landed = pin!(flight.landed());
         let held_since = Instant::now();
         let mut gone_since = HashMap::new();
+        // Whose end could not be written: somebody has locked their rows.
+        let mut held_up = HashSet::new();
         loop {
             let asked_at = Instant::now();
             let looking = async {
@@ -201,13 +207,18 @@ impl Session {
             }
             page.working();
             gone_since.retain(|other, _| look.gone.contains(other));
-            for other in look.gone {
+            held_up.retain(|other| look.gone.contains(other));
+            let mut gone = look.gone;
+            // Tried last: they keep nobody else waiting.
+            gone.sort_by_key(|other| held_up.contains(other));
+            for other in gone {
                 let since = *gone_since.entry(other).or_insert(asked_at);
                 // After an outage of the database everyone looks gone: everyone returns first.
                 if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after
                     && !self.end_other(InstanceId(other), page).await?
                 {
-                    // The others wait for the next look, which comes first.
+                    // The next look comes first.
+                    held_up.insert(other);
                     break;
                 }
             }

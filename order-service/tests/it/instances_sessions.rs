@@ -192,7 +192,7 @@ async fn a_strangers_lock_on_the_rows_of_instances_stops_nobody() {
         .load_during(8, async {
             for _ in 0..8 {
                 tokio::time::sleep(seconds(1)).await;
-                let ages = "SELECT coalesce(extract(epoch FROM now() - min(activity_at)), 0)::bigint FROM";
+                let ages = "SELECT coalesce(floor(extract(epoch FROM now() - min(activity_at))), 0)::bigint FROM";
                 let others =
                     format!("{ages} {UNPUBLISHED} AS m JOIN outbox USING (message_ref) WHERE m.instance <> {gone}");
                 let oldest = world.database.number(&others).await;

@@ -1,8 +1,13 @@
 //! What stands between a service and the server: a pooler may take from a connection what the service relies on.
 
+use std::time::Duration;
+
 use sqlx::{Executor, PgConnection, Row};
 
-use super::{Address, connect, has_too_many};
+use super::{Address, connect, has_too_many, within};
+
+/// All that one of them asks: a server that falls silent is asked again.
+const CHECKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// So often two connections are compared: a pooler lends the session first that it got back last, but others may be quicker.
 const ROUNDS: usize = 3;
@@ -12,6 +17,10 @@ const ROUNDS: usize = 3;
 /// # Errors
 /// The database's.
 pub async fn is_session(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
+    within(CHECKED_WITHIN, stays_the_same(address, application)).await
+}
+
+async fn stays_the_same(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
     let Some((mut one, mut other)) = two(address, application).await? else { return Ok(true) };
     for _ in 0..ROUNDS {
         let before = backend(&mut one).await?;
@@ -27,6 +36,10 @@ pub async fn is_session(address: &Address, application: &str) -> Result<bool, sq
 /// # Errors
 /// The database's.
 pub async fn keeps_prepared_statements(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
+    within(CHECKED_WITHIN, keeps(address, application)).await
+}
+
+async fn keeps(address: &Address, application: &str) -> Result<bool, sqlx::Error> {
     let Some((mut one, mut other)) = two(address, application).await? else { return Ok(true) };
     for _ in 0..ROUNDS {
         for connection in [&mut one, &mut other] {

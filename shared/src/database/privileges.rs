@@ -11,7 +11,7 @@ pub type Needed = [(&'static str, &'static str)];
 /// The database's, also where one of them is not there.
 pub(super) async fn missing(connection: &mut PgConnection, needed: &Needed) -> Result<Vec<String>, sqlx::Error> {
     let (names, privileges): (Vec<_>, Vec<_>) = needed.iter().copied().unzip();
-    // A privilege of one column is enough: of an order only two may change.
+    // A privilege of one column is enough: of an order only some may change.
     sqlx::query_scalar(
         "SELECT privilege || ' on ' || name
         FROM unnest($1::text[], $2::text[]) AS needed (name, privileges),
