@@ -115,6 +115,8 @@ async function askForFigures(isWhole) {
   if (isWhole || first < loaded.from || to > loaded.to) {
     const all = new Map();
     take(await get(`activities?from=${first}&to=${to}`), all);
+    // What the service tells by itself since is newer.
+    if (live.isOpen) return;
     figures = all;
     loaded = { from: first, to };
   } else {

@@ -104,7 +104,8 @@ export class Live {
     const { event, id, data } = Object.fromEntries(lines.map(([, name, value]) => [name, value]));
     if (id) this.#id = id;
     this.onEvent(event ?? "", data === undefined ? undefined : JSON.parse(data), isFirst);
-    return isFirst && event !== "figures";
+    // Where nothing has changed since the last id no figures come first: then what was told before counts.
+    return isFirst && !event;
   }
 
   /** @param {boolean} isOpen */

