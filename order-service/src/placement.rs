@@ -137,10 +137,13 @@ impl Line {
         let mut batch = Vec::with_capacity(self.batch_max);
         while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
-            PLACEMENT_BATCH.record_count(batch.len());
+            let orders = batch.len();
+            PLACEMENT_BATCH.record_count(orders);
             let begun = Instant::now();
             self.place(batch, false, &page).await;
-            PLACEMENT_DURATION.record(begun.elapsed().as_secs_f64());
+            let took_seconds = begun.elapsed().as_secs_f64();
+            PLACEMENT_DURATION.record(took_seconds);
+            tracing::debug!(orders, took_seconds, "a batch of orders came to its end");
         }
         Ok(())
     }
