@@ -84,6 +84,9 @@ async fn what_cannot_be_read_as_a_request_is_a_problem_and_the_end_of_the_connec
     }
     let long_head = exchange(&service.api(), &get(&format!("X-A: {long}"))).await;
     assert_eq!(long_head.iter().map(|answer| answer.status).collect::<Vec<_>>(), [431]);
+    let long_token = exchange(&service.api(), &get(&format!("authorization: Bearer {long}"))).await;
+    assert_eq!(long_token.iter().map(|answer| answer.status).collect::<Vec<_>>(), [401]);
+    assert_eq!(long_token[0].header("www-authenticate"), "Bearer");
     world.judge_nothing_placed().await;
 }
 

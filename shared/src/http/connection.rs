@@ -120,6 +120,31 @@ struct Head {
     bytes: usize,
     /// More than [`HEAD_LIMIT`] has arrived: what can be read of it as requests is.
     full: bool,
+    /// The beginning of the line that arrives.
+    line: Vec<u8>,
+}
+
+impl Head {
+    const TOKEN: &[u8] = b"authorization:";
+
+    fn note(&mut self, arrived: &[u8]) {
+        self.bytes += arrived.len();
+        let begin = arrived.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| {
+            self.line.clear();
+            end + 1
+        });
+        let wanted = Self::TOKEN.len() - self.line.len();
+        self.line.extend(arrived[begin..].iter().take(wanted));
+    }
+
+    /// What is wrong with one that is too long: a token of that length is none.
+    fn problem(&self) -> Problem {
+        if self.line.eq_ignore_ascii_case(Self::TOKEN) {
+            Problem::unauthorized()
+        } else {
+            Problem::from_framework(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        }
+    }
 }
 
 impl Connection {
@@ -158,10 +183,10 @@ impl Connection {
 
     /// Ends the reading side. Only the first head gets an answer: what arrives later may be the rest of
     /// a body whose request was answered long ago.
-    fn refuse(&mut self, status: StatusCode, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn refuse(&mut self, problem: &Problem, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.linger = Some(Instant::now() + LINGER);
         if self.phase.begun.get() == 0 && self.head.since.is_some() {
-            self.refusal = refusal::answer(&Problem::from_framework(status));
+            self.refusal = refusal::answer(problem);
         }
         self.discard(cx)
     }
@@ -237,7 +262,7 @@ impl AsyncRead for Connection {
         }
         if this.head.bytes >= HEAD_LIMIT {
             if this.head.full {
-                return this.refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, cx);
+                return this.refuse(&this.head.problem(), cx);
             }
             // It may be a short head and a body. The reader looks at what it has, then comes back.
             this.head.full = true;
@@ -246,10 +271,12 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
-            Poll::Pending if this.rings(cx, this.deadline()) => this.refuse(StatusCode::REQUEST_TIMEOUT, cx),
+            Poll::Pending if this.rings(cx, this.deadline()) => {
+                this.refuse(&Problem::from_framework(StatusCode::REQUEST_TIMEOUT), cx)
+            }
             Poll::Ready(Ok(())) => {
                 this.head.since.get_or_insert_with(Instant::now);
-                this.head.bytes += buffer.filled().len() - before;
+                this.head.note(&buffer.filled()[before..]);
                 Poll::Ready(Ok(()))
             }
             other => other,
