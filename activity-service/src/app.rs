@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
-    database::{self, Failure, Pool},
+    database::{self, Failure, Pool, Tables},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -40,6 +40,9 @@ use crate::{
 };
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
+
+/// Its tables, told from those of others.
+pub const TABLES: Tables = Tables { service: "activity-service", migrations: &MIGRATIONS, mark: "processed_messages" };
 
 /// What is done with its tables.
 const NEEDED: [(&str, &str); 21] = [
@@ -94,8 +97,8 @@ pub async fn serve(config: Config) -> Exit {
 }
 
 /// The command `migrate`.
-pub async fn migrate(config: &Config) -> Exit {
-    match database::migrate(&config.database, &MIGRATIONS).await {
+pub async fn migrate(config: &Config, how: database::Migrate) -> Exit {
+    match database::migrate(&config.database, &TABLES, how).await {
         Ok(None) => Exit::Stopped,
         Ok(Some(found)) => {
             terminal::complain(format_args!("database.url: {found}"));
@@ -327,7 +330,7 @@ async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Resu
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Err(Exit::WrongSettings));
     }
-    if let Some(found) = database::shortcoming(pool).await? {
+    if let Some(found) = database::shortcoming(pool, &TABLES).await? {
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Err(Exit::WrongSettings));
     }

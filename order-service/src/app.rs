@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::{
     auth::Authentication,
-    database::{self, Pool},
+    database::{self, Pool, Tables},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -38,6 +38,9 @@ use crate::{
 
 /// The schema this version needs.
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
+
+/// Its tables, told from those of others.
+pub const TABLES: Tables = Tables { service: "order-service", migrations: &SCHEMA, mark: "order_number" };
 
 /// What is done with its tables.
 const NEEDED: [(&str, &str); 16] = [
@@ -168,7 +171,7 @@ async fn begin(
         if let Some(why) = unfit_for_poolers(config).await? {
             return Ok(Err(Unfit(Exit::WrongSettings, why.to_owned())));
         }
-        if let Some(found) = database::shortcoming(requests).await? {
+        if let Some(found) = database::shortcoming(requests, &TABLES).await? {
             return Ok(Err(Unfit(Exit::WrongSettings, format!("database.url: {found}"))));
         }
         // The first connections are one for requests and the session's: the work takes what is left.

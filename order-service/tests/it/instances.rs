@@ -146,7 +146,8 @@ async fn two_installations_in_one_database_know_nothing_of_one_another() {
             ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service"
         );
         world.database.execute(&made).await;
-        let migrated = binary().set("database.url", in_schema(&owner, schema)).run(&["migrate"]).await;
+        let migrated =
+            binary().set("database.url", in_schema(&owner, schema)).run(&["migrate", "--new-installation"]).await;
         assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
         let setup = world.setup().set("database.url", in_schema(&service, schema)).set("kafka.topic", &topic.name);
         running.push((setup.clone(), setup.start().await));
