@@ -45,7 +45,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 pub const TABLES: Tables = Tables { service: "activity-service", migrations: &MIGRATIONS, mark: "processed_messages" };
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 21] = [
+const NEEDED: [(&str, &str); 25] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -55,10 +55,14 @@ const NEEDED: [(&str, &str); 21] = [
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
     ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
+    ("drop_key_partition", "EXECUTE"),
+    ("empty_key_partition", "EXECUTE"),
     ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),
     ("key_day_ends", "SELECT, INSERT, DELETE"),
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
+    ("lock_key_partition", "EXECUTE"),
+    ("make_key_partition", "EXECUTE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
     ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),

@@ -43,19 +43,24 @@ pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 pub const TABLES: Tables = Tables { service: "order-service", migrations: &SCHEMA, mark: "order_number" };
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 21] = [
     ("announced", "SELECT, INSERT, DELETE"),
     ("audit", "SELECT, INSERT"),
     ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
+    ("drop_outbox_partition", "EXECUTE"),
+    ("drop_published_partition", "EXECUTE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("log_progress", "SELECT, INSERT, DELETE"),
+    ("make_partitions", "EXECUTE"),
     ("message_counts", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
-    ("orders", "SELECT, INSERT, UPDATE"),
+    ("orders", "SELECT, INSERT"),
+    ("orders (status, version, customer_ref)", "UPDATE"),
     ("outbox", "SELECT, INSERT"),
     ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("published", "SELECT, INSERT"),
+    ("purge_orders", "EXECUTE"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejections", "SELECT, INSERT, DELETE"),

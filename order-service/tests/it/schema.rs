@@ -105,9 +105,14 @@ async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
             "GRANT INSERT ON idempotency_keys TO test_service",
         ),
         (
-            "REVOKE USAGE ON SEQUENCE order_number FROM test_service; REVOKE UPDATE (status, version, customer_ref) ON orders FROM test_service",
-            "USAGE on order_number, UPDATE on orders",
-            "GRANT USAGE ON SEQUENCE order_number TO test_service; GRANT UPDATE (status, version) ON orders TO test_service",
+            "REVOKE USAGE ON SEQUENCE order_number FROM test_service; REVOKE UPDATE (customer_ref) ON orders FROM test_service",
+            "USAGE on order_number, UPDATE on orders (status, version, customer_ref)",
+            "GRANT USAGE ON SEQUENCE order_number TO test_service; GRANT UPDATE (customer_ref) ON orders TO test_service",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION purge_orders FROM test_service",
+            "EXECUTE on purge_orders",
+            "GRANT EXECUTE ON FUNCTION purge_orders TO test_service",
         ),
         (
             "REVOKE USAGE ON SCHEMA public FROM test_service",
