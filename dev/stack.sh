@@ -3,8 +3,8 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$root/.dev/tools
-# Of another version where dev/matrix says so.
-kafka_version=${KAFKA_VERSION:-$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/dev/pom.xml")}
+# Of another version where dev/matrix says so, under names that nobody has set for something else.
+kafka_version=${STACK_KAFKA_VERSION:-$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/dev/pom.xml")}
 kafka_jars=$tools/kafka-$kafka_version
 
 fail() {
@@ -14,7 +14,7 @@ fail() {
 
 # That of dev/matrix, else the newest. Debian keeps the server's programs out of PATH.
 postgres_bin() {
-    [[ -z ${POSTGRES_BIN:-} ]] || { echo "$POSTGRES_BIN" && return; }
+    [[ -z ${STACK_POSTGRES_BIN:-} ]] || { echo "$STACK_POSTGRES_BIN" && return; }
     local dir
     while read -r dir; do
         [[ -x $dir/postgres ]] && echo "$dir" && return
@@ -76,4 +76,4 @@ stop() {
 }
 
 # psql without a password prompt, a start-up file or Debian's wrapper in between.
-sql() { "$(POSTGRES_BIN='' postgres_bin)/psql" --no-psqlrc --no-password -v ON_ERROR_STOP=1 -qAt "$@"; }
+sql() { "$(STACK_POSTGRES_BIN='' postgres_bin)/psql" --no-psqlrc --no-password -v ON_ERROR_STOP=1 -qAt "$@"; }

@@ -174,7 +174,9 @@ impl Config {
     fn read(s: &mut Reader) -> Self {
         const A_MOMENT: Duration = Duration::from_millis(1);
         const A_SECOND: Duration = Duration::from_secs(1);
+        const TEN_MINUTES: Duration = Duration::from_mins(10);
         const AN_HOUR: Duration = Duration::from_hours(1);
+        const A_DAY: Duration = Duration::from_hours(24);
         let database = database::Settings::read(s);
         let of_session = database::Address::optional(s, "database.session_url");
         let of_session = of_session.unwrap_or_else(|| database.address.clone());
@@ -184,7 +186,11 @@ impl Config {
             session: session::Settings {
                 is_as_pool: of_session == database.address,
                 address: of_session,
-                takeover_after: s.within("instance.takeover_after", Duration::from_millis(500).., "500ms or longer"),
+                takeover_after: s.within(
+                    "instance.takeover_after",
+                    Duration::from_millis(500)..=TEN_MINUTES,
+                    "from 500ms to 10m",
+                ),
             },
             database,
             management: management::Settings::read(s, &auth),
@@ -205,13 +211,23 @@ impl Config {
             },
             publisher: Publisher {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
-                linger: s.get("publisher.linger"),
+                // A second is promised in all, from the order to the topic.
+                linger: s.within(
+                    "publisher.linger",
+                    ..=Duration::from_millis(500),
+                    "500ms or shorter: an order is announced within 1s",
+                ),
                 batch_max_messages: s.within("publisher.batch_max_messages", 1..=100_000, "from 1 to 100000"),
                 max_in_flight: s.within("publisher.max_in_flight", 1..=1_000_000, "from 1 to 1000000"),
                 max_failures: s.within("publisher.max_failures", 1..=1_000_000, "from 1 to 1000000"),
                 backoff_initial: s.within("publisher.backoff_initial", A_MOMENT.., "1ms or longer"),
                 backoff_max: s.within("publisher.backoff_max", A_MOMENT.., "1ms or longer"),
-                outage_backoff_max: s.within("publisher.outage_backoff_max", A_MOMENT.., "1ms or longer"),
+                // 5 s are promised in all, and a connection is made again after one.
+                outage_backoff_max: s.within(
+                    "publisher.outage_backoff_max",
+                    A_MOMENT..=Duration::from_secs(3),
+                    "from 1ms to 3s: sending resumes within 5s of an outage",
+                ),
             },
             reload: Reload {
                 page_size: s.within("reload.page_size", 1..=100_000, "from 1 to 100000"),
@@ -222,7 +238,11 @@ impl Config {
                 every: s.within("partitions.every", A_MOMENT.., "1ms or longer"),
             },
             retention: Retention {
-                published_messages: s.get("retention.published_messages"),
+                published_messages: s.within(
+                    "retention.published_messages",
+                    A_DAY..,
+                    "1d or longer: for so long a placement of unknown outcome may be repeated",
+                ),
                 idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
                 orders: s.optional("retention.orders", |_| Ok(())),
                 every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
@@ -236,7 +256,7 @@ impl Config {
         };
         config.reload.look_every = (config.session.takeover_after / 5).min(config.reload.look_every);
         // Whoever repeats a request finds its order. A day: the database lets none leave earlier.
-        let shortest = config.retention.idempotency_keys.max(Duration::from_hours(24));
+        let shortest = config.retention.idempotency_keys.max(A_DAY);
         if config.retention.orders.is_some_and(|orders| orders < shortest) {
             s.mistake("retention.orders", "must be 1d or longer, and no shorter than retention.idempotency_keys");
         }

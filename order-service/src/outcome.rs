@@ -11,7 +11,8 @@ use shared::{
 use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 
-/// After this long the connection is given up. The statement may still be carried out.
+/// After this long it is asked whether the server is still at it. Where it is, the answer is waited for: the same again
+/// would wait for it as well.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// A transaction is repeated for so long at most. Its message's reference is older than that by a moment only,
@@ -118,7 +119,8 @@ async fn attempt<R: Repeatable>(
         Ok(connection) => connection,
         Err(error) => return (false, Err(error)),
     };
-    let answer = page.work(ANSWER_WITHIN, transaction.attempt(&mut connection, again)).await;
+    let backend = connection.backend();
+    let answer = pool.until_answered(page, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, again)).await;
     connection.end_with(&answer);
     (true, answer)
 }

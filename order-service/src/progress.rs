@@ -10,6 +10,7 @@ mod counting;
 use std::time::Duration;
 
 use shared::{database::Pool, health::Component};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use crate::{
 /// How long what was under way at a full second is given to be acknowledged: longer than a placement, a send and
 /// the answer take when all is well. What is not is told a second later.
 const SETTLES_WITHIN: Duration = Duration::from_millis(200);
-/// A statement is given up after this long; another one comes a second later.
+/// A statement is given up after this long, unless the server is still at it; another one comes a second later.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// The background task that states how far the log of this instance is settled in time.
@@ -62,7 +63,12 @@ impl Progress {
         sleep(SETTLES_WITHIN).await;
         let settled = log.settled_until();
         if let Some(settled) = settled.filter(|_| settled != *stated) {
-            page.work(ANSWER_WITHIN, state(&self.pool, settled)).await?;
+            let mut connection = self.pool.acquire().await?;
+            let backend = connection.backend();
+            let stating = state(&mut connection, settled);
+            let answer = self.pool.until_answered(page, ANSWER_WITHIN, backend, stating).await;
+            connection.end_with(&answer);
+            answer?;
             *stated = Some(settled);
         }
         Ok(())
@@ -77,14 +83,14 @@ async fn note_clock(pool: &Pool, log: &OwnLog) -> Result<(), sqlx::Error> {
 }
 
 /// A fact, true for ever: stating it twice is harmless.
-async fn state(pool: &Pool, settled: SettledUntil) -> Result<(), sqlx::Error> {
+async fn state(connection: &mut PgConnection, settled: SettledUntil) -> Result<(), sqlx::Error> {
     let stating = sqlx::query!(
         "INSERT INTO log_progress (instance, settled_until, settled_to) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         settled.log.number(),
         settled.until,
         settled.to
     );
-    stating.execute(pool).await.map(drop)
+    stating.execute(connection).await.map(drop)
 }
 
 /// From now until so long after the next full second of the database's clock.

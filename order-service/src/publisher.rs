@@ -137,6 +137,14 @@ impl Publisher {
         }
     }
 
+    fn lingers_for(&self) -> Duration {
+        // For a test that wants to find a batch that fills.
+        fail_point!("publisher::lingers", |millis| {
+            Duration::from_millis(millis.and_then(|millis| millis.parse().ok()).unwrap_or_default())
+        });
+        self.settings.linger
+    }
+
     /// What is to be sent next: a full batch, or what has come within `publisher.linger` of the
     /// first message, as far as their partitions take more. None when the queue is closed and empty, and of what is
     /// left nothing can be sent.
@@ -153,7 +161,7 @@ impl Publisher {
                 self.admit(due, &mut batch);
             }
             if !batch.is_empty() {
-                let until = *lingers_until.get_or_insert(now + self.settings.linger);
+                let until = *lingers_until.get_or_insert(now + self.lingers_for());
                 if batch.len() >= full || until <= now {
                     return Ok(Some(batch));
                 }

@@ -42,7 +42,9 @@ impl Front {
     ///
     /// # Panics
     /// The proxy is not in the PATH, or does not start.
-    pub async fn before(product: Product, setup: &Setup, ports: [u16; 2]) -> (Self, Pair) {
+    pub async fn before(product: Product, setup: &Setup) -> (Self, Pair) {
+        let api = free_port();
+        let ports = [api, std::iter::repeat_with(free_port).find(|port| *port != api).expect("another one")];
         let random = Uuid::now_v7().into_bytes();
         let net = format!("127.{}.{}.", random[14], random[15]);
         let setups = ["11", "12"].map(|host| {
@@ -99,7 +101,9 @@ impl Product {
         let (_, settings) = document.split_once(begin).unwrap();
         let (settings, _) = settings.split_once("```").unwrap();
         let settings = settings.replace("10.0.0.", net);
-        let settings = settings.replace("8080", &ports[0].to_string()).replace("9080", &ports[1].to_string());
+        // With what stands before them, or a port that is put in might look like the other one.
+        let settings = settings.replace(":8080", &format!(":{}", ports[0]));
+        let settings = settings.replace("port 9080", &format!("port {}", ports[1]));
         match self {
             Self::Haproxy => {
                 let settings = settings.replace("inter 1s", "inter 200ms");
@@ -173,17 +177,20 @@ async fn requests(service: &Service) -> f64 {
     scrape.series.iter().filter(|(name, _)| name.starts_with(count)).map(|(_, value)| value).sum()
 }
 
-/// Sends 200 requests a second, whatever becomes of those before, until `work` is done. How many there were.
+/// Sends 200 requests a second, whatever becomes of those before, until `work` is done. How many were sent.
+///
+/// # Panics
+/// Half of them could not be, because too many waited for an answer.
 pub async fn load_during<F: Future<Output = ()> + Send + 'static>(
     send: impl Fn() -> F,
     work: impl Future<Output = ()>,
 ) -> u32 {
     let mut under_way = JoinSet::new();
-    let mut sent = 0;
+    let (mut sent, mut left_out) = (0, 0);
     let mut work = std::pin::pin!(work);
     let begun = Instant::now();
     loop {
-        let due = Duration::from_millis(5) * sent;
+        let due = Duration::from_millis(5) * (sent + left_out);
         tokio::select! {
             () = &mut work => break,
             () = tokio::time::sleep(due.saturating_sub(begun.elapsed())) => {}
@@ -191,9 +198,12 @@ pub async fn load_during<F: Future<Output = ()> + Send + 'static>(
         while under_way.try_join_next().is_some() {}
         if under_way.len() < MOST_UNDER_WAY {
             under_way.spawn(send());
+            sent += 1;
+        } else {
+            left_out += 1;
         }
-        sent += 1;
     }
     under_way.join_all().await;
+    assert!(sent > left_out, "{left_out} requests were left out, {sent} were sent");
     sent
 }

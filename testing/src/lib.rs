@@ -57,7 +57,7 @@ pub use kafka::Kafka;
 pub use messages::announcement;
 pub use outbox::UNPUBLISHED;
 pub use pooler::Pooler;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, Standby};
 pub use privileges::only_the_owner_changes_the_schema;
 pub use prometheus::{Prometheus, Series, observability, rules_hold};
 pub use proxy::Proxy;

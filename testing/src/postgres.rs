@@ -80,10 +80,42 @@ impl Postgres {
         .await;
     }
 
+    /// Starts a standby without which no transaction commits.
+    pub async fn with_standby(&self) -> Standby {
+        let mut standby = Server::beside("standby");
+        standby.port = self.0.port;
+        standby.start();
+        let mut connection = PgConnection::connect(&format!("{}/postgres", self.url())).await.unwrap();
+        for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+        let follows = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')";
+        wait_until("the standby follows", Duration::from_secs(60), async || {
+            sqlx::query_scalar(follows).fetch_one(&mut connection).await.unwrap()
+        })
+        .await;
+        Standby(standby)
+    }
+
     async fn answers(&self) {
         let url = format!("{}/postgres", self.url());
         wait_until("Postgres answers", Duration::from_secs(60), async || PgConnection::connect(&url).await.is_ok())
             .await;
+    }
+}
+
+/// A synchronous standby. While it is paused every COMMIT waits, whatever time-out is set and whether its client is there
+/// or not.
+#[derive(Debug)]
+pub struct Standby(Server);
+
+impl Standby {
+    pub fn pause(&self) {
+        self.0.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.0.signal(Signal::CONT);
     }
 }
 

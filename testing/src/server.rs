@@ -74,6 +74,10 @@ impl Server {
         self.child.take().expect("it runs").kill().await.unwrap();
     }
 
+    pub(crate) fn signal(&self, which: Signal) {
+        signal(self.child.as_ref().and_then(Child::id), which);
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.home.path().join("server/data")
     }

@@ -1,7 +1,7 @@
 //! Hosts that vanish: nothing is answered any more, and no connection is told.
 
 use futures_util::future::join_all;
-use testing::{Proxy, wait_until};
+use testing::{Kafka, Proxy, wait_until};
 
 use crate::world::{World, many, seconds};
 
@@ -31,6 +31,25 @@ async fn after_a_host_that_vanished_is_back_counting_goes_on_and_reads_are_answe
     wait_until("it is ready", seconds(5), async || service.probe("ready").await == Some(200)).await;
     wait_until("reads are answered", seconds(5), async || read_all().await.iter().all(|status| *status == 200)).await;
     // An attempt that was under way is given up after 15 s.
+    world.has_counted(1100, seconds(20)).await;
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_broker_that_vanished_is_back_counting_goes_on_within_seconds() {
+    let (kafka, proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    world.topic().create(3, &[]).await;
+    let service = world.setup().start().await;
+    world.produce(&many(1000)).await;
+    world.has_counted(1000, seconds(20)).await;
+    proxy.lose();
+    tokio::time::sleep(seconds(15)).await;
+    proxy.pass();
+    world.produce(&many(100)).await;
+    // Without limits it is a minute.
     world.has_counted(1100, seconds(20)).await;
     world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));

@@ -11,7 +11,7 @@ use crate::world::World;
 
 async fn no_read_fails_while_instances_are_restarted(product: Product) {
     let world = World::new(1).await;
-    let (front, mut pair) = Front::before(product, &world.setup(), [8081, 9081]).await;
+    let (front, mut pair) = Front::before(product, &world.setup()).await;
     let (client, url) = (reqwest::Client::new(), format!("{}/activities/today", front.url()));
     let failed = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
     let read = || {

@@ -1,6 +1,8 @@
 //! The statements about identities. The lock of an identity is the session's: it is held for as long
 //! as the connection that took it. Its key is the identity's own number, all 64 bits of it.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 
@@ -20,6 +22,8 @@ pub(super) struct Look {
     pub is_paused: bool,
     /// Identities that have not ended and whose lock nobody holds.
     pub gone: Vec<i64>,
+    /// Of each of them how many seconds it may be gone, by its own settings.
+    pub gone_for: Vec<f64>,
 }
 
 /// A new identity.
@@ -32,7 +36,7 @@ pub(super) struct Taken {
 }
 
 /// Takes a new identity. It is locked before it can be seen, so nobody ever sees it without its lock.
-pub(super) async fn take(session: &mut PgConnection) -> Result<Taken, sqlx::Error> {
+pub(super) async fn take(session: &mut PgConnection, takeover_after: Duration) -> Result<Taken, sqlx::Error> {
     let next = sqlx::query!(
         r#"
         SELECT (extract(epoch FROM now())::bigint << 20) | floor(random() * 1048576)::bigint AS "id!", now() AS "now!"
@@ -43,7 +47,12 @@ pub(super) async fn take(session: &mut PgConnection) -> Result<Taken, sqlx::Erro
     if !try_lock(session, id).await? {
         return Err(sqlx::Error::Protocol("the lock of a new identity is taken".into()));
     }
-    sqlx::query!("INSERT INTO instances (instance_id) VALUES ($1)", id.number()).execute(&mut *session).await?;
+    let seen = sqlx::query!(
+        "INSERT INTO instances (instance_id, takeover_after) VALUES ($1, make_interval(secs => $2))",
+        id.number(),
+        takeover_after.as_secs_f64()
+    );
+    seen.execute(&mut *session).await?;
     // Asked once the identity can be seen: whoever tells how far everything is announced has told it before, and
     // then it stands here, or reckons with this identity from its start on. The clock alone would do, if none ever
     // went back.
@@ -87,6 +96,9 @@ pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<L
             SELECT pid, (classid::bigint << 32) | objid::bigint AS id FROM pg_locks
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ), gone AS MATERIALIZED (
+            SELECT instance_id, coalesce(extract(epoch FROM takeover_after), 0)::float8 AS gone_for FROM instances
+            WHERE ended_at IS NULL AND instance_id <> $1 AND instance_id NOT IN (SELECT id FROM held)
         )
         SELECT
             NOT EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL) AS "ended!",
@@ -94,10 +106,8 @@ pub(super) async fn look(session: &mut PgConnection, me: InstanceId) -> Result<L
             CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
             now() AS "now!",
             EXISTS (SELECT FROM pause WHERE until IS NULL OR until > now()) AS "is_paused!",
-            ARRAY(
-                SELECT instance_id FROM instances
-                WHERE ended_at IS NULL AND instance_id <> $1 AND instance_id NOT IN (SELECT id FROM held)
-            ) AS "gone!"
+            ARRAY(SELECT instance_id FROM gone ORDER BY instance_id) AS "gone!",
+            ARRAY(SELECT gone_for FROM gone ORDER BY instance_id) AS "gone_for!"
         "#,
         me.number()
     )

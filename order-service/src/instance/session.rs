@@ -125,7 +125,7 @@ impl Session {
     pub async fn begin(settings: Settings, pool: Pool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
         let mut connection = settings.connect().await?;
         let asked_at = Instant::now();
-        let taken = identity::take(&mut connection).await?;
+        let taken = identity::take(&mut connection, settings.takeover_after).await?;
         IDENTITIES.add(1);
         tracing::info!(instance = taken.id.number(), "took an identity");
         let instance = Instance::new(&taken, asked_at, settings.takeover_after);
@@ -208,13 +208,16 @@ impl Session {
             page.working();
             gone_since.retain(|other, _| look.gone.contains(other));
             held_up.retain(|other| look.gone.contains(other));
-            let mut gone = look.gone;
+            let own = self.settings.takeover_after;
+            let seconds = look.gone_for.iter().map(|seconds| Duration::try_from_secs_f64(*seconds).unwrap_or(own));
+            let mut gone: Vec<_> = look.gone.iter().copied().zip(seconds).collect();
             // Tried last: they keep nobody else waiting.
-            gone.sort_by_key(|other| held_up.contains(other));
-            for other in gone {
+            gone.sort_by_key(|(other, _)| held_up.contains(other));
+            for (other, takeover_after) in gone {
                 let since = *gone_since.entry(other).or_insert(asked_at);
-                // After an outage of the database everyone looks gone: everyone returns first.
-                if asked_at.duration_since(since.max(held_since)) >= self.settings.takeover_after
+                // After an outage of the database everyone looks gone: everyone returns first. Whoever has the longer
+                // setting trusts its lock for longer.
+                if asked_at.duration_since(since.max(held_since)) >= takeover_after.max(own)
                     && !self.end_other(InstanceId(other), page).await?
                 {
                     // The next look comes first.
@@ -288,7 +291,7 @@ impl Session {
                 ended => drop(ended?),
             }
             fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
-            let new = identity::take(&mut self.connection).await?;
+            let new = identity::take(&mut self.connection, self.settings.takeover_after).await?;
             // Of no use to anybody any more.
             identity::unlock(&mut self.connection, old).await?;
             Ok::<_, sqlx::Error>(new)

@@ -1,6 +1,6 @@
 //! What the broker has acknowledged, and how far each log is settled with it.
 
-use shared::database::Pool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::BLOCK;
@@ -32,7 +32,11 @@ pub struct SettledTo {
 ///
 /// # Errors
 /// The database's.
-pub async fn mark_published(pool: &Pool, published: &[Published], settled: &[SettledTo]) -> Result<(), sqlx::Error> {
+pub async fn mark_published(
+    connection: &mut PgConnection,
+    published: &[Published],
+    settled: &[SettledTo],
+) -> Result<(), sqlx::Error> {
     let mut published: Vec<_> = published.iter().collect();
     published.sort_unstable_by_key(|one| (one.log.number(), one.seq));
     let mut rows = Rows::default();
@@ -70,7 +74,7 @@ pub async fn mark_published(pool: &Pool, published: &[Published], settled: &[Set
         &offsets,
         &refused
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }

@@ -34,7 +34,7 @@ pub enum AfterRejection {
 /// # Errors
 /// The database's.
 pub async fn record_rejections(
-    pool: &Pool,
+    connection: &mut PgConnection,
     by: InstanceId,
     rejected: &[Rejected],
     retries: &[bool],
@@ -105,7 +105,7 @@ pub async fn record_rejections(
         retries,
         &pauses as &[Option<f64>]
     );
-    is_recorded.fetch_one(pool).await
+    is_recorded.fetch_one(connection).await
 }
 
 /// Whether an operator wants messages sent again that nobody living holds.

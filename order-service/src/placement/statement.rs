@@ -154,22 +154,28 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
             SELECT FROM instances
             WHERE instance_id = $1 AND ended_at IS NULL AND current_setting('transaction_isolation') = 'read committed'
         ),
+        keyed AS MATERIALIZED (
+            SELECT place, caller_key, fingerprint
+            FROM fence CROSS JOIN UNNEST($11::integer[], $12::bytea[], $13::bytea[], $14::bigint[])
+                AS k (place, caller_key, fingerprint, lock)
+            -- Held to the end of the transaction. Nobody inserts a key without its lock, so nobody
+            -- ever waits below for the end of another's.
+            WHERE pg_try_advisory_xact_lock(lock)
+                -- A subselect, which cannot become a join that reads all keys. What is committed just now is met below.
+                AND (SELECT true FROM idempotency_keys AS known WHERE known.caller_key = k.caller_key
+                    AND known.placed_at > now() - make_interval(secs => $15)) IS NULL
+        ),
         incoming AS (
+            -- A number is drawn when its key is free: whoever waits for one comes again and again.
             SELECT nextval('order_number') AS order_id, o.*
             FROM fence CROSS JOIN UNNEST($2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::integer[],
                 $8::integer[]) WITH ORDINALITY
                 AS o (message_ref, customer_ref, seq, traceparent, tracestate, first_line, last_line, place)
-        ),
-        keyed AS (
-            SELECT * FROM UNNEST($11::integer[], $12::bytea[], $13::bytea[], $14::bigint[])
-                AS k (place, caller_key, fingerprint, lock)
+            WHERE place <> ALL ($11) OR place IN (SELECT place FROM keyed)
         ),
         taken AS (
             INSERT INTO idempotency_keys AS k (caller_key, fingerprint, order_id, placed_at)
             SELECT caller_key, fingerprint, order_id, greatest(now(), $17) FROM keyed JOIN incoming USING (place)
-            -- Held to the end of the transaction. Nobody inserts a key without its lock, so nobody
-            -- ever waits here for the end of another's.
-            WHERE pg_try_advisory_xact_lock(lock)
             ON CONFLICT (caller_key) DO UPDATE
                 SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, placed_at = excluded.placed_at
                 -- One that has expired is as good as purged.
@@ -181,7 +187,7 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
                 format, traceparent, tracestate)
             SELECT message_ref, $1, seq, order_id, 1, 'ORDER_CREATED', greatest(now(), $17), $16, traceparent, tracestate
             FROM incoming
-            WHERE place NOT IN (SELECT place FROM keyed) OR order_id IN (SELECT order_id FROM taken)
+            WHERE place <> ALL ($11) OR order_id IN (SELECT order_id FROM taken)
             -- Waits for an earlier attempt of unknown outcome, and leaves its rows as they are.
             ON CONFLICT (message_ref) DO NOTHING
             RETURNING message_ref, instance, seq, order_id, activity_at

@@ -14,6 +14,7 @@ use shared::{
     health::Component,
     traces,
 };
+use sqlx::PgConnection;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
@@ -32,7 +33,7 @@ use crate::{
 
 /// Answers of one statement.
 const BATCH: usize = 2000;
-/// A statement without an answer after this long is repeated: it is harmless.
+/// A statement without an answer after this long is repeated, which is harmless, unless the server is still at it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long nothing has to come before it is stated how far a log is settled without it.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -129,7 +130,7 @@ impl Marks {
             delivered.iter().map(|(message, _, place)| published(&message.queued, *place)).collect();
         let words = self.settle(&delivered);
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
-        self.until_committed(|| outbox::mark_published(&self.pool, &published, &settled)).await;
+        self.until_committed(Fact::Published(&published, &settled)).await;
         PUBLISHED.add(published.len() as u64);
         words.into_iter().for_each(|(log, word)| log.stated(word));
         for (message, ..) in &delivered {
@@ -174,8 +175,7 @@ impl Marks {
         }
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
         // Not repeated: it comes again a second later.
-        let stating = outbox::mark_published(&self.pool, &[], &settled);
-        if self.page.work(ANSWER_WITHIN, stating).await.is_ok() {
+        if self.once(Fact::Published(&[], &settled)).await.is_ok() {
             words.into_iter().for_each(|(log, word)| log.stated(word));
         }
     }
@@ -217,8 +217,7 @@ impl Marks {
             let rejected: Vec<_> = blamed.iter().map(|one| one.rejected.clone()).collect();
             let retries: Vec<_> =
                 blamed.iter().map(|one| !matches!(one.outgoing.queued.source, Source::Log(_))).collect();
-            let recording = || outbox::record_rejections(&self.pool, holder, &rejected, &retries);
-            let is_recorded = self.until_committed(recording).await;
+            let is_recorded = self.until_committed(Fact::Rejections(holder, &rejected, &retries)).await;
             fail_point!("marks::rejections_recorded", |_| std::process::abort());
             if is_recorded {
                 blamed.into_iter().for_each(|one| self.after_rejection(one));
@@ -250,19 +249,11 @@ impl Marks {
         drop(self.returned.send(Returned { message, why, due }));
     }
 
-    async fn until_committed<T, F>(&self, statement: impl Fn() -> F) -> T
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
+    async fn until_committed(&self, fact: Fact<'_>) -> bool {
         let begin = Instant::now();
         let mut pauses = database::backoff();
         loop {
-            let marking = async {
-                let answer = statement().await?;
-                fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
-                Ok::<_, sqlx::Error>(answer)
-            };
-            match self.page.work(ANSWER_WITHIN, marking).await {
+            match self.once(fact).await {
                 Ok(answer) => {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return answer;
@@ -274,6 +265,41 @@ impl Marks {
                 }
             }
             sleep(pauses.next().expect("the back-off never ends")).await;
+        }
+    }
+
+    async fn once(&self, fact: Fact<'_>) -> Result<bool, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        let backend = connection.backend();
+        let marking = async {
+            let answer = fact.state(&mut connection).await?;
+            fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
+            Ok::<_, sqlx::Error>(answer)
+        };
+        let answer = self.pool.until_answered(&self.page, ANSWER_WITHIN, backend, marking).await;
+        connection.end_with(&answer);
+        answer
+    }
+}
+
+/// What is stated in one transaction; twice it is no other.
+#[derive(Clone, Copy, Debug)]
+enum Fact<'a> {
+    Published(&'a [Published], &'a [SettledTo]),
+    /// By a holder, and which of them are retries.
+    Rejections(InstanceId, &'a [Rejected], &'a [bool]),
+}
+
+impl Fact<'_> {
+    /// False where it is not this process's to state any more.
+    async fn state(self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        match self {
+            Self::Published(published, settled) => {
+                outbox::mark_published(connection, published, settled).await.map(|()| true)
+            }
+            Self::Rejections(holder, rejected, retries) => {
+                outbox::record_rejections(connection, holder, rejected, retries).await
+            }
         }
     }
 }

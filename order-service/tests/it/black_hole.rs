@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use testing::{Proxy, wait_until};
+use testing::{Kafka, Proxy, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -53,4 +53,25 @@ async fn after_a_host_that_vanished_is_back_reads_are_answered_within_seconds_an
     world.at_rest(seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge_with(testing::Checker::duplicates_allowed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_broker_that_vanished_is_back_sending_goes_on_within_seconds() {
+    let (kafka, proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client
+        .load_during(4, async {
+            client.load(200, 4).await;
+            proxy.lose();
+            tokio::time::sleep(seconds(15)).await;
+            proxy.pass();
+        })
+        .await;
+    assert_eq!(world.history.others(), [].into(), "every order is accepted");
+    // 5 s, and what they take to be sent and marked on a busy machine; without limits it is a minute.
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }

@@ -182,3 +182,22 @@ async fn two_installations_in_one_database_know_nothing_of_one_another() {
     }
     world.judge_nothing_placed().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_shorter_take_over_waits_for_as_long_as_the_one_that_is_gone_would_have_been_given_by_its_own() {
+    let world = World::new().await;
+    let patient = world.setup().set("instance.takeover_after", "4s").start().await;
+    let hasty = world.setup().start().await;
+    let gone = identity(&patient);
+    let ended = format!("SELECT count(*) FROM instances WHERE instance_id = {gone} AND ended_at IS NOT NULL");
+    // Before it is gone, or the clock would begin too late.
+    let begun = Instant::now();
+    patient.kill().await;
+    wait_until("it is taken over", seconds(20), async || world.database.number(&ended).await == 1).await;
+    assert!(begun.elapsed() >= seconds(4), "taken over after {:?}", begun.elapsed());
+    // One of a version that does not say is given what this one has.
+    world.left_behind(10, 900).await;
+    world.at_rest(seconds(3)).await;
+    assert_eq!(hasty.stop().await, Some(0));
+    world.judge().await;
+}

@@ -40,7 +40,7 @@ async fn replacing_every_instance_under_load_fails_no_request_and_doubles_no_mes
 #[tokio::test]
 async fn what_still_lingers_at_a_stop_is_sent_at_once() {
     let world = World::new().await;
-    let setup = world.setup().set("publisher.linger", "60s").set("instance.takeover_after", "60s");
+    let setup = world.setup().failpoint("publisher::lingers", "return(60000)").set("instance.takeover_after", "60s");
     let (mut stopped, other) = (setup.start().await, setup.start().await);
     world.client(&stopped).load(200, 8).await;
     assert_eq!(world.count("unpublished").await, 200, "the batch is still filling");

@@ -83,7 +83,7 @@ async fn an_instance_goes_on_after_retries_reported_as_lost_in_the_middle_of_loa
 async fn messages_in_memory_when_the_identity_is_replaced_are_sent_once_all_the_same() {
     let world = World::new().await;
     // They wait in a batch that fills, while the new identity reads them in the log of the old one.
-    let service = world.setup().set("publisher.linger", "2s").start().await;
+    let service = world.setup().failpoint("publisher::lingers", "return(2000)").start().await;
     let client = world.client(&service);
     client.load(50, 8).await;
     world.end(identity(&service)).await;

@@ -57,6 +57,7 @@ mod secrets;
 mod server_settings;
 mod settings;
 mod slow_callers;
+mod standby_away;
 mod stop;
 mod switchover;
 mod terminal;

@@ -9,7 +9,7 @@ use crate::world::{World, seconds};
 
 async fn no_order_fails_while_instances_are_restarted(product: Product) {
     let world = World::new().await;
-    let (front, mut pair) = Front::before(product, &world.setup(), [8080, 9080]).await;
+    let (front, mut pair) = Front::before(product, &world.setup()).await;
     let client = Client::new(front.url(), &world.history);
     let place = || {
         let client = client.clone();

@@ -194,3 +194,22 @@ async fn partitions_that_do_not_follow_the_key_and_more_in_sync_than_there_are_r
     }
     assert_eq!(told.len(), 2, "{told:?}");
 }
+
+#[tokio::test]
+async fn what_would_break_a_promise_is_refused_and_the_reason_said() {
+    for (setting, value, reason) in [
+        ("retention.published_messages", "0s", "1d or longer: for so long a placement of unknown outcome"),
+        ("retention.published_messages", "23h", "1d or longer"),
+        ("publisher.linger", "501ms", "an order is announced within 1s"),
+        ("publisher.outage_backoff_max", "4s", "sending resumes within 5s"),
+        ("instance.takeover_after", "11m", "from 500ms to 10m"),
+        ("health.task_hung_after", "4s", "5s or longer"),
+        ("placement.batch_max_orders", "1001", "from 1 to 1000"),
+        ("retention.batch_size", "100001", "from 1 to 100000"),
+    ] {
+        let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set(setting, value);
+        let told = refused(&setup, "serve").await;
+        let is_told = told.len() == 1 && told[0].starts_with(&format!("{setting}: ")) && told[0].contains(reason);
+        assert!(is_told, "{setting} = {value}: {told:?}");
+    }
+}
