@@ -66,8 +66,9 @@ bench: ## Measure speed and memory; figures go to target/bench
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
 
-check: ## Formatting, lints, types of the pages' scripts, and whether the checked-in query data and the seeded bugs are fresh
+check: ## Formatting, lints, types of the pages' scripts, and whether documents, query data and seeded bugs fit the sources
 	dev/provide test
+	python3 dev/check/documents.py
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	dev/with-stack dev/sqlx-prepare --check

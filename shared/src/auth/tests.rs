@@ -38,6 +38,7 @@ pub(super) async fn bring(authentication: &Authentication, token: &str) -> Resul
     ask(authentication, &[format!("Bearer {token}")]).await
 }
 
+/// Holds: No algorithm is believed because a token names it: each key has one.
 #[tokio::test]
 async fn every_bad_token_is_refused_with_the_same_words() {
     let signer = Signer::rs256("main");
