@@ -11,9 +11,9 @@ fn by(keys: Result<Keys, String>, leeway: u64) -> Authentication {
     Authentication::new(settings).unwrap().0
 }
 
-pub(super) fn expected(leeway: u64) -> Expected {
+pub(super) fn expected(leeway: u64) -> TokenRules {
     let scope_claims = vec!["scope".to_owned(), "scp".to_owned()];
-    Expected {
+    TokenRules {
         issuer: ISSUER.into(),
         audience: vec![AUDIENCE.into()],
         client_ids: Vec::new(),
