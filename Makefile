@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit
+.PHONY: help run down reset status build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit nightly
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -66,10 +66,16 @@ bench: ## Measure speed and memory; figures go to target/bench
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
 
-check: ## Formatting, lints, types of the pages' scripts, and whether the checked-in query data and the seeded bugs are fresh
+check: ## Formatting, lints, spelling, types of the pages' scripts; whether documents, query data and seeded bugs fit the sources
+	dev/provide check
+	python3 dev/check/documents.py
+	python3 dev/check/sources.py
+	.dev/tools/lint/bin/shellcheck $$(git grep -lE '^#!.*\bbash$$' -- .ci dev)
+	.dev/tools/lint/bin/typos
 	dev/provide test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --features failpoints
 	dev/with-stack dev/sqlx-prepare --check
 	dev/provide pages
 	@for of in shared order-service activity-service; do .dev/tools/typescript/node_modules/.bin/tsc -p $$of/pages || exit 1; done
@@ -99,6 +105,9 @@ prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a
 	dev/provide test
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
+
+nightly: mutants chaos fuzz audit ## What takes hours: mutants, chaos, fuzz and audit, then small runs of every measurement
+	$(MAKE) bench ARGS=--quick
 
 audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)
 	dev/provide audit

@@ -138,7 +138,7 @@ pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
 }
 
 /// The command `figures`.
-pub async fn figures(config: &Config, command: commands::Figures) -> Exit {
+pub async fn figures(config: &Config, command: commands::FiguresCommand) -> Exit {
     on_the_database(config, "activity-service figures", async |pool, zone| {
         command.run(pool, &config.consumer.topics, zone).await
     })
@@ -294,7 +294,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     // One batch waits while another is counted and a third is collected.
     let (read, batches) = mpsc::channel(1);
     let in_hand = InHand::default();
-    exposition.at_scrape(in_hand.tell());
+    exposition.at_scrape(in_hand.gauge());
     tasks.spawn("counting", |page| {
         let backoff = config.consumer.backoff();
         let shutdown = shutdown.clone();

@@ -2,16 +2,16 @@
 
 mod quarantine;
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
-    audit::{Author, parse_actor},
+    command::{self, PauseArguments, Who},
     database::Pool,
-    pause, terminal,
+    terminal,
     text::parse_reason,
 };
 use time::{Date, format_description::well_known::Rfc3339};
@@ -19,7 +19,7 @@ use time::{Date, format_description::well_known::Rfc3339};
 use crate::{
     calendar,
     gaps::{self, Gap},
-    verify,
+    pause, verify,
 };
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +27,7 @@ pub enum Gaps {
     /// Lists gaps, oldest first.
     List {
         #[arg(long, value_enum, default_value_t)]
-        state: gaps::State,
+        state: gaps::GapState,
         /// How many at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
@@ -50,7 +50,7 @@ pub enum Gaps {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Figures {
+pub enum FiguresCommand {
     /// Holds the figures against the keys, and against what the sources say they wrote. Ends with 1 where they differ.
     Verify {
         /// The first day, like 2026-11-22; the first there is unless given.
@@ -62,7 +62,7 @@ pub enum Figures {
     },
 }
 
-impl Figures {
+impl FiguresCommand {
     /// # Errors
     /// The database's, or a figure is not what it should be.
     pub async fn run(self, pool: &Pool, topics: &[String], time_zone: &str) -> anyhow::Result<()> {
@@ -86,24 +86,11 @@ pub enum Calendar {
     },
 }
 
-#[derive(Args, Debug)]
-pub struct Who {
-    /// Who does it, kept with the message; the user of the operating system unless given.
-    #[arg(long, value_parser = actor)]
-    actor: Option<String>,
-}
-
 /// Let counting rest on all instances; messages stay on the topic
 #[derive(Args, Debug)]
 pub struct Pause {
-    /// Why; kept with the pause and in the audit.
-    #[arg(long, value_parser = parse_reason)]
-    reason: String,
-    /// How long at most, like 30m; without it somebody has to resume.
-    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
-    lasts: Option<Duration>,
     #[command(flatten)]
-    who: Who,
+    how: PauseArguments,
 }
 
 /// End the pause of counting
@@ -117,13 +104,8 @@ impl Pause {
     /// # Errors
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
-        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
-        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
-        let until = match begun.until {
-            Some(until) => until.format(&Rfc3339)?,
-            None => "somebody resumes".into(),
-        };
-        Ok(writeln!(std::io::stdout().lock(), "counting is paused until {until}")?)
+        let begun = pause::begin(pool, &self.how.wanted(), &self.how.who.author()).await?;
+        command::tell_paused("counting", &begun)
     }
 }
 
@@ -131,9 +113,8 @@ impl Resume {
     /// # Errors
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
-        let was = crate::pause::end(pool, &self.who.author()).await?;
-        let done = if was { "counting is resumed" } else { "counting was not paused" };
-        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+        let was = pause::end(pool, &self.who.author()).await?;
+        command::tell_resumed("counting", was)
     }
 }
 
@@ -168,12 +149,6 @@ impl Calendar {
     }
 }
 
-impl Who {
-    fn author(&self) -> Author {
-        Author::of_command(self.actor.as_deref())
-    }
-}
-
 fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string_pretty(found)? } else { text() };
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
@@ -186,10 +161,6 @@ fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> Table) -> Stri
 fn zone(text: &str) -> Result<String, String> {
     let name = text.to_owned();
     calendar::check_name(&name).map(|()| name)
-}
-
-fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn gap_table(gaps: &[Gap]) -> Table {

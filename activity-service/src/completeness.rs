@@ -218,7 +218,7 @@ pub(crate) struct Told {
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn tell(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
+pub(crate) async fn differences(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
     sqlx::query_as!(
         Told,
         r#"

@@ -2,7 +2,7 @@
 //!
 //! Two tasks with a channel between them. Reading is the only owner of the Kafka client and never
 //! waits for the database, so the group keeps this member through any outage. Offsets go the other
-//! way, through [`Group`]: counting notes what is committed in Postgres, reading tells Kafka.
+//! way, through [`group::Group`]: counting notes what is committed in Postgres, reading tells Kafka.
 
 pub mod at_once;
 pub mod batch;

@@ -50,7 +50,7 @@ pub struct Gap {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum State {
+pub enum GapState {
     /// Not yet compared with what the topic has.
     Unchecked,
     #[default]
@@ -58,7 +58,7 @@ pub enum State {
     Closed,
 }
 
-impl State {
+impl GapState {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for GapState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -82,7 +82,7 @@ impl fmt::Display for State {
 pub async fn note(
     transaction: &mut PgConnection,
     jumps: &[(Partition, Jump)],
-    state: State,
+    state: GapState,
 ) -> Result<(), sqlx::Error> {
     if jumps.is_empty() {
         return Ok(());
@@ -182,7 +182,7 @@ pub async fn how_many(connection: &mut PgConnection) -> Result<(u64, u64), sqlx:
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn list(pool: &Pool, state: State, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn list(pool: &Pool, state: GapState, limit: i64) -> Result<Vec<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"

@@ -23,7 +23,7 @@ use crate::{
 mod day;
 mod range;
 
-pub use day::Day;
+pub use day::LiveDay;
 
 /// Figures change at most twice a second for whoever looks at them.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -65,13 +65,13 @@ struct Asked {
 pub struct Look {
     number: u64,
     /// None: the database did not answer.
-    pub found: Option<Arc<Found>>,
+    pub found: Option<Arc<LiveFigures>>,
 }
 
 /// The days that were asked for, and how complete they are.
 #[derive(Debug)]
-pub struct Found {
-    pub days: BTreeMap<Date, Arc<Day>>,
+pub struct LiveFigures {
+    pub days: BTreeMap<Date, Arc<LiveDay>>,
     pub completeness: Arc<Completeness>,
 }
 
@@ -163,7 +163,7 @@ impl Live {
         ranges: &[Range],
         number: u64,
         is_new: bool,
-    ) -> Result<Found, sqlx::Error> {
+    ) -> Result<LiveFigures, sqlx::Error> {
         let all = known.take().filter(|_| !is_new && !number.is_multiple_of(ALL_EVERY));
         let mut next = match all {
             Some(known) => {
@@ -181,7 +181,7 @@ impl Live {
         if number.is_multiple_of(COMPLETENESS_EVERY) {
             next.completeness = Arc::new(completeness::of(&self.pool, &self.topics).await?);
         }
-        let found = Found { days: next.days.clone(), completeness: Arc::clone(&next.completeness) };
+        let found = LiveFigures { days: next.days.clone(), completeness: Arc::clone(&next.completeness) };
         *known = Some(next);
         Ok(found)
     }
@@ -194,7 +194,7 @@ impl Live {
             for (date, summaries) in std::mem::take(&mut now) {
                 let is_same = known.days.get(&date).is_some_and(|day| day.summaries == summaries);
                 if !is_same {
-                    known.days.insert(date, Arc::new(Day::new(date, summaries)));
+                    known.days.insert(date, Arc::new(LiveDay::new(date, summaries)));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Live {
 /// What was seen up to now.
 #[derive(Debug)]
 struct Known {
-    days: BTreeMap<Date, Arc<Day>>,
+    days: BTreeMap<Date, Arc<LiveDay>>,
     /// Yesterday, today and tomorrow.
     recent: Range,
     completeness: Arc<Completeness>,

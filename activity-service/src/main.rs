@@ -35,7 +35,7 @@ enum Command {
     Gaps(commands::Gaps),
     /// See whether the figures are right
     #[command(subcommand)]
-    Figures(commands::Figures),
+    Figures(commands::FiguresCommand),
     /// Give the business time zone another of its names
     #[command(subcommand)]
     Calendar(commands::Calendar),

@@ -231,7 +231,7 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let (open, offsets) = gaps::how_many(&mut *connection).await?;
         OPEN_GAPS.set_count(open);
         OPEN_GAP_OFFSETS.set_count(offsets);
-        let told = completeness::tell(&mut *connection).await?;
+        let told = completeness::differences(&mut *connection).await?;
         COMPLETE_AGE.set(told.age.unwrap_or(0.0).max(0.0));
         SILENT_SOURCES.set_count(told.silent.unsigned_abs());
         DIFFERING_MINUTES.set_count(told.differing.unsigned_abs());

@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// Whether counting is paused, as reading sees it; none until the first look.
-pub type Seen = watch::Receiver<Option<bool>>;
+pub type IsPaused = watch::Receiver<Option<bool>>;
 
 /// Looks once a second whether counting is paused, until the drain begins. While the database is away it stays as it was.
 ///

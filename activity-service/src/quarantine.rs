@@ -18,7 +18,7 @@ pub use content::Content;
 pub use discarding::{Discard, Discarded, Discarding, discard};
 pub use filter::{Filter, Pass};
 pub use known::{Identities, Identity, Known, Original};
-pub use listing::{Entry, Page, State, find, list};
+pub use listing::{Entry, Page, QuarantineState, find, list};
 pub use replay::{Replay, Replayed};
 pub use room::Room;
 use shared::{http::schema, message::ActivityTypeCode};

@@ -78,7 +78,7 @@ impl Lows {
 
 /// The last key that was looked at.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct PageEnd {
     processed_at: OffsetDateTime,
     message_ref: Uuid,
 }
@@ -131,7 +131,7 @@ impl Retention {
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
-        let mut after = Place { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
+        let mut after = PageEnd { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
         while !shutdown.is_draining() {
             let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
             purged.keys += keys;
@@ -191,9 +191,9 @@ impl Retention {
     async fn purge_keys(
         &self,
         before: OffsetDateTime,
-        after: Place,
+        after: PageEnd,
         lows: &Lows,
-    ) -> Result<(Option<Place>, u64), sqlx::Error> {
+    ) -> Result<(Option<PageEnd>, u64), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
             return Ok((None, 0));
@@ -241,7 +241,7 @@ impl Retention {
             return Ok((None, 0));
         };
         PURGED.add_of("keys", page.keys.unsigned_abs());
-        let last = Place { processed_at: page.processed_at, message_ref: page.message_ref };
+        let last = PageEnd { processed_at: page.processed_at, message_ref: page.message_ref };
         Ok((Some(last), page.keys.unsigned_abs()))
     }
 

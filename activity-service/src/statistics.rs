@@ -42,7 +42,7 @@ impl<'a> Received<'a> {
 
 /// What is to be read next of a partition, once what comes with it is counted.
 #[derive(Debug)]
-pub struct Position<'a> {
+pub struct PositionAfter<'a> {
     pub topic: &'a str,
     pub partition: i32,
     /// The partition's, as it was when reading began.
@@ -80,7 +80,7 @@ pub async fn count(
     transaction: &mut PgConnection,
     time_zone: &str,
     activities: &[Received<'_>],
-    positions: &[Position<'_>],
+    positions: &[PositionAfter<'_>],
 ) -> Result<Outcome, sqlx::Error> {
     let refs: Vec<Uuid> = activities.iter().map(|one| one.activity.message_ref).collect();
     let codes: Vec<&str> = activities.iter().map(|one| one.activity.code.as_str()).collect();

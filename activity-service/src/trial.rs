@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     activity::Activity,
     admission::Admission,
-    statistics::{self, Position, Received},
+    statistics::{self, PositionAfter, Received},
 };
 
 /// The bits of a UUIDv7 below its time and version.
@@ -23,7 +23,7 @@ pub async fn count_a_good_one(
     pool: &Pool,
     time_zone: &str,
     suspect: Option<Uuid>,
-    positions: &[Position<'_>],
+    positions: &[PositionAfter<'_>],
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut admission = Admission::open(&mut transaction, time_zone).await?;

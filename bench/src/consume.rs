@@ -9,7 +9,7 @@ use activity_service::{
     activity::{self, Activity},
     app::MIGRATIONS,
     consumer::record::Digest,
-    statistics::{self, Position, Received},
+    statistics::{self, PositionAfter, Received},
 };
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::Message;
@@ -141,7 +141,7 @@ async fn by_loop(messages: &Messages) -> Result<f64> {
             .collect();
         let mut ends = BTreeMap::new();
         ends.extend(batch.iter().map(|one| (one.partition, one.offset + 1)));
-        let position = |(partition, next_offset)| Position {
+        let position = |(partition, next_offset)| PositionAfter {
             topic,
             partition,
             generation: 0,

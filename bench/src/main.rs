@@ -37,7 +37,7 @@ use tokio::signal::{
     unix::{SignalKind, signal},
 };
 
-/// Measures speed and memory; prints a table and writes target/bench/<name>.json
+/// Measures speed and memory; prints a table and writes target/bench/NAME.json
 #[derive(Parser)]
 struct Arguments {
     /// Few and small runs, to see that the measurements work: the figures mean nothing

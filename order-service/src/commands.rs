@@ -3,7 +3,7 @@
 mod customers;
 mod orders;
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -11,11 +11,11 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use customers::Customers;
 pub use orders::Orders;
 use shared::{
-    audit::{Author, parse_actor},
+    command::{self, PauseArguments, Who},
     database::Pool,
     lifecycle::Exit,
     message::{ActivityTypeCode, timestamp},
-    pause, terminal,
+    terminal,
     text::parse_reason,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -31,6 +31,7 @@ use crate::{
         verify,
     },
     order::OrderRef,
+    pause,
 };
 
 /// Which messages.
@@ -57,19 +58,6 @@ impl From<Choice> for Filter {
     fn from(choice: Choice) -> Self {
         let Choice { order, activity_type_code, since, until, error } = choice;
         Self { order_id: order, activity_type_code, from: since, to: until, error }
-    }
-}
-
-#[derive(Args, Debug)]
-pub struct Who {
-    /// Who does it, kept in the audit; the user of the operating system unless given.
-    #[arg(long, value_parser = actor)]
-    actor: Option<String>,
-}
-
-impl Who {
-    fn author(&self) -> Author {
-        Author::of_command(self.actor.as_deref())
     }
 }
 
@@ -168,14 +156,8 @@ pub enum Messages {
 /// Lets announcing rest on all instances; orders are taken meanwhile.
 #[derive(Args, Debug)]
 pub struct Pause {
-    /// Why; kept with the pause and in the audit.
-    #[arg(long, value_parser = parse_reason)]
-    reason: String,
-    /// How long at most, like 30m; without it somebody has to resume.
-    #[arg(long = "for", value_name = "TIME", value_parser = pause::parse_time)]
-    lasts: Option<Duration>,
     #[command(flatten)]
-    who: Who,
+    how: PauseArguments,
 }
 
 /// Ends the pause of announcing.
@@ -189,13 +171,8 @@ impl Pause {
     /// # Errors
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
-        let wanted = pause::Wanted { reason: self.reason, lasts: self.lasts };
-        let begun = crate::pause::begin(pool, &wanted, &self.who.author()).await?;
-        let until = match begun.until {
-            Some(until) => until.format(&Rfc3339)?,
-            None => "somebody resumes".into(),
-        };
-        Ok(writeln!(std::io::stdout().lock(), "announcing is paused until {until}")?)
+        let begun = pause::begin(pool, &self.how.wanted(), &self.how.who.author()).await?;
+        command::tell_paused("announcing", &begun)
     }
 }
 
@@ -203,9 +180,8 @@ impl Resume {
     /// # Errors
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
-        let was = crate::pause::end(pool, &self.who.author()).await?;
-        let done = if was { "announcing is resumed" } else { "announcing was not paused" };
-        Ok(writeln!(std::io::stdout().lock(), "{done}")?)
+        let was = pause::end(pool, &self.who.author()).await?;
+        command::tell_resumed("announcing", was)
     }
 }
 
@@ -356,10 +332,6 @@ fn code(text: &str) -> Result<String, String> {
 
 fn error_part(text: &str) -> Result<String, String> {
     part_of_error(text).ok_or_else(|| "must be 1 to 200 visible characters".into())
-}
-
-fn actor(text: &str) -> Result<String, String> {
-    parse_actor(text).ok_or_else(|| "must be 1 to 255 visible characters".into())
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {

@@ -99,6 +99,8 @@ impl Queue {
     }
 
     /// Lets a message in. What came under an identity that has ended meanwhile is left to whoever adopts its log.
+    /// Holds: No message is in the queue without a slot, and no slot is given back before the mark is committed: it
+    /// travels with the message.
     pub fn push(&self, message: Message, holder: InstanceId, source: Source, slot: Slot, origin: Origin) {
         if holder == self.instance.id() {
             // Closed only when the publisher is gone, in the drain: the row stays in the table then.

@@ -26,7 +26,7 @@ pub use key_file::KeyFile;
 use keys::Keys;
 pub use settings::Settings;
 use time::OffsetDateTime;
-use token::{Expected, Refusal, Token};
+use token::{Refusal, Token, TokenRules};
 use tokio::sync::watch;
 
 use crate::{
@@ -96,7 +96,7 @@ pub struct Authentication(Mode);
 #[derive(Clone, Debug)]
 enum Mode {
     Disabled,
-    Jwt { expected: Arc<Expected>, keys: Source },
+    Jwt { expected: Arc<TokenRules>, keys: Source },
 }
 
 /// Where the keys are.
@@ -108,12 +108,12 @@ enum Source {
 
 /// Keeps the keys as their source has them.
 #[derive(Debug)]
-pub enum Renewal {
+pub enum KeyRenewal {
     Issuer(Issuer),
     File(KeyFile),
 }
 
-impl Renewal {
+impl KeyRenewal {
     /// Until the drain begins.
     ///
     /// # Errors
@@ -138,20 +138,20 @@ impl Authentication {
         matches!(self.0, Mode::Disabled)
     }
 
-    /// By the settings. Keys of an issuer come by [`Renewal::run`], those of a file are renewed by it.
+    /// By the settings. Keys of an issuer come by [`KeyRenewal::run`], those of a file are renewed by it.
     ///
     /// # Errors
     /// No HTTP client can be made: the system has no certificates.
-    pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<Renewal>)> {
+    pub fn new(settings: Settings) -> anyhow::Result<(Self, Option<KeyRenewal>)> {
         let (expected, source, renewal) = match settings {
             Settings::Disabled => {
                 tracing::warn!(target: ALWAYS, "auth.mode is disabled: whoever reaches the API may do everything");
                 return Ok((Self::disabled(), None));
             }
-            Settings::File { expected, file } => (expected, Source::File(file.known()), Renewal::File(file)),
+            Settings::File { expected, file } => (expected, Source::File(file.known()), KeyRenewal::File(file)),
             Settings::Issuer { expected, url, max_age, max_stale } => {
                 let issuer = Issuer::new(url, max_age, max_stale)?;
-                (expected, Source::Issuer(issuer.known()), Renewal::Issuer(issuer))
+                (expected, Source::Issuer(issuer.known()), KeyRenewal::Issuer(issuer))
             }
         };
         Ok((Self(Mode::Jwt { expected: Arc::new(expected), keys: source }), Some(renewal)))
@@ -183,7 +183,7 @@ impl Authentication {
 }
 
 impl Source {
-    fn verify(&self, token: &Token<'_>, expected: &Expected) -> Result<Caller, Refusal> {
+    fn verify(&self, token: &Token<'_>, expected: &TokenRules) -> Result<Caller, Refusal> {
         let keys = match self {
             Self::File(known) => Arc::clone(&known.borrow()),
             Self::Issuer(known) => known.keys().ok_or(Refusal::NoKeys)?,

@@ -171,6 +171,7 @@ pub struct Component {
 impl Component {
     /// A piece of work, given up after about `limit` of the time in which this process runs. A task that does not
     /// come back from it for `health.task_hung_after` longer hangs.
+    /// Holds: No piece of work waits for something outside without a limit.
     ///
     /// # Errors
     /// Its own, and [`TimedOut`]: of what it has asked of others nobody knows whether it is done.

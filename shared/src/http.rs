@@ -46,7 +46,7 @@ pub use server::{Server, listen};
 pub use settings::Settings;
 use tracing::Instrument;
 
-use self::{connection::Phase, encoding::Asked, streamed::Streamed};
+use self::{connection::Phase, encoding::Acceptable, streamed::Streamed};
 use crate::{lifecycle::Shutdown, problem::Problem, traces::Trace};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.
@@ -70,7 +70,7 @@ pub async fn around(
     if is_head {
         request.head_mut().method = Method::GET;
     }
-    let asked = (request.method() == Method::GET).then(|| Asked::of(&request));
+    let asked = (request.method() == Method::GET).then(|| Acceptable::of(&request));
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
     let phase = request.conn_data::<Rc<Phase>>().cloned();
     let _under_way = phase.as_ref().map(Phase::begin);

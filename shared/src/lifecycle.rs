@@ -121,6 +121,7 @@ impl StopSignal {
 }
 
 /// The background tasks of the process.
+/// Holds: No background task ends unnoticed: its end ends the process, with code 1.
 #[derive(Debug)]
 pub struct Tasks {
     running: JoinSet<anyhow::Result<()>>,

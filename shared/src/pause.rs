@@ -50,8 +50,7 @@ pub struct Wanted {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = PauseRequest)]
-pub struct Body {
+pub struct PauseRequest {
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
     /// How long at most, like `30m`; without it somebody has to resume.
@@ -64,7 +63,7 @@ impl Wanted {
     /// # Errors
     /// As [`json::body`]; 422 for a reason that cannot be kept, or a time that is none.
     pub async fn of(request: &HttpRequest, body: Payload) -> Result<Self, Problem> {
-        let Object(Body { reason, lasts }) = json::body::<Object<Body>>(request, body).await?;
+        let Object(PauseRequest { reason, lasts }) = json::body::<Object<PauseRequest>>(request, body).await?;
         let mut wrong = Vec::new();
         let mut kept = |pointer: &str, rule: String| wrong.push(Violation::new(pointer, format!("This {rule}.")));
         let reason = text::parse_reason(&reason).map_err(|rule| kept("/reason", rule)).unwrap_or_default();
@@ -101,7 +100,7 @@ pub fn documented(operations: [Operation; 3], what: &str) -> [Operation; 3] {
         ),
         pause
             .named("pause", &format!("Pause {what} on all instances"), "Again: with another reason, or another end.")
-            .body::<Body>(json!({ "reason": "the topic is moved", "for": "30m" }))
+            .body::<PauseRequest>(json!({ "reason": "the topic is moved", "for": "30m" }))
             .answers::<Pause>(
                 StatusCode::OK,
                 "The pause; every instance sees it within about a second.",

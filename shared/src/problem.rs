@@ -218,8 +218,8 @@ impl Problem {
         serde_json::json!(self.body(instance, "0192f0c3-4a11-7d5e-8f00-2b6c1d9e3a77"))
     }
 
-    fn body<'a>(&'a self, instance: &'a str, request_id: &'a str) -> Body<'a> {
-        Body {
+    fn body<'a>(&'a self, instance: &'a str, request_id: &'a str) -> ProblemBody<'a> {
+        ProblemBody {
             kind: self.kind.uri(),
             title: self.kind.title(self.status),
             status: self.status.as_u16(),
@@ -236,7 +236,7 @@ impl Problem {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
-pub(crate) struct Body<'a> {
+pub(crate) struct ProblemBody<'a> {
     #[serde(rename = "type")]
     #[schema(value_type = Kind)]
     kind: Cow<'static, str>,

@@ -19,7 +19,7 @@ use super::{Who, listed, show};
 use crate::{
     http::quarantine::Whole,
     quarantine::{
-        self, Discard, Discarded, Discarding, Entry, Filter, Page, Pass, Reason, Replay, Replayed, State,
+        self, Discard, Discarded, Discarding, Entry, Filter, Page, Pass, QuarantineState, Reason, Replay, Replayed,
         correction::{Corrected, Correction},
         filter::After,
         replay::{FigureChange, How},
@@ -34,7 +34,7 @@ pub enum Quarantine {
     /// Lists messages, oldest first.
     List {
         #[arg(long, value_enum, default_value_t)]
-        state: State,
+        state: QuarantineState,
         #[command(flatten)]
         filter: FilterArguments,
         /// How many at most.
@@ -241,7 +241,7 @@ async fn show_one(pool: &Pool, id: Uuid, json: bool) -> anyhow::Result<()> {
 async fn waiting(pool: &Pool, id: Uuid) -> anyhow::Result<()> {
     let (entry, _) = quarantine::find(pool, id).await?.context("there is no message of this id")?;
     anyhow::ensure!(
-        entry.state == State::Waiting.as_str(),
+        entry.state == QuarantineState::Waiting.as_str(),
         "the message does not wait any more; it is {}",
         entry.state
     );

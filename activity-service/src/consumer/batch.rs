@@ -18,7 +18,7 @@ use super::{
 use crate::{
     activity::{self, Activity},
     quarantine::{Content, Identities, Rejected},
-    statistics::Position,
+    statistics::PositionAfter,
 };
 
 /// A batch is full at this many bytes, whatever the number of its messages. Three batches exist at
@@ -30,7 +30,7 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Batch {
     pub messages: Vec<Message>,
-    places: Vec<Place>,
+    places: Vec<AssignedPartition>,
     /// The places before this one belong to an assignment that has changed since.
     current: usize,
     epoch: u64,
@@ -41,7 +41,7 @@ pub struct Batch {
 
 /// A partition, under one assignment of it to this member.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct AssignedPartition {
     pub topic: String,
     pub partition: i32,
     /// None for what comes from a partition that is not assigned any more, or whose beginning is not known yet.
@@ -142,7 +142,7 @@ impl Batch {
     }
 
     #[must_use]
-    pub fn place_of(&self, message: &Message) -> &Place {
+    pub fn place_of(&self, message: &Message) -> &AssignedPartition {
         &self.places[message.place]
     }
 
@@ -169,15 +169,15 @@ impl Batch {
     /// What is to be read next of each place once `part` is counted. Within a place the messages
     /// stand in the order of their offsets.
     #[must_use]
-    pub fn ends(&self, part: &Range<usize>) -> Vec<(&Place, i64)> {
+    pub fn ends(&self, part: &Range<usize>) -> Vec<(&AssignedPartition, i64)> {
         self.lasts(part).map(|(place, last)| (place, last.offset + 1)).collect()
     }
 
     /// The positions that follow from `part`: of what comes from partitions that were this member's.
     #[must_use]
-    pub fn positions(&self, part: &Range<usize>) -> Vec<Position<'_>> {
+    pub fn positions(&self, part: &Range<usize>) -> Vec<PositionAfter<'_>> {
         let lasts = self.lasts(part).filter_map(|(place, last)| Some((place, place.tenure?, last)));
-        let positions = lasts.map(|(place, tenure, last)| Position {
+        let positions = lasts.map(|(place, tenure, last)| PositionAfter {
             topic: &place.topic,
             partition: place.partition,
             generation: tenure.generation,
@@ -187,7 +187,7 @@ impl Batch {
         positions.collect()
     }
 
-    fn lasts(&self, part: &Range<usize>) -> impl Iterator<Item = (&Place, &Message)> {
+    fn lasts(&self, part: &Range<usize>) -> impl Iterator<Item = (&AssignedPartition, &Message)> {
         let mut last = vec![None; self.places.len()];
         for message in &self.messages[part.clone()] {
             last[message.place] = Some(message);
@@ -203,7 +203,7 @@ impl Batch {
 
     /// The first message of each place in `part`.
     #[must_use]
-    pub fn starts(&self, part: &Range<usize>) -> Vec<(&Place, i64)> {
+    pub fn starts(&self, part: &Range<usize>) -> Vec<(&AssignedPartition, i64)> {
         let mut first = vec![None; self.places.len()];
         for message in &self.messages[part.clone()] {
             first[message.place].get_or_insert(message.offset);
@@ -220,7 +220,11 @@ impl Batch {
             self.places[self.current..].iter().position(|place| place.partition == partition && place.topic == topic);
         known.map_or_else(
             || {
-                self.places.push(Place { topic: topic.to_owned(), partition, tenure: group.tenure(topic, partition) });
+                self.places.push(AssignedPartition {
+                    topic: topic.to_owned(),
+                    partition,
+                    tenure: group.tenure(topic, partition),
+                });
                 self.places.len() - 1
             },
             |index| self.current + index,

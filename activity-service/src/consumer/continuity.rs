@@ -51,7 +51,7 @@ struct Found {
 
 /// What a partition is to the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Identity {
+enum TopicMatch {
     Same,
     Another,
     /// The broker has not shown the record that tells.
@@ -139,8 +139,8 @@ impl Continuity {
                 continue;
             };
             match found.identity(partition, position, *marks, gone_back.contains(partition)) {
-                Identity::Unknown => continue,
-                Identity::Another => {
+                TopicMatch::Unknown => continue,
+                TopicMatch::Another => {
                     if positions::begin_anew(&self.pool, partition, position.generation, marks.low).await? {
                         self.created_anew(partition, position.next_offset);
                     }
@@ -149,7 +149,7 @@ impl Continuity {
                     self.group.is_held.notify_one();
                     continue;
                 }
-                Identity::Same => {}
+                TopicMatch::Same => {}
             }
             if let Some(last) = position.last.as_ref().filter(|last| position.seen.as_ref() != Some(last)) {
                 positions::is_the_same(&self.pool, partition, position.generation, last).await?;
@@ -269,19 +269,19 @@ impl Continuity {
 }
 
 impl Found {
-    fn identity(&self, partition: &Partition, position: &Position, marks: Watermarks, gone_back: bool) -> Identity {
+    fn identity(&self, partition: &Partition, position: &Position, marks: Watermarks, gone_back: bool) -> TopicMatch {
         if marks.high < position.next_offset || gone_back {
-            return Identity::Another;
+            return TopicMatch::Another;
         }
         // Where nothing that was counted can be read any more there is nothing to tell by; if it is another topic,
         // what it has lost is a gap.
         let Some(record) = position.evidence(marks.low) else {
-            return Identity::Same;
+            return TopicMatch::Same;
         };
         match self.records.get(partition) {
-            None => Identity::Unknown,
-            Some(found) if record.is(found.as_ref()) => Identity::Same,
-            Some(_) => Identity::Another,
+            None => TopicMatch::Unknown,
+            Some(found) if record.is(found.as_ref()) => TopicMatch::Same,
+            Some(_) => TopicMatch::Another,
         }
     }
 }

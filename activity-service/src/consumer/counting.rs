@@ -149,7 +149,7 @@ impl Counting {
                     parts.push(part)
                 }
                 failure @ (Failure::Outage | Failure::Defect | Failure::Refused) => {
-                    self.tell(failure, &error);
+                    self.log_once(failure, &error);
                     parts.push(part);
                     let pause = tokio::time::sleep(pauses.next().unwrap_or_default());
                     if self.shutdown.is_draining() || self.shutdown.unless_draining(pause).await.is_none() {
@@ -232,7 +232,7 @@ impl Counting {
         let Outcome { counted: figures, oldest_counted, conflicting } =
             statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
         let counted = figures.values().sum::<u64>();
-        gaps::note(&mut transaction, &jumps, gaps::State::Unchecked).await?;
+        gaps::note(&mut transaction, &jumps, gaps::GapState::Unchecked).await?;
         fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let duplicates = all - counted - conflicting.len() as u64;
         if !conflicting.is_empty() {
@@ -270,7 +270,7 @@ impl Counting {
     }
 
     /// Once when it begins, not with each attempt.
-    fn tell(&self, failure: Failure, error: &sqlx::Error) {
+    fn log_once(&self, failure: Failure, error: &sqlx::Error) {
         let news = self.page.waiting(error);
         match failure {
             _ if !news => {}
@@ -351,7 +351,7 @@ async fn leave_out_redelivered(
 
 /// The partitions that turned out to be others while this was on its way: it has moved no position of theirs,
 /// and where reading goes on is to be decided anew.
-fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::Position<'_>]) -> Vec<(Partition, i64)> {
+fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::PositionAfter<'_>]) -> Vec<(Partition, i64)> {
     let read = after.iter().map(|one| ((one.topic.to_owned(), one.partition), one.generation));
     let is_outdated = |(partition, generation): &(Partition, i64)| {
         before.get(partition).is_some_and(|position| position.generation != *generation)

@@ -26,7 +26,7 @@ use shared::kafka::{LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{batch::Place, fetched::Fetching};
+use super::{batch::AssignedPartition, fetched::Fetching};
 
 /// One assignment of one partition, from where its reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Group {
     }
 
     /// Notes what is committed in Postgres; the reading task tells Kafka.
-    pub fn counted(&self, ends: &[(&Place, i64)]) {
+    pub fn counted(&self, ends: &[(&AssignedPartition, i64)]) {
         let mut book = self.book();
         for (place, next) in ends {
             let partition = (place.topic.clone(), place.partition);
@@ -237,7 +237,7 @@ impl Group {
     }
 
     /// Commits to Kafka what is owed, if there is anything it has not been told.
-    pub fn tell(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+    pub fn commit_offsets(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
         let mut book = self.book();
         if !std::mem::take(&mut book.untold) || book.owed.is_empty() {
             return;

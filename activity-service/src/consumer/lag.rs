@@ -61,7 +61,7 @@ impl Lag {
         while !shutdown.is_draining() {
             match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
                 Some(Ok(found)) => {
-                    tell(&found);
+                    set_gauges(&found);
                     if found.unknown.is_empty() {
                         page.working();
                     } else {
@@ -154,7 +154,7 @@ impl Seen {
     }
 }
 
-fn tell(found: &Found) {
+fn set_gauges(found: &Found) {
     // A sum without some of its parts would look like progress.
     if found.unknown.is_empty() {
         LAG_MESSAGES.set_count(found.messages);
@@ -176,8 +176,8 @@ impl InHand {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
     }
 
-    /// Tells how old it is.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+    /// How old it is.
+    pub fn gauge(&self) -> impl Fn() + Send + Sync + use<> {
         let Self(oldest) = self.clone();
         move || {
             let oldest = *oldest.lock().unwrap_or_else(PoisonError::into_inner);

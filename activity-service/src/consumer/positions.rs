@@ -198,7 +198,7 @@ pub async fn pass(pool: &Pool, of: &Partition, jump: Jump) -> Result<bool, sqlx:
     );
     let passed = passed.execute(&mut *transaction).await?.rows_affected() == 1;
     if passed {
-        gaps::note(&mut transaction, &[(of.clone(), jump)], gaps::State::Open).await?;
+        gaps::note(&mut transaction, &[(of.clone(), jump)], gaps::GapState::Open).await?;
     }
     transaction.commit().await?;
     Ok(passed)

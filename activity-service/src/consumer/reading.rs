@@ -109,7 +109,7 @@ impl Member {
         let (left, leaving) = oneshot::channel();
         std::thread::spawn(move || {
             consumer.context().retry_all();
-            consumer.context().tell(&consumer, CommitMode::Sync);
+            consumer.context().commit_offsets(&consumer, CommitMode::Sync);
             drop(consumer);
             // An error says that nobody waits any more.
             let (Ok(()) | Err(())) = left.send(());
@@ -136,7 +136,7 @@ pub async fn read(
     member: Member,
     settings: Settings,
     batches: mpsc::Sender<Batch>,
-    mut pause: pause::Seen,
+    mut pause: pause::IsPaused,
     (shutdown, away): (Shutdown, Away),
     page: Component,
 ) -> anyhow::Result<()> {
@@ -153,7 +153,7 @@ pub async fn read(
         let (all_begun, full) = page.work_at_once(|| {
             let all_begun = reading.begin()?;
             reading.take()?;
-            group.tell(member.consumer(), CommitMode::Async);
+            group.commit_offsets(member.consumer(), CommitMode::Async);
             let full = reading.batch.is_full(max_messages);
             // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
             if seen == Some(true) {

@@ -27,7 +27,7 @@ use many::{Tried, why};
 
 use super::Api;
 use crate::quarantine::{
-    self, Discard, Entry, Filter, Page, Pass, Reason, Rejected, Replay, Replayed, State,
+    self, Discard, Entry, Filter, Page, Pass, QuarantineState, Reason, Rejected, Replay, Replayed,
     correction::{Corrected, Correction},
     listing::Values,
     replay::How,
@@ -57,7 +57,11 @@ fn of_one() -> [Operation; 5] {
     [
         Operation::new(Method::GET, "/admin/quarantine", "operations", list)
             .named("listQuarantine", "Messages of one state, oldest first", "")
-            .parameter(Parameter::query("state", "Only these; `waiting` if absent.", schema::named::<State>()))
+            .parameter(Parameter::query(
+                "state",
+                "Only these; `waiting` if absent.",
+                schema::named::<QuarantineState>(),
+            ))
             .parameters(filter())
             .answers_page::<Entry>("A page.", json!([entry("waiting")])),
         Operation::new(Method::GET, "/admin/quarantine/{id}", "operations", find)
@@ -209,7 +213,7 @@ async fn replay(request: HttpRequest, body: Payload, api: Data<Api>, caller: Cal
     let body = json::optional_body::<Object<ReplayBody>>(&request, body).await?;
     let ReplayBody { force, dry_run } = body.map_or_else(Default::default, |body| body.0);
     let (entry, _) = known(&api, id).await?;
-    if entry.state != State::Waiting.as_str() {
+    if entry.state != QuarantineState::Waiting.as_str() {
         return Err(Problem::conflict("Only a message that waits can be replayed."));
     }
     let (author, why) = (Author::of_request(&request, &caller), Reason::of_replay(force));

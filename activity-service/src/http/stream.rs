@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{Api, activities};
 use crate::{
     completeness::Completeness,
-    live::{Day, Follower, Found},
+    live::{Follower, LiveDay, LiveFigures},
 };
 
 /// So often something is sent, that proxies and callers can tell a quiet stream from a dead one.
@@ -97,7 +97,7 @@ fn lasts(caller: &Caller) -> Duration {
 
 /// What one stream was told.
 struct Told {
-    days: BTreeMap<Date, Arc<Day>>,
+    days: BTreeMap<Date, Arc<LiveDay>>,
     completeness: Option<Arc<Completeness>>,
     /// Of the figures that the caller has.
     id: Option<String>,
@@ -111,7 +111,7 @@ impl Told {
     async fn next(
         &mut self,
         follower: &mut Follower,
-        first: Option<Arc<Found>>,
+        first: Option<Arc<LiveFigures>>,
         shutdown: &Shutdown,
     ) -> Option<String> {
         let mut text = first.map_or_else(|| Some(String::new()), |found| self.take(follower.range, &found))?;
@@ -129,7 +129,7 @@ impl Told {
     }
 
     /// The events of what is new in it; none where a day has lost its figures, which no event says.
-    fn take(&mut self, (from, to): (Date, Date), found: &Found) -> Option<String> {
+    fn take(&mut self, (from, to): (Date, Date), found: &LiveFigures) -> Option<String> {
         let now: BTreeMap<_, _> = found.days.range(from..=to).map(|(date, day)| (*date, Arc::clone(day))).collect();
         if self.days.keys().any(|date| !now.contains_key(date)) {
             return None;
@@ -156,7 +156,7 @@ impl Told {
 }
 
 /// The same for the same figures, on every instance.
-fn id_of(days: &BTreeMap<Date, Arc<Day>>) -> String {
+fn id_of(days: &BTreeMap<Date, Arc<LiveDay>>) -> String {
     let all = days.values().fold(Sha256::new(), |all, day| all.chain_update(day.digest));
     BASE64_URL_SAFE_NO_PAD.encode(&all.finalize()[..16])
 }

@@ -8,7 +8,7 @@ use time::Date;
 use crate::statistics::ActivitySummary;
 
 #[derive(Debug)]
-pub struct Day {
+pub struct LiveDay {
     pub(super) summaries: Vec<ActivitySummary>,
     /// The summaries as JSON, without the brackets round them.
     pub json: String,
@@ -16,7 +16,7 @@ pub struct Day {
     pub digest: [u8; 32],
 }
 
-impl Day {
+impl LiveDay {
     pub(super) fn new(date: Date, summaries: Vec<ActivitySummary>) -> Self {
         let json = serde_json::to_string(&summaries).expect("texts, numbers and times are JSON");
         let json = json.trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -9,7 +9,7 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Pass, filter::Found};
+use super::{Pass, filter::PageEntry};
 use crate::audit;
 
 /// Messages of one step: some 20 ms of work.
@@ -68,7 +68,7 @@ impl Discarding<'_> {
     /// The database's. What earlier steps did stays done.
     pub async fn step(&mut self, limit: i64) -> Result<Option<Step>, sqlx::Error> {
         let found = self.pass.look(self.pool, limit.min(STEP_MESSAGES)).await?;
-        let ids: Vec<Uuid> = found.iter().map(|one: &Found| one.id).collect();
+        let ids: Vec<Uuid> = found.iter().map(|one: &PageEntry| one.id).collect();
         let discarded = match ids.len() as u64 {
             0 => 0,
             all if self.dry_run => all,

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Reason, State};
+use super::{QuarantineState, Reason};
 use crate::key;
 
 /// As many are counted to say how many are left; one more means more.
@@ -140,7 +140,7 @@ pub struct Pass {
 
 /// One of a page.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct PageEntry {
     pub id: Uuid,
     pub received_at: OffsetDateTime,
     /// Of its value.
@@ -170,7 +170,7 @@ impl Pass {
     ///
     /// # Errors
     /// The database's.
-    pub async fn look(&self, pool: &Pool, limit: i64) -> Result<Vec<Found>, sqlx::Error> {
+    pub async fn look(&self, pool: &Pool, limit: i64) -> Result<Vec<PageEntry>, sqlx::Error> {
         if self.is_over {
             return Ok(Vec::new());
         }
@@ -181,7 +181,7 @@ impl Pass {
         Ok(found)
     }
 
-    pub fn got_to(&mut self, last: Option<&Found>) {
+    pub fn got_to(&mut self, last: Option<&PageEntry>) {
         match last {
             Some(last) => self.after = After::of(last.received_at, last.id),
             None => self.is_over = true,
@@ -202,9 +202,9 @@ async fn waiting(
     filter: &Filter,
     after: After,
     limit: i64,
-) -> Result<Vec<Found>, sqlx::Error> {
+) -> Result<Vec<PageEntry>, sqlx::Error> {
     let found = sqlx::query_as!(
-        Found,
+        PageEntry,
         r#"
         SELECT quarantine_id AS id, received_at, coalesce(octet_length(value), 0)::bigint AS "bytes!" FROM quarantine
         WHERE state = 'waiting'
@@ -234,7 +234,7 @@ async fn waiting(
 /// One page of the list, oldest first.
 #[derive(Clone, Debug)]
 pub struct Page {
-    pub state: State,
+    pub state: QuarantineState,
     pub filter: Filter,
     pub limit: i64,
     pub after: After,
@@ -246,7 +246,7 @@ impl Page {
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let known = [&["state", "limit", "cursor"][..], &Filter::PARAMETERS].concat();
         let mut query = Query::parse(query, &known)?;
-        let state = query.get("state", "waiting, counted or discarded", State::parse)?.unwrap_or_default();
+        let state = query.get("state", "waiting, counted or discarded", QuarantineState::parse)?.unwrap_or_default();
         let filter = Filter::of_query(&mut query)?;
         let mut page = Self { state, filter, limit: query.limit()?, after: After::NONE };
         let cursor = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &page.key()))?;

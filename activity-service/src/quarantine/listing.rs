@@ -51,7 +51,7 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_sha256: Option<String>,
     /// Whether anything can still be done about it.
-    #[schema(value_type = State)]
+    #[schema(value_type = QuarantineState)]
     pub state: String,
     /// How often it came: itself, and its copies at other places.
     #[schema(minimum = 1)]
@@ -71,26 +71,26 @@ pub struct Entry {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum State {
+pub enum QuarantineState {
     #[default]
     Waiting,
     Counted,
     Discarded,
 }
 
-impl ToSchema for State {
+impl ToSchema for QuarantineState {
     fn name() -> Cow<'static, str> {
         "QuarantineState".into()
     }
 }
 
-impl PartialSchema for State {
+impl PartialSchema for QuarantineState {
     fn schema() -> RefOr<Schema> {
         schema::one_of(Self::ALL.map(Self::as_str))
     }
 }
 
-impl State {
+impl QuarantineState {
     const ALL: [Self; 3] = [Self::Waiting, Self::Counted, Self::Discarded];
 
     #[must_use]

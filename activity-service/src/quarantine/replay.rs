@@ -17,7 +17,7 @@ use time::Date;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Pass, Reason, Rejected, filter::Found};
+use super::{Pass, Reason, Rejected, filter::PageEntry};
 use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
@@ -218,7 +218,7 @@ impl<'a> Replay<'a> {
         found.truncate(sums.take_while(|before| *before < STEP_BYTES).count());
         self.pass.got_to(found.last());
         self.looked_for += found.len() as u64;
-        let part: Vec<Uuid> = found.iter().map(|one: &Found| one.id).collect();
+        let part: Vec<Uuid> = found.iter().map(|one: &PageEntry| one.id).collect();
         Ok((!part.is_empty()).then_some(part))
     }
 

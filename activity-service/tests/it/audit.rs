@@ -13,6 +13,8 @@ fn summary(entry: &Value) -> [&str; 5] {
     ["action", "actor", "via", "subject", "reason"].map(|name| entry[name].as_str().unwrap_or("-"))
 }
 
+/// Holds: No operator changes a type or the quarantine without a row in the audit, and no service can change or
+/// delete such a row.
 #[tokio::test]
 async fn everything_that_is_decided_leaves_a_row_in_the_audit() {
     let world = World::new(1).await;

@@ -79,6 +79,7 @@ async fn verify(world: &World) -> (i32, String) {
     (done.status.code().unwrap(), printed.lines().next().unwrap_or_default().to_owned())
 }
 
+/// Holds: Nothing is called complete that is not counted, in quarantine, failed or discarded.
 #[tokio::test]
 async fn nothing_is_said_to_be_complete_before_its_source_has_told_and_all_of_that_is_counted() {
     let world = World::new(1).await;

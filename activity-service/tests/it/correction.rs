@@ -9,6 +9,7 @@ use crate::{
     world::{World, created},
 };
 
+/// Holds: Bytes in quarantine are never changed in place.
 #[tokio::test]
 async fn corrected_bytes_are_counted_once_and_stand_beside_those_that_came() {
     let world = World::new(1).await;

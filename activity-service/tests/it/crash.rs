@@ -30,6 +30,7 @@ async fn killed_between_the_commit_in_postgres_and_that_in_kafka_nothing_is_coun
     world.judge().await;
 }
 
+/// Holds: No figure changes without the keys it counts.
 #[tokio::test]
 async fn killed_before_the_commit_in_postgres_nothing_is_lost() {
     let world = World::new(2).await;

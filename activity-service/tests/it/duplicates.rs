@@ -93,6 +93,7 @@ async fn the_reference_alone_decides_neither_headers_nor_key_nor_other_fields() 
     world.judge().await;
 }
 
+/// Holds: No activity is taken for a duplicate of another one.
 #[tokio::test]
 async fn another_type_or_time_under_a_reference_that_was_counted_is_no_duplicate_but_a_conflict() {
     let world = World::new(2).await;

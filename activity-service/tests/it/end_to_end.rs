@@ -53,6 +53,7 @@ async fn the_ends_of_orders_are_counted_once_each_by_their_own_types() {
     shop.judge(|checker| checker).await;
 }
 
+/// Holds: Orders and figures are equal at rest, whatever was killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_each_service_killed_in_the_middle_orders_and_figures_are_still_equal() {
     let shop = Shop::new().await;

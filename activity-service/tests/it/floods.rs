@@ -12,6 +12,7 @@ use crate::{
 
 const COPIES: usize = 300_000;
 
+/// Holds: The copies of a message have one row in quarantine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_thousand_copies_of_one_bad_message_stop_nothing_and_go_with_one_request() {
     let world = World::new(4).await;

@@ -18,6 +18,7 @@ async fn list(world: &World, state: &str) -> Vec<Value> {
     serde_json::from_str(&printed).unwrap()
 }
 
+/// Holds: No offset is passed without a message and without a row that says so.
 #[tokio::test]
 async fn a_gap_is_kept_although_the_instance_that_passed_it_is_killed_before_it_can_tell() {
     let world = World::new(1).await;

@@ -42,6 +42,7 @@ async fn reading_that_hangs_is_noticed() {
     hang_at("consumer::offsets_told", "consumer").await;
 }
 
+/// Holds: No task of activity-service hangs unnoticed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counting_that_hangs_is_noticed() {
     hang_at("consumer::counted", "counting").await;

@@ -12,6 +12,7 @@ use crate::{
     world::{CREATED, World, created, many},
 };
 
+/// Holds: No message is counted while its row in quarantine waits or is discarded.
 #[tokio::test]
 async fn a_discarded_message_comes_back_neither_delivered_nor_sent_again_nor_by_registration() {
     let world = World::new(1).await;

@@ -207,6 +207,7 @@ async fn beside_a_reader_who_stays_counting_goes_on_and_the_day_goes_when_he_has
     world.judge_purged().await;
 }
 
+/// Holds: No counting waits longer than a moment for a day of keys to be made or dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_days_made_and_dropped_all_the_time_by_two_instances_every_message_is_counted_once() {
     let world = World::new(2).await;

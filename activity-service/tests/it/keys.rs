@@ -20,6 +20,7 @@ fn made_of(day: &str, version: u128) -> Uuid {
     Uuid::from_u128(reference(day, 0).as_u128() & !(0xf << 76) | version << 76)
 }
 
+/// Holds: The partition of a key depends on its reference alone, and each reference has one.
 #[tokio::test]
 async fn a_reference_of_any_kind_has_a_partition_by_itself_alone_and_counts_once() {
     let world = World::new(2).await;
@@ -92,6 +93,7 @@ async fn a_topic_that_is_read_again_has_its_keys_looked_up_by_the_page_and_not_o
     world.judge().await;
 }
 
+/// Holds: No key in a partition of a day is updated or deleted.
 #[tokio::test]
 async fn no_key_is_updated_or_deleted_by_counting() {
     let world = World::new(2).await;

@@ -20,6 +20,7 @@ async fn killed_at_any_fail_point_another_instance_goes_on_and_counts_everything
     each(points.map(|point| (point, "2*off->return".to_owned())).collect(), is_killed).await;
 }
 
+/// Holds: No error and no pause at any fail point loses a message or counts it twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make chaos"]
 async fn no_error_and_no_pause_at_any_fail_point_loses_a_message_or_counts_it_twice() {

@@ -4,6 +4,7 @@ use testing::wait_until;
 
 use crate::world::{World, many, seconds};
 
+/// Holds: No metric of activity-service is undocumented, or missing at the start.
 #[tokio::test]
 async fn every_metric_is_documented_and_there_from_the_start() {
     let world = World::new(1).await;

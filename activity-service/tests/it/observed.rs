@@ -26,6 +26,7 @@ const TOO_LARGE: &str = "
     SELECT first_reference(now()), 1, 0, 1, 1, 'ORDER_CREATED', now(), 1, string_agg(md5(n::text), '')
     FROM generate_series(1, 10000) n";
 
+/// Holds: No panel and no alert asks for a metric that does not exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_and_bad_messages_show_in_panels_and_alerts() {
     let mut kafka = Kafka::start().await;

@@ -4,6 +4,7 @@ use testing::wait_until;
 
 use crate::world::{World, many, seconds};
 
+/// Holds: No offset is told to Kafka before its transaction has committed.
 #[tokio::test]
 async fn no_later_offset_is_stored_past_a_message_that_can_neither_be_counted_nor_kept() {
     let world = World::new(1).await;

@@ -7,6 +7,7 @@ use crate::world::{World, many, seconds};
 
 const AHEAD: &str = "the group's offsets are ahead of the database";
 
+/// Holds: No partition is read before it is known how far the database has counted it.
 #[tokio::test]
 async fn what_the_group_has_passed_and_the_database_has_not_is_counted() {
     let world = World::new(1).await;

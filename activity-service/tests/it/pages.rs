@@ -184,6 +184,7 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     world.judge_nothing_counted().await;
 }
 
+/// Holds: No text of a message or of a caller becomes markup in a page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let (world, signer) = (World::new(1).await, Signer::es256("pages"));

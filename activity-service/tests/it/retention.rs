@@ -36,6 +36,7 @@ async fn keys(world: &World) -> Vec<i64> {
     sqlx::query_scalar(keys).fetch_all(&world.database.pool).await.unwrap()
 }
 
+/// Holds: No key is purged whose message, or a copy of it, can still be read from the topic.
 #[tokio::test]
 async fn an_undated_key_goes_when_it_is_old_and_neither_its_message_nor_a_copy_can_be_read() {
     let world = World::new(2).await;

@@ -162,6 +162,8 @@ async fn a_batch_that_is_too_slow_is_halved_and_no_message_is_to_blame_for_it() 
     world.judge().await;
 }
 
+/// Holds: No message is in quarantine because of an outage, because it is slow, or because Postgres refuses good
+/// ones too.
 #[tokio::test]
 async fn no_message_is_to_blame_while_the_database_refuses_good_ones_too() {
     let world = World::new(1).await;

@@ -59,6 +59,7 @@ async fn a_newer_schema_is_accepted() {
     assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
+/// Holds: activity-service cannot change its schema.
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&MIGRATIONS).await).await;

@@ -67,6 +67,7 @@ async fn without_authentication_only_if_told_so_and_never_without_a_database() {
     assert!(told.len() == 1 && told[0].starts_with("database.url: "), "{told:?}");
 }
 
+/// Holds: No secret of activity-service is in its log or in what `config` shows.
 #[tokio::test]
 async fn the_settings_are_shown_without_their_secrets() {
     let setup = bare()

@@ -44,6 +44,7 @@ async fn a_transaction_that_stands_still_with_a_shard_keeps_nobody_from_counting
     world.judge().await;
 }
 
+/// Holds: No two transactions wait for each other's figures, up to 16 at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_instances_count_one_day_without_waiting_and_the_figures_are_the_keys() {
     let world = World::new(4).await;

@@ -8,3 +8,8 @@ async fn commands_need_what_they_use_tell_what_is_wrong_and_bear_that_nobody_rea
     let database = Database::new(&MIGRATIONS).await;
     terminal::commands_are_kind(Setup::bare(binary("activity-service")), &["quarantine", "list"], &database).await;
 }
+
+#[tokio::test]
+async fn the_commands_that_the_documents_show_are_there() {
+    terminal::what_documents_show_is_there(&Setup::bare(binary("activity-service")), "activity-service").await;
+}

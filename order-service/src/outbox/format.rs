@@ -89,6 +89,7 @@ mod tests {
     use super::*;
 
     /// The bytes of format 1 as they were first released: this test is never changed.
+    /// Holds: No format of messages changes once it is released.
     #[test]
     fn format_1_is_what_it_always_was() {
         let message = Message {

@@ -47,6 +47,7 @@ async fn a_bad_token_is_401_on_every_path_and_always_in_the_same_words() {
     world.judge_nothing_placed().await;
 }
 
+/// Holds: No request reaches a handler without a caller who has the scope.
 #[tokio::test]
 async fn every_operation_wants_the_scope_that_its_document_names() {
     let world = World::new().await;
@@ -137,6 +138,7 @@ async fn customers_never_see_each_others_orders() {
 }
 
 /// Nor does the time an answer takes tell how many there are.
+/// Holds: No order of another customer is read into memory.
 #[tokio::test]
 async fn the_list_of_another_customer_is_empty_without_a_look_at_the_orders() {
     let world = World::new().await;

@@ -43,6 +43,7 @@ async fn a_body_that_is_not_json_is_400_and_nothing_is_written() {
     world.judge_nothing_placed().await;
 }
 
+/// Holds: No value of a request's body is in an error.
 #[tokio::test]
 async fn json_of_the_wrong_shape_is_422_and_names_the_place_but_not_the_value() {
     let world = World::new().await;

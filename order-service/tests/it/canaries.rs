@@ -38,6 +38,8 @@ fn errands() -> Vec<Errand> {
     errands
 }
 
+/// Holds: Nothing that a caller sends and no secret is in errors, logs or metrics of order-service, at level debug
+/// too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_sent_or_secret_comes_back_in_errors_logs_or_metrics() {
     let world = World::new().await;

@@ -99,6 +99,7 @@ async fn changes_reported_as_lost_are_made_once_each_by_whichever_of_two_instanc
     world.judge().await;
 }
 
+/// Holds: No status changes without its message, and no message tells of a change that was not made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_step_of_a_change_another_instance_makes_or_announces_it() {
     for point in ["change::before", "change::committed", "change::announced"] {

@@ -52,6 +52,7 @@ async fn the_document_and_its_page_are_served_and_every_path_answers_405_to_all_
     world.judge_nothing_placed().await;
 }
 
+/// Holds: No published document, example or schema of order-service differs from what it does.
 #[tokio::test]
 async fn every_operation_answers_its_example_as_documented() {
     let (world, _service, client) = failed_and_published(2, 1).await;

@@ -30,6 +30,7 @@ async fn rows_with(world: &World, text: &str) -> i64 {
     found
 }
 
+/// Holds: No customer's reference is in a message, in a key's row or in a line of the log.
 #[tokio::test]
 async fn a_customer_is_forgotten_everywhere_and_the_orders_stay() {
     let world = World::new().await;

@@ -53,6 +53,7 @@ async fn a_task_that_changes_orders_and_hangs_is_noticed() {
     hang_at("change::before", "changes").await;
 }
 
+/// Holds: No task of order-service hangs unnoticed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publisher_that_hangs_is_noticed() {
     hang_at("publisher::before_send", "publisher").await;
@@ -102,6 +103,7 @@ async fn an_adoption_that_hangs_is_noticed() {
     world.judge().await;
 }
 
+/// Holds: No liveness probe fails because Postgres or Kafka is away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outages_of_postgres_and_kafka_longer_than_the_limit_hang_nobody() {
     let (mut postgres, mut kafka) = (Postgres::start().await, Kafka::start().await);

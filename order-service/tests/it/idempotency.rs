@@ -86,6 +86,7 @@ async fn a_malformed_key_is_refused_and_two_as_well() {
     world.judge_nothing_placed().await;
 }
 
+/// Holds: No key is without its order, and no order has a key that gives another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_requests_at_once_on_two_instances_give_one_order_and_equal_answers() {
     let world = World::new().await;
@@ -123,6 +124,7 @@ fn lock_of(key: &str) -> i64 {
     Key::of(&headers, &Caller::anonymous()).unwrap().unwrap().lock()
 }
 
+/// Holds: No placement waits for somebody's key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_in_use_is_waited_for_2_s_at_most_and_holds_up_nobody_else() {
     let world = World::new().await;

@@ -122,6 +122,7 @@ async fn killed_at_any_step_of_a_keyed_placement_the_repeated_request_gets_the_o
     }
 }
 
+/// Holds: No message enters the queue that was placed under an identity which has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_is_adopted_before_its_lost_answer_is_made_good_is_in_one_memory_only() {
     let world = World::new().await;

@@ -6,6 +6,7 @@ use testing::{Service, Topic, UNPUBLISHED, order_body, wait_until};
 
 use crate::world::{TAKEN_OVER, World, binary, identity, insertion, seconds};
 
+/// Holds: A log is read by the one identity that has adopted it, and by nobody while its writer lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_instances_that_start_at_once_send_what_a_dead_one_left_once() {
     let world = World::new().await;

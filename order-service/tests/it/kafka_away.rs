@@ -93,6 +93,7 @@ async fn a_topic_deleted_while_it_runs_counts_against_no_message() {
     world.judge().await;
 }
 
+/// Holds: No outage counts against a message.
 #[tokio::test]
 async fn a_broker_that_refuses_the_service_counts_against_no_message() {
     let cluster = MockCluster::new(1).unwrap();

@@ -8,6 +8,7 @@ use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
 
 const MEGABYTE: u64 = 1024 * 1024;
 
+/// Holds: No message that commits behind the cursor is forgotten, and no cursor waits for a placement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_placement_of_unknown_outcome_holds_up_no_message_of_a_log_that_is_behind() {
     let world = World::new().await;
@@ -44,6 +45,7 @@ async fn a_placement_of_unknown_outcome_holds_up_no_message_of_a_log_that_is_beh
     world.judge().await;
 }
 
+/// Holds: No message is taken into memory twice by its writer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_committed_before_their_task_learns_of_it_are_sent_once() {
     let world = World::new().await;
@@ -83,6 +85,7 @@ async fn an_identity_ended_again_and_again_under_load_costs_no_order_and_doubles
     world.judge().await;
 }
 
+/// Holds: No log is taken for closed by a snapshot, a clock or a time-out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_committed_after_its_instance_was_ended_is_sent_once_by_whoever_adopted_the_log() {
     let world = World::new().await;
@@ -210,6 +213,8 @@ async fn after_an_outage_of_kafka_one_killed_and_three_started_send_every_messag
     world.judge().await;
 }
 
+/// Holds: No message is in a log that is done, and no order, change or key passes where the fence keeps its message
+/// out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_placed_by_an_instance_that_others_have_ended_is_in_no_log_that_is_done() {
     let world = World::new().await;

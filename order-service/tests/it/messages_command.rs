@@ -121,6 +121,7 @@ fn bytes(message: &Received) -> Received {
     Received { partition: 0, offset: 0, ..message.clone() }
 }
 
+/// Holds: A log is never called settled beyond a message that is neither published nor failed.
 #[tokio::test]
 async fn behind_a_message_that_waits_what_is_published_is_published_again_and_it_is_not_forgotten() {
     let world = World::new().await;

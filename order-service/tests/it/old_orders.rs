@@ -21,6 +21,8 @@ async fn left(world: &World) -> Vec<String> {
     sqlx::query_scalar(left).fetch_all(&world.database.pool).await.unwrap()
 }
 
+/// Holds: No order is removed that is not final, is younger than a day, or has a message in the outbox or among the
+/// refused.
 #[tokio::test]
 async fn final_orders_leave_when_they_are_old_and_no_message_of_them_is_left() {
     let world = World::new().await;

@@ -144,6 +144,8 @@ async fn a_page_looks_at_so_many_messages_and_the_next_one_goes_on() {
     world.judge().await;
 }
 
+/// Holds: No operator changes an order or a message without a row in the audit, and no service can change or delete
+/// such a row.
 #[tokio::test]
 async fn everything_that_is_done_leaves_a_row_in_the_audit() {
     let (world, service, client) = failed_and_published(3, 1).await;

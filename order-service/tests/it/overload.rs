@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::world::{World, seconds};
 
+/// Holds: The text of a panic, which may quote a caller, is in no log above level debug.
 #[tokio::test]
 async fn a_handler_that_panics_costs_one_request_and_is_logged_once_without_its_text() {
     let world = World::new().await;
@@ -31,6 +32,7 @@ async fn a_handler_that_panics_costs_one_request_and_is_logged_once_without_its_
     world.judge().await;
 }
 
+/// Holds: No request takes a connection of the work: there are two pools.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announced() {
     let world = World::new().await;

@@ -9,6 +9,7 @@ const LATE: &str = "SELECT coalesce((percentile_disc(0.99) WITHIN GROUP (ORDER B
         extract(epoch FROM published_at - activity_at)) * 1000)::bigint, 0)
     FROM outbox_messages WHERE state = 'published' AND partition <> 1";
 
+/// Holds: No partition that takes nothing is in the way of others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_without_leader_stops_no_other_and_is_told() {
     let kafka = Kafka::start().await;

@@ -175,6 +175,7 @@ async fn beside_a_reader(reads: &str, is_emptied: bool) {
     world.judge_with(testing::Checker::purge_allowed).await;
 }
 
+/// Holds: No placement waits longer than a moment for a day to be made or dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_a_transaction_that_has_read_everything_days_are_made_and_none_is_dropped_and_no_order_waits() {
     beside_a_reader("SELECT count(*) FROM outbox", false).await;
@@ -286,6 +287,7 @@ async fn an_instance_killed_while_it_makes_or_drops_days_leaves_the_rest_to_the_
     }
 }
 
+/// Holds: No day is dropped with a message that is not settled or may still be repeated, whoever asks.
 #[tokio::test]
 async fn the_role_of_the_service_can_drop_no_day_that_is_young_or_unsettled_and_no_other_table() {
     let world = World::new().await;

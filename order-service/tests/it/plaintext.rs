@@ -1,93 +1,23 @@
 //! What leaves the machine is encrypted, unless somebody has said that it need not be.
 
-use testing::{Setup, binary};
+use testing::{Setup, binary, plaintext};
 
-/// The rule, the setting that breaks it, and what it takes to break it on purpose.
-const IN_CLEAR: [(&str, &str, &str); 9] = [
-    ("database.url", "postgres://clerk@db.example/orders", "database.allow_plaintext"),
-    ("database.url", "postgres://clerk@db.example/orders?sslmode=disable", "database.allow_plaintext"),
-    ("database.url", "postgres://clerk@db.example/orders?sslmode=prefer", "database.allow_plaintext"),
-    ("database.url", "postgres://clerk@127.0.0.1/orders?host=10.0.0.7", "database.allow_plaintext"),
-    ("database.session_url", "postgres://clerk@db.example/orders", "database.allow_plaintext"),
-    ("kafka.brokers", "broker.example:9092", "kafka.allow_plaintext"),
-    ("kafka.brokers", "localhost:9092,broker.example:9092", "kafka.allow_plaintext"),
-    ("auth.jwks_url", "http://issuer.example/keys", "auth.allow_plaintext"),
-    ("traces.otlp_endpoint", "http://collector.example:4318/v1/traces", "traces.allow_plaintext"),
-];
-
-/// With nothing that leaves the machine.
-fn local() -> Setup {
+fn bare() -> Setup {
     Setup::bare(binary("order-service"))
-        .set("auth.mode", "jwt")
-        .set("auth.issuer", "https://issuer.example")
-        .set("auth.audience", "shop")
-        .set("auth.jwks_url", "http://localhost:9/keys")
-        .set("database.url", "postgres://clerk@localhost:1/orders")
-        .set("kafka.brokers", "127.0.0.1:9092,[::1]:9093")
-        .set("traces.otlp_endpoint", "http://[::1]:4318/v1/traces")
-}
-
-/// What is told of the settings, to those who look at them; nothing runs with them then.
-async fn told(setup: &Setup) -> String {
-    let run = async |command| {
-        let done = setup.run(&[command]).await;
-        (done.status.code(), String::from_utf8(done.stderr).unwrap())
-    };
-    let (code, told) = run("config").await;
-    assert_eq!(code, Some(0), "{told}");
-    if !told.is_empty() {
-        assert_eq!(run("serve").await, (Some(2), told.clone()));
-    }
-    told
 }
 
 #[tokio::test]
 async fn what_would_leave_the_machine_in_clear_is_refused_unless_it_is_allowed() {
-    assert_eq!(told(&local()).await, "");
-    for (setting, value, allowed_by) in IN_CLEAR {
-        let setup = local().set(setting, value);
-        let line = told(&setup).await;
-        assert!(line.starts_with(&format!("{setting}: ")) && line.lines().count() == 1, "{value}: {line}");
-        assert!(line.contains(&format!("set {allowed_by} = true")) && !line.contains("example"), "{line}");
-        let migrated = setup.run(&["migrate"]).await.status.code();
-        let is_of_migrate = allowed_by == "database.allow_plaintext";
-        assert_eq!(migrated, Some(if is_of_migrate { 2 } else { 1 }), "{setting}: it needs the database alone");
-        assert_eq!(told(&setup.set(allowed_by, true)).await, "");
-    }
+    let further = [("database.session_url", "postgres://clerk@db.example/orders", "database.allow_plaintext")];
+    plaintext::in_clear_is_refused_unless_allowed(&bare(), &further).await;
 }
 
 #[tokio::test]
 async fn what_is_encrypted_or_stays_on_the_machine_is_taken() {
-    for (setting, value) in [
-        ("database.url", "postgres://clerk@db.example/orders?sslmode=require"),
-        ("database.url", "postgres://clerk@db.example/orders?sslmode=verify-full"),
-        ("database.url", "postgres://clerk@/orders?host=/var/run/postgresql"),
-        ("auth.jwks_url", "https://issuer.example/keys"),
-        ("traces.otlp_endpoint", "https://collector.example:4318/v1/traces"),
-    ] {
-        assert_eq!(told(&local().set(setting, value)).await, "", "{value}");
-    }
-    for (protocol, is_taken) in [("SSL", true), ("sasl_ssl", true), ("SASL_PLAINTEXT", false), ("plaintext", false)] {
-        let setup = local().set("kafka.brokers", "broker.example").set("kafka.properties.security.protocol", protocol);
-        assert_eq!(told(&setup).await.is_empty(), is_taken, "{protocol}");
-    }
+    plaintext::encrypted_or_local_is_taken(&bare()).await;
 }
 
-/// The variables of OpenTelemetry, and of libpq, say the same as settings.
 #[tokio::test]
 async fn a_variable_is_no_way_round() {
-    let without = Setup::bare(binary("order-service"))
-        .set("auth.mode", "disabled")
-        .set("database.url", "postgres://clerk@localhost:1/orders");
-    for variable in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
-        let setup = without.clone().variable(variable, "http://collector.example:4318");
-        let line = told(&setup).await;
-        assert!(line.starts_with(&format!("{variable}: must be a URL with https")), "{line}");
-        assert_eq!(told(&setup.clone().set("traces.allow_plaintext", true)).await, "");
-        // Nobody asks it then.
-        assert_eq!(told(&setup.set("traces.otlp_endpoint", "http://127.0.0.1:4318")).await, "");
-    }
-    let remote = without.set("database.url", "postgres://clerk@db.example/orders");
-    assert_eq!(told(&remote.clone().variable("PGSSLMODE", "verify-full")).await, "");
-    assert_ne!(told(&remote.variable("PGSSLMODE", "allow")).await, "");
+    plaintext::no_variable_is_a_way_round(&bare()).await;
 }

@@ -11,6 +11,7 @@ use crate::world::{World, insertion};
 /// They grow for as long as the service runs.
 const LARGE: [&str; 4] = ["outbox", "published", "orders", "idempotency_keys"];
 
+/// Holds: No statement reads a table of orders or messages from its beginning, whatever the statistics say.
 #[tokio::test]
 async fn no_statement_reads_a_large_table_from_its_beginning() {
     let world = World::new().await;

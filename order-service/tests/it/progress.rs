@@ -85,6 +85,7 @@ async fn it_is_told_every_second_and_soon() {
     world.judge().await;
 }
 
+/// Holds: Nothing is told to be announced that may still be committed, or is neither acknowledged nor failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_not_committed_yet_is_not_passed() {
     let world = World::new().await;
@@ -115,6 +116,7 @@ async fn an_order_that_is_not_committed_yet_is_not_passed() {
     world.judge().await;
 }
 
+/// Holds: What is told to be announced never goes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stays_true_while_instances_are_killed_and_paused_and_another_tells_within_5_seconds() {
     let world = World::new().await;

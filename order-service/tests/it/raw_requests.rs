@@ -90,6 +90,7 @@ async fn what_cannot_be_read_as_a_request_is_a_problem_and_the_end_of_the_connec
     world.judge_nothing_placed().await;
 }
 
+/// Holds: No request is seen in another one's bytes.
 #[tokio::test]
 async fn a_request_hidden_in_another_is_never_answered() {
     let world = World::new().await;

@@ -24,6 +24,7 @@ async fn spoil(world: &World, orders: &str, bytes: usize) -> Vec<Uuid> {
     sqlx::query_scalar(&statement).fetch_all(&world.database.pool).await.unwrap()
 }
 
+/// Holds: No rejection counts against a message that was not alone in its request.
 #[tokio::test]
 async fn messages_refused_up_to_the_threshold_stay_as_failed_and_their_neighbours_arrive() {
     let world = world().await;

@@ -4,6 +4,8 @@ use testing::wait_until;
 
 use crate::world::{World, seconds};
 
+/// Holds: No row of `outbox` or `published` is updated or deleted; none of `rejected_messages` while nothing is
+/// refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_of_the_outbox_is_updated_or_deleted_while_nothing_is_refused() {
     let world = World::new().await;

@@ -30,6 +30,7 @@ async fn dribble(api: String, begun: &'static [u8]) -> Vec<RawAnswer> {
     RawAnswer::all(&caller.rest().await)
 }
 
+/// Holds: No connection is held for ever: each of its phases has a deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_slow_callers_are_cut_and_nobody_else_notices() {
     allow_files(2_000);

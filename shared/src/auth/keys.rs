@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    token::{Header, Refusal},
+    token::{Refusal, TokenHeader},
     verified::Verified,
 };
 use crate::json::Object;
@@ -97,7 +97,7 @@ impl Keys {
     }
 
     /// The key that a token says it was signed with.
-    pub(super) fn find(&self, header: &Header) -> Result<&Key, Refusal> {
+    pub(super) fn find(&self, header: &TokenHeader) -> Result<&Key, Refusal> {
         let meant = |key: &&Key| match (&key.id, &header.kid) {
             (Some(id), Some(asked)) => id == asked,
             (Some(_), None) => self.keys.len() == 1,

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-use super::{key_file::KeyFile, keys::Keys, mapping::Mapping, token::Expected};
+use super::{key_file::KeyFile, keys::Keys, mapping::Mapping, token::TokenRules};
 use crate::config::{Reader, WebUrl};
 
 /// `auth.*`
 #[derive(Clone, Debug)]
 pub enum Settings {
     Disabled,
-    File { expected: Expected, file: KeyFile },
-    Issuer { expected: Expected, url: reqwest::Url, max_age: Duration, max_stale: Duration },
+    File { expected: TokenRules, file: KeyFile },
+    Issuer { expected: TokenRules, url: reqwest::Url, max_age: Duration, max_stale: Duration },
 }
 
 impl Settings {
@@ -49,7 +49,7 @@ impl Settings {
             None if client_ids.is_empty() => s.get("auth.audience"),
             given => given.unwrap_or_default(),
         };
-        let expected = Expected { issuer: s.get("auth.issuer"), audience, client_ids, leeway, mapping };
+        let expected = TokenRules { issuer: s.get("auth.issuer"), audience, client_ids, leeway, mapping };
         let read = |s: &mut Reader, key: &str, path: &str, parse: fn(&[u8]) -> Result<Keys, String>| {
             let file = KeyFile::read(path.into(), parse);
             file.map(|file| Self::File { expected: expected.clone(), file }).unwrap_or_else(|mistake| {

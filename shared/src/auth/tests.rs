@@ -11,9 +11,9 @@ fn by(keys: Result<Keys, String>, leeway: u64) -> Authentication {
     Authentication::new(settings).unwrap().0
 }
 
-pub(super) fn expected(leeway: u64) -> Expected {
+pub(super) fn expected(leeway: u64) -> TokenRules {
     let scope_claims = vec!["scope".to_owned(), "scp".to_owned()];
-    Expected {
+    TokenRules {
         issuer: ISSUER.into(),
         audience: vec![AUDIENCE.into()],
         client_ids: Vec::new(),
@@ -38,6 +38,7 @@ pub(super) async fn bring(authentication: &Authentication, token: &str) -> Resul
     ask(authentication, &[format!("Bearer {token}")]).await
 }
 
+/// Holds: No algorithm is believed because a token names it: each key has one.
 #[tokio::test]
 async fn every_bad_token_is_refused_with_the_same_words() {
     let signer = Signer::rs256("main");

@@ -22,7 +22,7 @@ const END_OF_TIME: i64 = 253_402_300_799;
 
 /// What every token has to say.
 #[derive(Clone, Debug)]
-pub struct Expected {
+pub struct TokenRules {
     pub issuer: String,
     /// One of these.
     pub audience: Vec<String>,
@@ -59,11 +59,11 @@ pub(super) struct Token<'a> {
     signed: &'a str,
     signature: &'a str,
     claims: &'a str,
-    header: Header,
+    header: TokenHeader,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Header {
+pub(super) struct TokenHeader {
     pub(super) alg: String,
     #[serde(default, deserialize_with = "present")]
     pub(super) kid: Option<String>,
@@ -132,7 +132,7 @@ impl<'a> Token<'a> {
         }
         let (signed, signature) = text.rsplit_once('.').ok_or("it has no parts")?;
         let (header, claims) = signed.split_once('.').ok_or("it has two parts only")?;
-        let header: Header = part(header).ok_or("its header cannot be read")?;
+        let header: TokenHeader = part(header).ok_or("its header cannot be read")?;
         if header.crit.is_some() {
             return Err("it has an extension that is not known here");
         }
@@ -144,7 +144,7 @@ impl<'a> Token<'a> {
     }
 
     /// The caller, and the second from which the token is not good any more.
-    pub(super) fn verify(&self, keys: &Keys, expected: &Expected, now: i64) -> Result<(Caller, i64), Refusal> {
+    pub(super) fn verify(&self, keys: &Keys, expected: &TokenRules, now: i64) -> Result<(Caller, i64), Refusal> {
         if !keys.find(&self.header)?.has_signed(self.signed, self.signature) {
             return Err(Refusal::Bad("its signature is wrong"));
         }
@@ -156,7 +156,7 @@ impl<'a> Token<'a> {
 }
 
 impl Claims {
-    fn check(self, all: &Value, expected: &Expected, now: i64) -> Result<(Caller, i64), &'static str> {
+    fn check(self, all: &Value, expected: &TokenRules, now: i64) -> Result<(Caller, i64), &'static str> {
         let leeway = i64::try_from(expected.leeway.as_secs()).map_err(|_| "the leeway has no end")?;
         if self.iss != expected.issuer {
             return Err("it is of another issuer");

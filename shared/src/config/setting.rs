@@ -14,6 +14,7 @@ pub trait Setting: Clone + Default {
 }
 
 /// A connection URL or password. Printed with what is secret left out.
+/// Holds: No secret can be printed.
 #[derive(Clone, Default)]
 pub struct Secret(SecretString);
 

@@ -13,7 +13,7 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps pools at what is in the file.
 #[derive(Debug)]
-pub struct Renewal {
+pub struct PasswordRenewal {
     address: Address,
     pools: Vec<Pool>,
 }
@@ -21,13 +21,13 @@ pub struct Renewal {
 impl Settings {
     /// That of `pools`, where their address is in a file.
     #[must_use]
-    pub fn renewal(&self, pools: &[&Pool]) -> Option<Renewal> {
+    pub fn renewal(&self, pools: &[&Pool]) -> Option<PasswordRenewal> {
         let pools = pools.iter().copied().cloned().collect();
-        self.address.is_in_file().then(|| Renewal { address: self.address.clone(), pools })
+        self.address.is_in_file().then(|| PasswordRenewal { address: self.address.clone(), pools })
     }
 }
 
-impl Renewal {
+impl PasswordRenewal {
     /// Until the drain begins.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ impl Api {
             .header("X-Request-Id", header("Names this request in the log: the caller's own name, where it sent one."))
             .header("Retry-After", header("After how many seconds to ask again."))
             .header("WWW-Authenticate", header("`Bearer`"))
-            .schema(problem::Body::name(), problem::Body::schema())
+            .schema(problem::ProblemBody::name(), problem::ProblemBody::schema())
             .schema(Kind::name(), Kind::schema())
             .schema(Violation::name(), Violation::schema());
         let mut items = BTreeMap::<_, PathItem>::new();
@@ -84,7 +84,7 @@ fn problems() -> [(Problem, &'static [&'static str]); 12] {
 }
 
 fn response(problem: &Problem, headers: &[&str]) -> Response {
-    let mut content = Content::new(Some(Ref::from_schema_name(problem::Body::name())));
+    let mut content = Content::new(Some(Ref::from_schema_name(problem::ProblemBody::name())));
     content.example = Some(problem.example("/orders"));
     let response = ResponseBuilder::new()
         .description(problem.status().canonical_reason().unwrap_or_default())

@@ -24,12 +24,12 @@ const COMPRESSED: std::ops::RangeInclusive<usize> = 1024..=256 * 1024;
 
 /// What the caller said about the answers it takes.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Acceptable {
     takes_gzip: bool,
     has: Vec<String>,
 }
 
-impl Asked {
+impl Acceptable {
     pub(super) fn of(request: &ServiceRequest) -> Self {
         let has = listed(request.headers(), &IF_NONE_MATCH).map(|tag| tag.trim_start_matches("W/").to_owned());
         Self { takes_gzip: takes_gzip(request.headers()), has: has.collect() }

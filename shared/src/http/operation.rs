@@ -33,6 +33,7 @@ use crate::{
 /// How the document names its one way to say who calls.
 pub(super) const BEARER: &str = "bearer";
 
+/// Holds: No route is without a scope, or unknown to the document.
 #[derive(Clone)]
 pub struct Operation {
     pub(super) path: &'static str,

@@ -6,7 +6,7 @@ use super::browsers;
 use crate::config::{Bind, Reader};
 
 /// What one server of this process lets in. The time limits that nobody needs to change are at
-/// [`super::connection`] and [`crate::json`].
+/// `http/connection.rs` and [`crate::json`].
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub bind: SocketAddr,

@@ -59,7 +59,7 @@ impl Expected {
 
 /// What is wrong with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Problem {
+pub enum TopicProblem {
     Compacted,
     ShortRetention,
     FewInSync,
@@ -67,7 +67,7 @@ pub enum Problem {
     TimestampsRefused,
 }
 
-impl Problem {
+impl TopicProblem {
     pub const ALL: [Self; 5] =
         [Self::Compacted, Self::ShortRetention, Self::FewInSync, Self::NotReplicated, Self::TimestampsRefused];
 
@@ -109,7 +109,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for TopicProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -150,9 +150,10 @@ impl Topics {
     /// Why the service must not start, if it must not: a topic is compacted. None where nobody answers in time.
     pub async fn refusal(&self, within: Duration) -> Option<String> {
         let asked = tokio::time::timeout(within, self.settings(within)).await.ok()?.ok()?;
-        let compacted = asked.into_iter().find(|(_, found)| found.contains(&Problem::Compacted))?.0;
-        (!self.expected.may_be_compacted)
-            .then(|| format!("kafka: {compacted}: {} (kafka.allow_compacted lets it be)", Problem::Compacted.advice()))
+        let compacted = asked.into_iter().find(|(_, found)| found.contains(&TopicProblem::Compacted))?.0;
+        (!self.expected.may_be_compacted).then(|| {
+            format!("kafka: {compacted}: {} (kafka.allow_compacted lets it be)", TopicProblem::Compacted.advice())
+        })
     }
 
     /// Whether each topic is there.
@@ -180,7 +181,7 @@ impl Topics {
     ///
     /// # Errors
     /// No broker answers, or this client may not ask.
-    pub async fn settings(&self, within: Duration) -> anyhow::Result<BTreeMap<String, BTreeSet<Problem>>> {
+    pub async fn settings(&self, within: Duration) -> anyhow::Result<BTreeMap<String, BTreeSet<TopicProblem>>> {
         let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
         let wanted: Vec<_> = self.names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = self.admin.describe_configs(&wanted, &options).await.context("the topics' settings")?;
@@ -210,7 +211,7 @@ impl Topics {
         Ok(answered.await.context("the question to the brokers broke off")??)
     }
 
-    fn problems(&self, topic: &ConfigResource, replicas: usize, brokers: usize) -> BTreeSet<Problem> {
+    fn problems(&self, topic: &ConfigResource, replicas: usize, brokers: usize) -> BTreeSet<TopicProblem> {
         let text = |name: &str| topic.get(name).and_then(|entry| entry.value.as_deref());
         let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
         let outage = i64::try_from(self.expected.longest_outage.as_millis()).unwrap_or(i64::MAX);
@@ -219,20 +220,20 @@ impl Topics {
         let by_append = text("message.timestamp.type") == Some("LogAppendTime");
         let replicas = i64::try_from(replicas).unwrap_or(i64::MAX);
         let in_sync = self.expected.min_insync_replicas.map_or((replicas - 1).max(1), i64::from);
-        let holds = |problem: Problem| match problem {
-            Problem::Compacted => text("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
-            Problem::ShortRetention => is_short("retention.ms", outage),
-            Problem::FewInSync => is_short("min.insync.replicas", in_sync.min(replicas)),
-            Problem::NotReplicated => replicas == 1 && brokers > 1,
+        let holds = |problem: TopicProblem| match problem {
+            TopicProblem::Compacted => text("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+            TopicProblem::ShortRetention => is_short("retention.ms", outage),
+            TopicProblem::FewInSync => is_short("min.insync.replicas", in_sync.min(replicas)),
+            TopicProblem::NotReplicated => replicas == 1 && brokers > 1,
             // Before 3.6 one setting stood for both.
-            Problem::TimestampsRefused => {
+            TopicProblem::TimestampsRefused => {
                 !by_append
                     && (is_short("message.timestamp.before.max.ms", outage)
                         || is_short("message.timestamp.after.max.ms", clocks)
                         || is_short("message.timestamp.difference.max.ms", outage))
             }
         };
-        Problem::ALL.into_iter().filter(|problem| holds(*problem)).collect()
+        TopicProblem::ALL.into_iter().filter(|problem| holds(*problem)).collect()
     }
 }
 
@@ -241,7 +242,7 @@ impl Topics {
 pub struct Watch {
     topics: Topics,
     presence: BTreeMap<String, Presence>,
-    problems: BTreeMap<String, BTreeSet<Problem>>,
+    problems: BTreeMap<String, BTreeSet<TopicProblem>>,
     settings_at: Instant,
     may_not_ask: bool,
     away: Away,
@@ -300,7 +301,7 @@ impl Watch {
             // A topic made anew may have other settings.
             if before.as_ref() != Some(&presence) {
                 self.settings_at = Instant::now();
-                tell(&topic, &presence, before.as_ref());
+                log_change(&topic, &presence, before.as_ref());
             }
         }
         let away: Vec<_> = self.presence.iter().filter(|(_, one)| !matches!(one, Presence::There { .. })).collect();
@@ -351,14 +352,14 @@ impl Watch {
             let before = self.problems.get(topic);
             for problem in problems.iter().filter(|problem| before.is_none_or(|before| !before.contains(problem))) {
                 let (problem, advice) = (*problem, problem.advice());
-                if problem == Problem::Compacted && !self.topics.expected.may_be_compacted {
+                if problem == TopicProblem::Compacted && !self.topics.expected.may_be_compacted {
                     tracing::error!(messaging.destination.name = topic, problem = %problem, advice, "a topic is set wrong");
                 } else {
                     tracing::warn!(messaging.destination.name = topic, problem = %problem, advice, "a topic is set wrong");
                 }
             }
         }
-        for problem in Problem::ALL {
+        for problem in TopicProblem::ALL {
             let count = found.values().filter(|problems| problems.contains(&problem)).count();
             TOPIC_PROBLEMS.set_count_of(problem.as_str(), count as u64);
         }
@@ -367,7 +368,7 @@ impl Watch {
     }
 }
 
-fn tell(topic: &str, presence: &Presence, before: Option<&Presence>) {
+fn log_change(topic: &str, presence: &Presence, before: Option<&Presence>) {
     match (presence, before) {
         (Presence::Missing, Some(_)) => {
             tracing::error!(messaging.destination.name = topic, "the topic is gone: somebody has deleted it");

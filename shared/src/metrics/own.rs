@@ -1,7 +1,7 @@
 //! The metrics that both services have.
 
 use super::{Counter, Gauge, Histogram, Metric, SECONDS};
-use crate::kafka::topics::Problem;
+use crate::kafka::topics::TopicProblem;
 
 /// Requests to the API port, by method, route and status. The names and labels are those of
 /// OpenTelemetry's conventions.
@@ -44,10 +44,10 @@ pub const TOPICS_MISSING: Gauge =
     Gauge::new("kafka_topics_missing", "Topics that are not there, or that this service may not use");
 /// What may be wrong with a topic.
 const PROBLEMS: &[&str] = &{
-    let mut names = [""; Problem::ALL.len()];
+    let mut names = [""; TopicProblem::ALL.len()];
     let mut index = 0;
     while index < names.len() {
-        names[index] = Problem::ALL[index].as_str();
+        names[index] = TopicProblem::ALL[index].as_str();
         index += 1;
     }
     names
