@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit nightly
+.PHONY: help run down reset status parcels build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit nightly
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -19,6 +19,11 @@ reset: ## Stop it and remove its data
 
 status: ## Show what runs, and where
 	@dev/run status
+
+parcels: ## Run the example of a third service beside activity-service: a parcel is booked, and counted
+	dev/provide test
+	cargo build -p parcels -p activity-service
+	dev/with-stack dev/parcels
 
 build: ## Build both services for release, each with what it is made of (CycloneDX)
 	$(release)

@@ -72,9 +72,13 @@ class Overlay:
         return found
 
     def setting(self, service, key):
-        value = tomllib.loads((ROOT / service / "default.toml").read_text())
-        for part in key.split("."):
-            value = value[part]
+        # The outbox has defaults of its own; of a service without one none is asked for.
+        for folder in (service, "shared/outbox"):
+            value = tomllib.loads((ROOT / folder / "default.toml").read_text())
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                break
         variable = f"{service}.{key}".replace("-", "_").replace(".", "__").upper()
         return self.settings(service).get(variable, value)
 

@@ -5,6 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use fail::fail_point;
+use outbox::{
+    announcement::{Announcement, Written},
+    instance,
+    line::{self, Entrance, Exit, Waiting},
+    message::Content,
+    outcome::{Outcome, Repeatable, committed_before, until_known},
+    queue::Queue,
+};
 use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
@@ -14,18 +22,10 @@ use shared::{
     traces::TraceContext,
 };
 use sqlx::postgres::PgConnection;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::{
-    announcement::{Announcement, Written},
-    config, instance,
-    line::{self, Entrance, Exit, Waiting},
-    metrics::CHANGED,
-    order::OrderRef,
-    outbox::FORMAT,
-    outcome::{Outcome, Repeatable, committed_before, until_known},
-    queue::Queue,
-};
+use crate::{config, format::FORMAT, metrics::CHANGED, order::OrderRef};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -135,10 +135,12 @@ impl Changer {
         let outcome = until_known(&self.pool, &mut statement, false, page).await;
         let Statement { announcement, .. } = statement;
         match outcome {
-            Outcome::Done { done: Some(written), .. } => {
+            Outcome::Done { done: Some(Changed { log, seq, order_id, order_version, activity_at }), .. } => {
                 CHANGED.add_of(change.activity_type_code(), 1);
                 fail_point!("change::committed", |_| std::process::abort());
-                announcement.committed(change.activity_type_code(), written, &self.queue);
+                let content = Content::Thing { number: order_id, version: order_version };
+                let written = Written { log, seq, activity_at };
+                announcement.committed(change.activity_type_code(), content, written, &self.queue);
                 fail_point!("change::announced", |_| std::process::abort());
                 Ok(())
             }
@@ -163,6 +165,15 @@ impl Changer {
     }
 }
 
+/// The message, as the statement has written it.
+struct Changed {
+    log: i64,
+    seq: i64,
+    order_id: i64,
+    order_version: i32,
+    activity_at: OffsetDateTime,
+}
+
 #[derive(Debug)]
 struct Statement {
     change: Change,
@@ -175,7 +186,7 @@ struct Statement {
 
 impl Repeatable for Statement {
     /// The message, where this changed the order.
-    type Done = Option<Written>;
+    type Done = Option<Changed>;
 
     async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("change::before", |_| std::process::abort());
@@ -201,9 +212,9 @@ impl Repeatable for Statement {
 
 impl Statement {
     /// `fetch_all`, because it returns only after the commit.
-    async fn change(&self, connection: &mut PgConnection) -> Result<Option<Written>, sqlx::Error> {
+    async fn change(&self, connection: &mut PgConnection) -> Result<Option<Changed>, sqlx::Error> {
         let rows = sqlx::query_as!(
-            Written,
+            Changed,
             r#"
             WITH changed AS (
                 -- Waits for whoever is changing it, an earlier attempt of unknown outcome included, and
@@ -247,9 +258,9 @@ impl Statement {
 
     /// The row that an earlier attempt has written. Asked after [`Self::change`], which has waited for
     /// that attempt: what is not there now never will be.
-    async fn changed_before(&self, connection: &mut PgConnection) -> Result<Option<Written>, sqlx::Error> {
+    async fn changed_before(&self, connection: &mut PgConnection) -> Result<Option<Changed>, sqlx::Error> {
         sqlx::query_as!(
-            Written,
+            Changed,
             "SELECT instance AS log, seq, order_id, order_version, activity_at FROM outbox WHERE message_ref = $1",
             self.announcement.message_ref
         )

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use customers::Customers;
 pub use orders::Orders;
+use outbox::rebroadcast::{self, Span};
 use shared::{
     command::{self, PauseArguments, Who},
     database::Pool,
@@ -26,9 +27,7 @@ use crate::{
     messages::{
         self, Decision, Filter, OutboxMessage, Page, State,
         history::{self, Event},
-        part_of_error,
-        rebroadcast::{self, Span},
-        verify,
+        part_of_error, verify,
     },
     order::OrderRef,
     pause,
@@ -266,7 +265,7 @@ impl Messages {
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
             Self::Verify { from, to, json } => {
-                let reader = verify::Reader::new(&config.kafka, &config.topic.name)?;
+                let reader = verify::Reader::new(&config.outbox.kafka, &config.outbox.topic.name)?;
                 let span = Span { from, to };
                 let found = if json {
                     verify::compare(pool, &reader, span, &mut std::io::stderr()).await?

@@ -10,7 +10,7 @@ pub mod pages;
 use actix_web::web::{Data, ServiceConfig};
 use shared::{database::Pool, http::Api, metrics::exposition::Exposition, pages::Pages};
 
-use crate::{change::Changes, outbox, placement::Placement};
+use crate::{change::Changes, format, placement::Placement};
 
 const DESCRIPTION: &str = "Takes orders and announces each one. Errors are `application/problem+json`; a method that a \
     path does not have is 405 with `Allow`. A 503 or a lost answer to a `POST` leaves open whether it was done: ask again, \
@@ -25,7 +25,7 @@ pub fn api() -> Api {
         .section("customers", "What is known of them, forgotten.", customers::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
         .section("overview", "How the outbox is doing.", overview::operations())
-        .channel(outbox::channel())
+        .channel(format::channel())
 }
 
 /// The routes of the API port.

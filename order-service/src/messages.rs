@@ -5,13 +5,13 @@
 mod filter;
 pub mod history;
 mod listing;
-pub mod rebroadcast;
 pub mod verify;
 
 use std::borrow::Cow;
 
 pub use filter::{Filter, part_of_error};
 pub use listing::{Page, Place, find, list};
+use outbox::metrics::{DISCARDED, RETRIED};
 use serde::Serialize;
 use shared::{
     audit::{Action, Author},
@@ -26,11 +26,7 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use crate::{
-    audit,
-    metrics::{DISCARDED, RETRIED},
-    order::OrderRef,
-};
+use crate::{audit, order::OrderRef};
 
 /// Rows of one statement: many enough to be quick, few enough to hold no lock for long.
 const PAGE: i64 = 1000;

@@ -9,6 +9,13 @@ mod statement;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fail::fail_point;
+use outbox::{
+    announcement::{Announcement, Written},
+    line::{self, Entrance, Exit, Reply, Waiting},
+    message::Content,
+    outcome::{Outcome, until_known},
+    queue::Queue,
+};
 use shared::{
     database::{self, Pool},
     health::Component,
@@ -20,14 +27,10 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    announcement::Announcement,
     config,
     idempotency::Key,
-    line::{self, Entrance, Exit, Reply, Waiting},
     metrics::{LINE_CAPACITY, LINE_LENGTH, NOT_PLACED, PLACED, PLACEMENT_BATCH, PLACEMENT_DURATION, REPLAYED},
     order::{NewOrder, Order, OrderRef},
-    outcome::{Outcome, until_known},
-    queue::Queue,
 };
 
 /// How long a request waits for another one under the same key, as the contract has it.
@@ -215,10 +218,12 @@ impl Line {
         let mut unknown = Vec::new();
         for (one, fate) in batch.into_iter().zip(fates) {
             match fate {
-                Fate::Placed(written) => {
+                Fate::Placed { order_id, log, seq, placed_at } => {
                     let Accepted { announcement, order, reply, .. } = one;
-                    announcement.committed("ORDER_CREATED", written, &self.queue);
-                    reply.send(Ok(placed(order, written.order_id, written.activity_at, false)));
+                    let content = Content::Thing { number: order_id, version: 1 };
+                    let written = Written { log, seq, activity_at: placed_at };
+                    announcement.committed("ORDER_CREATED", content, written, &self.queue);
+                    reply.send(Ok(placed(order, order_id, placed_at, false)));
                 }
                 // The request is the same, so this is the same answer.
                 Fate::Remembered { order_id, placed_at } => {

@@ -1,5 +1,5 @@
-//! Expired keys of callers are removed, final orders where `retention.orders` is set, and the identities and rebroadcasts
-//! that nobody needs to know any more. Messages leave with their day, see [`crate::partitions`].
+//! Expired keys of callers are removed, final orders where `retention.orders` is set, and what the outbox need not know
+//! any more.
 //!
 //! One instance at a time: an advisory lock, held by the transaction of each page, makes the others
 //! pass by. A page is small and its rows are nobody's concern, so nobody ever waits for it.
@@ -20,13 +20,12 @@ use crate::{
 const LOCK: i64 = 0x70_7572_6765;
 /// No page takes longer: the server ends its statement before.
 const ANSWER_WITHIN: Duration = Duration::from_secs(11);
-/// An identity stays known for so long after nothing was left in its log: for people who look.
-const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// How often all old orders are looked at again: those that were not final at the time, or whose messages were not gone.
 const ALL_ORDERS_EVERY: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub struct Retention {
+    pub outbox: outbox::Retention,
     pub pool: Pool,
     pub settings: config::Retention,
     pub looked_at: LookedAt,
@@ -97,8 +96,7 @@ impl Retention {
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
-        page.work(ANSWER_WITHIN, self.forget()).await?;
-        page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
+        self.outbox.forget(page).await?;
         if let Some(kept_for) = self.settings.orders {
             removed.orders = self.purge_orders(kept_for, shutdown, page).await?;
         }
@@ -158,55 +156,5 @@ impl Retention {
         fail_point!("retention::purged", |how| Err(shared::failpoint::kill_or_fail(how)));
         PURGED_KEYS.add(removed);
         Ok(removed)
-    }
-
-    /// What the broker said of a message is known for as long as the message.
-    async fn forget_rejections(&self) -> Result<(), sqlx::Error> {
-        sqlx::query!(
-            r#"
-            DELETE FROM rejections WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM rejections WHERE rejected_at < now() - make_interval(secs => $1)
-                ORDER BY rejected_at LIMIT $2 FOR UPDATE SKIP LOCKED
-            ))
-            "#,
-            self.settings.published_messages.as_secs_f64(),
-            i64::from(self.settings.batch_size)
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    async fn forget(&self) -> Result<(), sqlx::Error> {
-        fail_point!("retention::before_forgetting", |how| Err(shared::failpoint::kill_or_fail(how)));
-        sqlx::query!(
-            r#"
-            WITH forgotten AS (
-                -- Its messages are counted first.
-                DELETE FROM instances i WHERE done_at < now() - make_interval(secs => $1)
-                    AND EXISTS (SELECT FROM counted_logs c WHERE c.instance = i.instance_id AND c.is_whole)
-            )
-            DELETE FROM rebroadcasts WHERE done_at < now() - make_interval(secs => $1)
-            "#,
-            KNOWN_FOR.as_secs_f64()
-        )
-        .execute(&self.pool)
-        .await?;
-        // What was stated later says all that was stated before. A log that is forgotten has nothing to say.
-        sqlx::query!(
-            r#"
-            WITH said AS (
-                DELETE FROM announced WHERE announced_to < (SELECT max(announced_to) FROM announced)
-            ), counted AS (
-                DELETE FROM counted_logs c WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = c.instance)
-            )
-            DELETE FROM log_progress p
-            WHERE settled_until < (SELECT max(settled_until) FROM log_progress l WHERE l.instance = p.instance)
-                OR NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = p.instance)
-            "#
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
     }
 }

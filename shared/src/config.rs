@@ -69,6 +69,15 @@ impl Reader {
         Ok(reader)
     }
 
+    /// With the defaults of something that the service uses: its own win over them.
+    #[must_use]
+    pub fn with_defaults(mut self, of_a_part: &str) -> Self {
+        for (key, value) in flatten(File::from_str(of_a_part, FileFormat::Toml)) {
+            self.defaults.entry(key).or_insert(value);
+        }
+        self
+    }
+
     /// Only what is wrong with settings of these groups matters: a command need not know of the others. Settings that
     /// do not exist are a mistake all the same.
     #[must_use]

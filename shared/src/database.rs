@@ -271,7 +271,7 @@ pub async fn shortcoming(pool: &Pool, tables: &Tables) -> Result<Option<String>,
 }
 
 /// What the command `migrate` is told.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Migrate {
     /// Make the tables although another schema of this database has them: an installation beside that one.
     #[arg(long)]

@@ -14,11 +14,11 @@ pub struct FailPoint {
     pub fails: Option<&'static str>,
 }
 
-/// Every fail point below `<service>/src`, by name.
+/// Every fail point below `<crate>/src` of these crates, by name.
 #[must_use]
-pub fn fail_points(service: &str) -> Vec<FailPoint> {
+pub fn fail_points(crates: &[&str]) -> Vec<FailPoint> {
     let mut found = Vec::new();
-    search(&root().join(service).join("src"), &mut found);
+    crates.iter().for_each(|one| search(&root().join(one).join("src"), &mut found));
     found.sort_by(|one, other| one.name.cmp(&other.name));
     assert!(found.windows(2).all(|pair| pair[0].name != pair[1].name), "two of one name: {found:?}");
     found

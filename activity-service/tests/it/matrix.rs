@@ -16,7 +16,7 @@ const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_fail_point_another_instance_goes_on_and_counts_everything_once() {
-    let points = fail_points("activity-service").into_iter().filter(|point| point.kills);
+    let points = fail_points(&["activity-service"]).into_iter().filter(|point| point.kills);
     each(points.map(|point| (point, "2*off->return".to_owned())).collect(), is_killed).await;
 }
 
@@ -24,7 +24,7 @@ async fn killed_at_any_fail_point_another_instance_goes_on_and_counts_everything
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make chaos"]
 async fn no_error_and_no_pause_at_any_fail_point_loses_a_message_or_counts_it_twice() {
-    let points = fail_points("activity-service").into_iter().filter(|point| !point.name.starts_with("http::"));
+    let points = fail_points(&["activity-service"]).into_iter().filter(|point| !point.name.starts_with("http::"));
     let cells = points.flat_map(|point| {
         let error = point.fails.map(|fails| format!("2*off->1*{fails}->1*print(met)->5*off->3*{fails}->off"));
         let pause = "2*off->1*sleep(1500)->1*print(met)->3*sleep(700)->off".to_owned();

@@ -5,6 +5,7 @@ use actix_web::{
     http::Method,
     web::{Data, Json, Payload},
 };
+use outbox::instance::publishing::{self, Publishing};
 use serde_json::json;
 use shared::{
     audit::{self, Author},
@@ -17,12 +18,7 @@ use shared::{
     query::Query,
 };
 
-use crate::{
-    instance::publishing::{self, Publishing},
-    messages::history::Event,
-    order::OrderRef,
-    timeline,
-};
+use crate::{messages::history::Event, order::OrderRef, timeline};
 
 pub(super) fn operations() -> impl IntoIterator<Item = Operation> {
     let either_case = schema::matching("^[Oo][Ss][0-9]{6,19}-[Oo][Rr][Dd]$", "OS000042-ORD");

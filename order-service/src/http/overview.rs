@@ -4,12 +4,11 @@ use actix_web::{
     http::{Method, StatusCode},
     web::{Data, Json},
 };
+use outbox::metrics;
 use serde::Serialize;
 use serde_json::json;
 use shared::{http::Operation, metrics::exposition::Exposition};
 use utoipa::ToSchema;
-
-use crate::metrics;
 
 pub(super) fn operations() -> [Operation; 1] {
     let example = json!({

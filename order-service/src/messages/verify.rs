@@ -10,13 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use outbox::rebroadcast::Span;
 use serde::Serialize;
 use shared::database::Pool;
 use time::OffsetDateTime;
 pub use topic::{Reader, Record};
 use uuid::Uuid;
-
-use super::rebroadcast::Span;
 
 /// Messages of one question.
 const PAGE: usize = 2000;

@@ -3,19 +3,18 @@
 use std::{collections::HashMap, time::Duration};
 
 use fail::fail_point;
+use outbox::{
+    instance,
+    instance_id::InstanceId,
+    outcome::{Repeatable, committed_before},
+    queue::Queue,
+};
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Accepted;
-use crate::{
-    announcement::Written,
-    idempotency::fingerprint,
-    instance::{self, InstanceId},
-    outbox::FORMAT,
-    outcome::{Repeatable, committed_before},
-    queue::Queue,
-};
+use crate::{format::FORMAT, idempotency::fingerprint};
 
 /// A batch, and the arrays that the statement takes apart.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ struct Columns {
     locks: Vec<i64>,
     /// In seconds.
     keys_kept_for: f64,
-    /// The orders' time is this or later, see [`crate::log::own`].
+    /// The orders' time is this or later, see [`outbox::log::own`].
     not_before: Option<OffsetDateTime>,
 }
 
@@ -87,7 +86,12 @@ impl Statement {
 /// What became of one order.
 #[derive(Debug)]
 pub(super) enum Fate {
-    Placed(Written),
+    Placed {
+        order_id: i64,
+        log: i64,
+        seq: i64,
+        placed_at: OffsetDateTime,
+    },
     /// The same request was placed under its key before.
     Remembered {
         order_id: i64,
@@ -283,6 +287,6 @@ impl Columns {
 impl From<Row> for Fate {
     fn from(row: Row) -> Self {
         let Row { log, seq, order_id, activity_at, .. } = row;
-        Self::Placed(Written { log, seq, order_id, order_version: 1, activity_at })
+        Self::Placed { order_id, log, seq, placed_at: activity_at }
     }
 }

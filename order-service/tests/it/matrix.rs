@@ -10,12 +10,18 @@ use uuid::Uuid;
 
 use crate::world::{World, seconds};
 
+/// Those of the service and of its outbox, but for the door that it does not use.
+fn points() -> Vec<FailPoint> {
+    let all = fail_points(&["order-service", "shared/outbox"]);
+    all.into_iter().filter(|point| !point.name.starts_with("transaction::")).collect()
+}
+
 #[test]
 fn every_fail_point_that_kills_is_named_by_a_test_in_which_it_does() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let tests: String =
         fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
-    let points = fail_points("order-service").into_iter().filter(|point| point.kills);
+    let points = points().into_iter().filter(|point| point.kills);
     let untested: Vec<_> = points.filter(|point| !tests.contains(&format!("\"{}\"", point.name))).collect();
     assert!(untested.is_empty(), "{untested:?}");
 }
@@ -29,7 +35,7 @@ async fn no_error_and_no_pause_at_any_fail_point_loses_a_message_or_sends_it_twi
     // Each a task, so that the others are run where one fails.
     let cells = LocalSet::new();
     let (mut broken, mut count) = (Vec::new(), 0);
-    for point in fail_points("order-service").iter().filter(|point| !point.name.starts_with("http::")) {
+    for point in points().iter().filter(|point| !point.name.starts_with("http::")) {
         let error = point.fails.map(|fails| format!("2*off->1*{fails}->1*print(met)->5*off->3*{fails}->off"));
         for action in error.into_iter().chain([PAUSE.to_owned()]) {
             let cell = format!("{} {action}", point.name);

@@ -44,10 +44,11 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
     world.judge_nothing_placed().await;
 }
 
-/// Every statement of the service, as checked in for its build.
+/// Every statement of the service and of its outbox, as checked in for their builds.
 fn statements() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
-    let files = fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    let folders = [".sqlx", "../shared/outbox/.sqlx"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let files = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
     let texts = files.map(|text| serde_json::from_str::<Value>(&text).unwrap()["query"].as_str().unwrap().to_owned());
     // What only changes the session has no plan.
     texts.filter(|text| !text.starts_with("SET ")).collect()

@@ -1,0 +1,1 @@
+../../../migrations/20261129001201_outbox.sql

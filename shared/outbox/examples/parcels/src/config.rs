@@ -1,0 +1,41 @@
+use outbox::{
+    message::{Format, Service},
+    transaction,
+};
+use shared::{auth, config::Reader, database, http, lifecycle, management, metrics::exposition, telemetry};
+
+const PARCELS: Service = Service { name: "parcels", source: "/parcels", format: Format::Given };
+
+pub struct Config {
+    pub database: database::Settings,
+    pub outbox: outbox::Settings,
+    pub transactions: transaction::Settings,
+    pub auth: auth::Settings,
+    pub http: http::Settings,
+    pub management: management::Settings,
+    pub metrics: exposition::Settings,
+    pub telemetry: telemetry::Settings,
+    pub shutdown: lifecycle::Timing,
+}
+
+impl Config {
+    /// From the environment, like `PARCELS__KAFKA__BROKERS`.
+    pub fn load() -> Result<Self, Vec<String>> {
+        let mut reader = Reader::new(include_str!("../default.toml"), "PARCELS", None)?.with_defaults(outbox::DEFAULTS);
+        let s = &mut reader;
+        let (database, auth) = (database::Settings::read(s), auth::Settings::read(s));
+        let config = Self {
+            outbox: outbox::Settings::read(s, PARCELS, &database),
+            transactions: transaction::Settings::read(s),
+            management: management::Settings::read(s, &auth),
+            database,
+            auth,
+            http: http::Settings::read(s),
+            metrics: exposition::Settings::read(s),
+            telemetry: telemetry::Settings::read(s),
+            shutdown: lifecycle::Timing::read(s),
+        };
+        let shown = reader.finish()?;
+        if shown.in_clear.is_empty() { Ok(config) } else { Err(shown.in_clear) }
+    }
+}

@@ -1,0 +1,353 @@
+//! The life of an identity, on the one connection that holds its lock.
+//!
+//! *Holding*: a look a second, which confirms the lock and finds who is gone. *Lost*: the connection
+//! broke; connect, take the same lock, and unless the identity was ended meanwhile go on. *Replacing*:
+//! it was ended, or there is doubt about what is in its log; what is in flight lands, nothing more is
+//! handed over, a new identity is taken. A new process, one back from a pause and one whose session was
+//! cut all pass through these.
+
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    time::Duration,
+};
+
+use fail::fail_point;
+use shared::{
+    database::{self, Address, Pool, backoff, within},
+    health::Component,
+};
+use sqlx::{Executor, postgres::PgConnection};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Instance,
+    identity::{self, Look},
+};
+use crate::{
+    flight::{Flight, Permit},
+    instance_id::InstanceId,
+    metrics::{ENDED_BY_OTHERS, IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
+};
+
+/// The process's session with the database.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    pool: Pool,
+    connection: PgConnection,
+    instance: Instance,
+    flight: Flight,
+    /// The server's, as the look before showed it.
+    timeline: Option<String>,
+    /// The identity that this process has begun to end itself.
+    ending: Option<InstanceId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub address: Address,
+    /// As the server lists it: the service's name, then "session".
+    pub application: String,
+    /// The session's connections are of the same kind as those of the pool, which goes another way where there is a pooler.
+    pub is_as_pool: bool,
+    /// How long another instance must be gone before its messages are taken over.
+    pub takeover_after: Duration,
+}
+
+impl Settings {
+    /// A look a second; more often where others would otherwise wait shorter than two looks.
+    fn look_every(&self) -> Duration {
+        (self.takeover_after / 5).min(Duration::from_secs(1))
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connecting = async {
+            let mut connection = database::connect(&self.address, &self.application).await?;
+            self.prepare(&mut connection).await?;
+            Ok(connection)
+        };
+        within(self.takeover_after, connecting).await
+    }
+
+    /// A connection that the pool gives up. The session comes first: without it nothing is sent.
+    async fn take_from(&self, pool: &Pool) -> Result<Option<PgConnection>, sqlx::Error> {
+        if !self.is_as_pool {
+            return Ok(None);
+        }
+        // Whoever has one gives it back after a statement or two. Where all may be in use this waits in line; where the
+        // pool would rather make one more, which the server refuses, an idle one is taken.
+        let idle = async {
+            loop {
+                if let Some(connection) = pool.try_acquire() {
+                    return connection;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let connection = tokio::select! {
+            connection = idle => connection,
+            Ok(connection) = pool.acquire() => connection,
+            () = sleep(self.look_every()) => return Ok(None),
+        };
+        let mut connection = connection.detach();
+        let preparing = async {
+            let reset = format!("RESET ALL; SET application_name = '{}'", self.application);
+            connection.execute(reset.as_str()).await?;
+            self.prepare(&mut connection).await
+        };
+        within(self.takeover_after, preparing).await?;
+        Ok(Some(connection))
+    }
+
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // A vanished host cannot close its connection: the server finds out by asking, in as
+        // long as a take-over waits. It is idle between two looks, whatever is permitted elsewhere.
+        let seconds = self.takeover_after.as_secs().max(3) / 3;
+        let limits = format!(
+            "SET idle_session_timeout = 0; SET jit = off; SET tcp_keepalives_idle = {seconds}; \
+                 SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
+                 SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'",
+            self.takeover_after.as_millis(),
+            // What a stranger has locked must not keep this from proving that it lives.
+            self.takeover_after.as_millis() * 4 / 5,
+            self.takeover_after.as_millis() / 10,
+        );
+        connection.execute(limits.as_str()).await.map(drop)
+    }
+}
+
+impl Session {
+    /// Connects and takes a new identity.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(settings: Settings, pool: Pool, flight: Flight) -> Result<(Self, Instance), sqlx::Error> {
+        let mut connection = settings.connect().await?;
+        let asked_at = Instant::now();
+        let taken = identity::take(&mut connection, settings.takeover_after).await?;
+        IDENTITIES.add(1);
+        tracing::info!(instance = taken.id.number(), "took an identity");
+        let instance = Instance::new(&taken, asked_at, settings.takeover_after);
+        let session =
+            Self { settings, pool, connection, instance: instance.clone(), flight, timeline: None, ending: None };
+        Ok((session, instance))
+    }
+
+    /// Keeps the identity, or another one, until `stop`.
+    ///
+    /// # Errors
+    /// None: whatever happens to the connection, it is made again.
+    pub async fn run(self, stop: CancellationToken, page: Component) -> anyhow::Result<()> {
+        stop.run_until_cancelled(self.live(&page)).await;
+        Ok(())
+    }
+
+    async fn live(mut self, page: &Component) {
+        loop {
+            let lost = match self.hold(page).await {
+                Ok(nothing_in_flight) => self.replace(nothing_in_flight, page).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = lost {
+                SESSIONS_LOST.add(1);
+                if page.waiting(&error) {
+                    tracing::warn!(error = %error, "lost the session with the database");
+                }
+                // Its connection goes first: as long as it is open it may hold the lock.
+                let Self { settings, pool, connection, instance, flight, timeline, ending } = self;
+                drop(connection);
+                let connection = resume(&settings, &pool, &instance, page).await;
+                self = Self { settings, pool, connection, instance, flight, timeline, ending };
+            }
+        }
+    }
+
+    /// Looks once a second, until the identity has to be replaced and nothing is in flight any more,
+    /// and keeps that so by the permit it returns. A look that succeeds proves that the lock is held,
+    /// because the lock is the connection's; it is needed for as long as messages are in flight.
+    async fn hold(&mut self, page: &Component) -> Result<Permit, sqlx::Error> {
+        let id = self.instance.id();
+        let flight = self.flight.clone();
+        let mut landed = pin!(flight.landed());
+        let held_since = Instant::now();
+        let mut gone_since = HashMap::new();
+        // Whose end could not be written: somebody has locked their rows.
+        let mut held_up = HashSet::new();
+        loop {
+            let asked_at = Instant::now();
+            let looking = async {
+                let look = identity::look(&mut self.connection, id).await?;
+                if look.is_held && !look.ended {
+                    fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
+                }
+                Ok::<_, sqlx::Error>(look)
+            };
+            let look: Look = page.work(self.settings.takeover_after, looking).await?;
+            self.instance.note_pause(look.is_paused);
+            if look.ended {
+                self.instance.distrust();
+                if self.ending != Some(id) {
+                    ENDED_BY_OTHERS.add(1);
+                    tracing::error!(
+                        instance = id.number(),
+                        "another instance has taken this one for gone; what was in flight is sent twice"
+                    );
+                }
+                return Ok(landed.await);
+            }
+            if !look.is_held {
+                return Err(sqlx::Error::Protocol("the session does not hold its lock on this server any more".into()));
+            }
+            self.note_timeline(look.timeline);
+            if self.instance.log().log.is_doubted() {
+                self.instance.distrust();
+            } else {
+                self.instance.confirm(asked_at, look.now);
+            }
+            page.working();
+            gone_since.retain(|other, _| look.gone.contains(other));
+            held_up.retain(|other| look.gone.contains(other));
+            let own = self.settings.takeover_after;
+            let seconds = look.gone_for.iter().map(|seconds| Duration::try_from_secs_f64(*seconds).unwrap_or(own));
+            let mut gone: Vec<_> = look.gone.iter().copied().zip(seconds).collect();
+            // Tried last: they keep nobody else waiting.
+            gone.sort_by_key(|(other, _)| held_up.contains(other));
+            for (other, takeover_after) in gone {
+                let since = *gone_since.entry(other).or_insert(asked_at);
+                // After an outage of the database everyone looks gone: everyone returns first. Whoever has the longer
+                // setting trusts its lock for longer.
+                if asked_at.duration_since(since.max(held_since)) >= takeover_after.max(own)
+                    && !self.end_other(InstanceId::from(other), page).await?
+                {
+                    // The next look comes first.
+                    held_up.insert(other);
+                    break;
+                }
+            }
+            let in_doubt = self.instance.is_in_doubt();
+            tokio::select! {
+                () = self.instance.0.doubted.notified() => {}
+                permit = &mut landed, if in_doubt => return Ok(permit),
+                () = sleep(self.settings.look_every()) => {}
+            }
+        }
+    }
+
+    /// Where a standby was promoted, what was committed last may be lost with the server before, messages and
+    /// acknowledgements alike: nothing that this process remembers is handed over any more.
+    fn note_timeline(&mut self, now: Option<String>) {
+        if self.timeline.is_some() && self.timeline != now {
+            tracing::warn!(
+                timeline.before = self.timeline,
+                timeline = now,
+                "the database was promoted: reading the log anew"
+            );
+            self.instance.log().log.doubt();
+            self.instance.doubt();
+        }
+        self.timeline = now;
+    }
+
+    /// Declares another identity ended, its lock in hand: it cannot come back in between. False where somebody has
+    /// locked its row.
+    async fn end_other(&mut self, other: InstanceId, page: &Component) -> Result<bool, sqlx::Error> {
+        let takeover = async {
+            if identity::try_lock(&mut self.connection, other).await? {
+                fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
+                let ended = identity::end(&mut self.connection, other).await;
+                if ended.as_ref().err().is_none_or(database::is_rolled_back) {
+                    identity::unlock(&mut self.connection, other).await?;
+                }
+                let by_this = match ended {
+                    Err(error) if is_locked(&error) => return Ok(false),
+                    ended => ended?,
+                };
+                fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
+                if by_this {
+                    TAKEN_OVER.add(1);
+                    tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
+                }
+                self.instance.0.left_behind.notify_one();
+            }
+            Ok(true)
+        };
+        page.work(self.settings.takeover_after, takeover).await
+    }
+
+    /// Ends the identity and takes a new one. While all of the flight is held nothing is in flight
+    /// and nothing can be handed over; where this fails half way nothing is trusted until it is known
+    /// how far it came.
+    async fn replace(&mut self, _nothing_in_flight: Permit, page: &Component) -> Result<(), sqlx::Error> {
+        self.instance.distrust();
+        let old = self.instance.id();
+        self.ending = Some(old);
+        let asked_at = Instant::now();
+        let replacing = async {
+            fail_point!("session::before_replace", |how| Err(shared::failpoint::kill_or_fail(how)));
+            match identity::end(&mut self.connection, old).await {
+                // Without its lock it is gone, and ended by whoever looks, this one included.
+                Err(error) if is_locked(&error) => {}
+                ended => drop(ended?),
+            }
+            fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
+            let new = identity::take(&mut self.connection, self.settings.takeover_after).await?;
+            // Of no use to anybody any more.
+            identity::unlock(&mut self.connection, old).await?;
+            Ok::<_, sqlx::Error>(new)
+        };
+        let new = page.work(self.settings.takeover_after, replacing).await?;
+        fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
+        self.instance.replace(&new, asked_at);
+        // What the old one has left is there to be adopted, by this one as well as by others.
+        self.instance.0.left_behind.notify_one();
+        IDENTITIES.add(1);
+        tracing::warn!(instance = new.id.number(), "instance.before" = old.number(), "took a new identity");
+        Ok(())
+    }
+}
+
+/// Whether somebody else has locked what a statement wants to change.
+fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("55P03"))
+}
+
+/// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
+/// ended meanwhile, and the server may be another one.
+async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, page: &Component) -> PgConnection {
+    let id = instance.id();
+    let lost_at = Instant::now();
+    let mut is_told = false;
+    for pause in backoff() {
+        let resuming = async {
+            let mut connection = match settings.connect().await {
+                Err(error) if database::has_too_many(&error) => settings.take_from(pool).await?.ok_or(error)?,
+                other => other?,
+            };
+            let asking = async {
+                // Held by the old session, which the server has not given up yet, or by one that is
+                // just declaring this identity ended.
+                let locked = identity::try_lock(&mut connection, id).await?;
+                Ok(locked || identity::has_ended(&mut connection, id).await?)
+            };
+            let is_answered = within(settings.takeover_after, asking).await?;
+            Ok::<_, sqlx::Error>(is_answered.then_some(connection))
+        };
+        match resuming.await {
+            Ok(Some(connection)) => return connection,
+            Ok(None) => {}
+            Err(error) => {
+                // What keeps it away now may not be what broke it.
+                page.waiting(&error);
+                if !is_told && lost_at.elapsed() > settings.takeover_after {
+                    is_told = true;
+                    tracing::error!(error = %error, "without a session with the database nothing is sent");
+                }
+            }
+        }
+        // Others give everyone `takeover_after` to return, counted from their own return.
+        sleep(pause.min(settings.look_every())).await;
+    }
+    unreachable!("the back-off never ends")
+}

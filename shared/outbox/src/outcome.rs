@@ -1,0 +1,126 @@
+//! A transaction repeated until its outcome is known. The answer to a COMMIT may be lost, and the
+//! transaction may still commit later: a look that finds nothing proves nothing. Only the same again,
+//! under the same references, waits for it and gives an answer that is final.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    database::{Failure, Pool, backoff, is_rolled_back},
+    health::Component,
+};
+use sqlx::postgres::PgConnection;
+use tokio::time::{Instant, sleep, timeout};
+
+/// After this long it is asked whether the server is still at it. Where it is, the answer is waited for: the same again
+/// would wait for it as well.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// A transaction is repeated for so long at most. Its message's reference is older than that by a moment only,
+/// and the partition it belongs to stays for a day: see the function `drop_outbox_partition`.
+const REPEATED_FOR: Duration = Duration::from_hours(23);
+
+/// A transaction that does nothing a second time.
+pub trait Repeatable {
+    type Done;
+
+    /// Carries it out. What fails after it may have been committed must not look like an answer to it, see
+    /// [`committed_before`]. `again`: an earlier attempt is of unknown outcome, may have done it already,
+    /// and may still be under way. None where the identity has ended under which it was to be done: this
+    /// attempt has done nothing.
+    fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        again: bool,
+    ) -> impl Future<Output = Result<Option<Self::Done>, sqlx::Error>> + Send;
+
+    /// Waits until this process has another identity, and is done under that one from now on.
+    fn renew(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// How long an identity that has ended may take to be replaced before what was never done is
+/// given back to its caller.
+const RENEWED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A failure of what was asked after the transaction. Whatever the server answers to that says nothing of the
+/// transaction itself, which may be committed: to take it for refused would be to forget its message.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+pub fn committed_before(error: sqlx::Error) -> sqlx::Error {
+    sqlx::Error::Protocol(format!("after the statement: {error}"))
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// `again`: not at the first attempt.
+    Done { done: T, again: bool },
+    /// It never came to the server.
+    NotSent,
+    /// The last attempt was rolled back, or it is given up; an earlier one may have done it all the same.
+    Refused { error: Arc<sqlx::Error>, maybe_done: bool },
+}
+
+/// Attempts it until the outcome is known. `maybe_done`: an earlier attempt is of unknown outcome.
+pub async fn until_known<R: Repeatable + Send + Sync>(
+    pool: &Pool,
+    transaction: &mut R,
+    mut maybe_done: bool,
+    page: &Component,
+) -> Outcome<R::Done> {
+    let begun = Instant::now();
+    for pause in backoff() {
+        // Waiting for an identity is no work: the session does it.
+        let (sent, answer) = attempt(pool, transaction, maybe_done, page).await;
+        let error = match answer {
+            Ok(Some(done)) => {
+                page.working();
+                return Outcome::Done { done, again: maybe_done };
+            }
+            Ok(None) => {
+                if maybe_done {
+                    transaction.renew().await;
+                } else if timeout(RENEWED_WITHIN, transaction.renew()).await.is_err() {
+                    return Outcome::NotSent;
+                }
+                continue;
+            }
+            Err(error) => error,
+        };
+        if sent {
+            match Failure::of(&error) {
+                Failure::Refused | Failure::Defect => {
+                    return Outcome::Refused { error: Arc::new(error), maybe_done };
+                }
+                Failure::Conflict => continue,
+                Failure::Outage => maybe_done |= !is_rolled_back(&error),
+            }
+        }
+        if page.waiting(&error) {
+            tracing::warn!(error = %error, "the database takes nothing; trying again");
+        }
+        if !maybe_done {
+            return Outcome::NotSent;
+        }
+        if begun.elapsed() > REPEATED_FOR {
+            return Outcome::Refused { error: Arc::new(error), maybe_done };
+        }
+        sleep(pause).await;
+    }
+    unreachable!("the back-off never ends")
+}
+
+/// One attempt; and whether anything was sent, without which nothing can have been done.
+async fn attempt<R: Repeatable>(
+    pool: &Pool,
+    transaction: &R,
+    again: bool,
+    page: &Component,
+) -> (bool, Result<Option<R::Done>, sqlx::Error>) {
+    let mut connection = match pool.acquire().await {
+        Ok(connection) => connection,
+        Err(error) => return (false, Err(error)),
+    };
+    let backend = connection.backend();
+    let answer = pool.until_answered(page, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, again)).await;
+    connection.end_with(&answer);
+    (true, answer)
+}

@@ -1,0 +1,159 @@
+//! The days of the outbox: made ahead, and dropped when everything in them is old and settled.
+//!
+//! The service's role changes no schema; functions of its owner do, and check what they are asked for. Nobody
+//! who writes waits for more than a moment for any of it, whoever reads the tables meanwhile.
+
+use std::time::Duration;
+
+use fail::fail_point;
+use shared::{
+    database::{self, Pool},
+    health::Component,
+    lifecycle::Shutdown,
+};
+use time::OffsetDateTime;
+use tokio::time::sleep;
+
+use crate::{
+    instance::Instance,
+    metrics::{DROPPED, PARTITIONS_AHEAD},
+    settings,
+};
+
+/// After this long the connection is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The background task that makes and drops partitions.
+#[derive(Debug)]
+pub struct Partitions {
+    pub pool: Pool,
+    pub instance: Instance,
+    pub settings: settings::Partitions,
+    /// How long messages stay, from the end of their day.
+    pub kept_for: Duration,
+}
+
+impl Partitions {
+    /// Makes and drops what is due now and then, until the drain begins.
+    ///
+    /// # Errors
+    /// None: what fails is tried again the next time.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        let mut pauses = database::backoff();
+        loop {
+            let pause = match self.keep_up(&page).await {
+                Ok(()) => {
+                    page.working();
+                    pauses = database::backoff();
+                    self.settings.every
+                }
+                Err(error) => {
+                    if page.waiting(&error) {
+                        tracing::warn!(error = %error, "cannot make or drop partitions of the outbox; trying again");
+                    }
+                    pauses.next().map_or(self.settings.every, |pause| pause.min(self.settings.every))
+                }
+            };
+            if shutdown.unless_draining(sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// # Errors
+    /// The database's.
+    pub async fn keep_up(&self, page: &Component) -> Result<(), sqlx::Error> {
+        let made = self.make(page).await;
+        // What there is is told whether or not more could be made.
+        self.look(page).await?;
+        let mut done = made;
+        for (name, of_messages) in page.work(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
+            // One that cannot be dropped keeps no other one.
+            let dropped = self.drop(&name, of_messages, page).await;
+            done = done.and(dropped);
+        }
+        done
+    }
+
+    async fn make(&self, page: &Component) -> Result<(), sqlx::Error> {
+        let days = i32::try_from(self.settings.days_ahead).expect("it is at most 60");
+        let making = async {
+            fail_point!("partitions::before_making", |how| Err(shared::failpoint::kill_or_fail(how)));
+            sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool).await
+        };
+        page.work(ANSWER_WITHIN, making).await.map(drop)
+    }
+
+    async fn look(&self, page: &Component) -> Result<(), sqlx::Error> {
+        let (now, end) = page.work(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
+        self.instance.partitions_end_at(end);
+        PARTITIONS_AHEAD.set((end - now).as_seconds_f64() / 86_400.0);
+        Ok(())
+    }
+
+    async fn drop(&self, name: &str, of_messages: bool, page: &Component) -> Result<(), sqlx::Error> {
+        let dropping = async {
+            fail_point!("partitions::before_dropping", |how| Err(shared::failpoint::kill_or_fail(how)));
+            self.try_to_drop(name, of_messages).await
+        };
+        let outcome = page.work(ANSWER_WITHIN, dropping).await?;
+        fail_point!("partitions::dropped", |how| Err(shared::failpoint::kill_or_fail(how)));
+        if outcome == "dropped" {
+            DROPPED.add(1);
+            tracing::info!(partition = name, "dropped a day of the outbox that is past its retention");
+        } else {
+            // Somebody reads it, or something in it is not settled: the next time.
+            tracing::debug!(partition = name, outcome, "an old partition stays for now");
+        }
+        Ok(())
+    }
+
+    async fn try_to_drop(&self, name: &str, of_messages: bool) -> Result<String, sqlx::Error> {
+        if of_messages {
+            let dropping = sqlx::query_scalar!(
+                r#"SELECT drop_outbox_partition($1, make_interval(secs => $2)) AS "outcome!""#,
+                name,
+                self.kept_for.as_secs_f64()
+            );
+            dropping.fetch_one(&self.pool).await
+        } else {
+            let dropping = sqlx::query_scalar!(r#"SELECT drop_published_partition($1) AS "outcome!""#, name);
+            dropping.fetch_one(&self.pool).await
+        }
+    }
+}
+
+/// The database's time, and up to when there are partitions without a gap from today on.
+async fn end_of_partitions(pool: &Pool) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
+    let found = sqlx::query!(
+        r#"
+        SELECT now() AS "now!", (
+            SELECT min(day) FROM generate_series(date_trunc('day', now(), 'UTC'), now() + interval '62 days', interval '24 hours')
+                AS day
+            WHERE NOT EXISTS (
+                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                WHERE inhparent = 'outbox'::regclass AND partition_day(relname) = day)
+                OR NOT EXISTS (
+                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                WHERE inhparent = 'published'::regclass AND partition_day(relname) = day)
+        ) AS "end!"
+        "#
+    );
+    found.fetch_one(pool).await.map(|found| (found.now, found.end))
+}
+
+/// The partitions that may be old enough, the oldest first; and whether each is of messages.
+async fn old(pool: &Pool, kept_for: Duration) -> Result<Vec<(String, bool)>, sqlx::Error> {
+    let found = sqlx::query!(
+        r#"
+        SELECT relname AS "name!", inhparent = 'outbox'::regclass AS "of_messages!"
+        FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent IN ('outbox'::regclass, 'published'::regclass)
+            AND partition_day(relname) + interval '24 hours' + make_interval(secs => $1) <= now()
+        -- Acknowledgements after the messages they tell of.
+        ORDER BY inhparent <> 'outbox'::regclass, relname
+        "#,
+        kept_for.as_secs_f64()
+    );
+    Ok(found.fetch_all(pool).await?.into_iter().map(|row| (row.name, row.of_messages)).collect())
+}

@@ -1,0 +1,216 @@
+//! Tells Kafka up to when everything is announced: the least of what the logs have stated that are not done.
+//!
+//! Nobody is elected. Each second the first instance that asks tells it, so that another one takes over a second
+//! after the one before has died or was paused. What is told is durable first, and never goes back.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use fail::fail_point;
+use rdkafka::{
+    config::FromClientConfigAndContext,
+    producer::{FutureProducer, FutureRecord, Producer},
+};
+use serde::Serialize;
+use shared::{
+    database::{Pool, within},
+    health::Component,
+    kafka,
+    lifecycle::Shutdown,
+};
+use time::OffsetDateTime;
+use tokio::time::sleep;
+
+use super::{
+    ANSWER_WITHIN, SETTLES_WITHIN,
+    counting::{self, Counts},
+    until,
+};
+use crate::{
+    instance::Instance,
+    metrics::{self, ANNOUNCEMENTS, Outstanding},
+    publisher::topic::Creation,
+    settings::Settings,
+};
+
+/// After the full second: when the statements of [`super::Progress`] have come.
+const TELLS_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
+/// What takes longer is out of date; partitions are asked for their ends one by one.
+const TELLS_WITHIN: Duration = Duration::from_secs(30);
+/// Short, because a stop waits for the thread that asks.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// What Kafka has not taken by then is out of date.
+const DELIVERED_WITHIN: &str = "3000";
+
+/// Of the topic. Whoever was away for a week still reads each minute.
+const TOPIC: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "604800000")];
+
+/// The background task that tells.
+pub struct Announcer {
+    pool: Pool,
+    instance: Instance,
+    producer: Arc<FutureProducer<kafka::Quiet>>,
+    creation: Creation,
+    /// Who tells it.
+    source: &'static str,
+    /// Where it is told, and of which topic.
+    topic: String,
+    of_topic: String,
+}
+
+impl std::fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Announcer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// The message, as the contract has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Announcement {
+    source: &'static str,
+    /// Every message of this time or earlier is acknowledged, or failed.
+    #[serde(with = "time::serde::rfc3339")]
+    announced_to: OffsetDateTime,
+    topic: String,
+    /// By partition an offset behind the last of them.
+    ends: BTreeMap<i32, i64>,
+    unannounced: i64,
+    #[serde(with = "time::serde::rfc3339::option")]
+    oldest_unannounced_at: Option<OffsetDateTime>,
+    failed: i64,
+    /// Those that operators gave up: written, and counted by nobody.
+    discarded: i64,
+    /// A minute that is closed, each told once, in order; nothing between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
+}
+
+impl Announcer {
+    /// # Errors
+    /// librdkafka refuses its settings.
+    pub fn new(config: &Settings, pool: Pool, instance: Instance) -> anyhow::Result<Self> {
+        // One request at a time: what is told later stands behind what was told before.
+        let own =
+            [("message.timeout.ms", DELIVERED_WITHIN), ("max.in.flight.requests.per.connection", "1"), ("acks", "all")];
+        let producer = FutureProducer::from_config_and_context(&config.kafka.client(&own), kafka::Quiet);
+        let creation = Creation::new(&config.kafka, config.topic.of_progress(), config.topic.properties(&TOPIC))?;
+        Ok(Self {
+            pool,
+            instance,
+            producer: Arc::new(producer.context("librdkafka refuses the settings")?),
+            creation,
+            source: config.service.source,
+            topic: config.topic.progress.clone(),
+            of_topic: config.topic.name.clone(),
+        })
+    }
+
+    /// Tells it until the drain begins.
+    ///
+    /// # Errors
+    /// None: what fails is told by whoever is first a second later.
+    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+        self.creation.ensure(None, &page, &shutdown).await;
+        while shutdown.unless_draining(sleep(until(&self.instance, TELLS_AFTER))).await.is_some() {
+            match page.work(TELLS_WITHIN, self.tell()).await {
+                Ok(is_told) => {
+                    page.working();
+                    ANNOUNCEMENTS.add(u64::from(is_told));
+                }
+                Err(error) => {
+                    if page.waiting(format!("{error:#}")) {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "cannot tell how far everything is announced; trying again"
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells it, unless another instance does this time, or a new one came in between. Whether it did.
+    async fn tell(&self) -> anyhow::Result<bool> {
+        let Some(announced_to) = within(ANSWER_WITHIN, next(&self.pool)).await? else { return Ok(false) };
+        let Some((outstanding, counts)) = within(ANSWER_WITHIN, look(&self.pool, announced_to)).await? else {
+            return Ok(false);
+        };
+        let announcement = Announcement {
+            source: self.source,
+            announced_to,
+            topic: self.of_topic.clone(),
+            ends: self.ends().await?,
+            unannounced: outstanding.unpublished,
+            oldest_unannounced_at: outstanding.oldest_unpublished_at,
+            // One that is tried again has failed once, and what was told has passed it.
+            failed: outstanding.failed + outstanding.retrying,
+            discarded: outstanding.discarded,
+            counts,
+        };
+        let value = serde_json::to_string(&announcement).context("an announcement is JSON")?;
+        let record = FutureRecord::to(&self.topic).key(self.source).payload(&value);
+        let sent = self.producer.send(record, Duration::ZERO).await;
+        sent.map_err(|(error, _)| error).context("kafka has not taken it")?;
+        fail_point!("announcer::told", |_| std::process::abort());
+        if let Some(counts) = &announcement.counts {
+            within(ANSWER_WITHIN, counting::told(&self.pool, counts)).await?;
+        }
+        Ok(true)
+    }
+
+    /// Where the topic's partitions end. What is to be told was acknowledged before this is asked, by whatever
+    /// process, so it stands before these; some that were sent since may as well.
+    async fn ends(&self) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let (producer, topic) = (Arc::clone(&self.producer), self.of_topic.clone());
+        let ask = move || {
+            let client = producer.client();
+            let metadata = client.fetch_metadata(Some(&topic), ENDS_WITHIN).context("the partitions cannot be had")?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions
+                .map(|partition| {
+                    let ends = client.fetch_watermarks(&topic, partition.id(), ENDS_WITHIN);
+                    let (_, end) = ends.context("the end of a partition cannot be had")?;
+                    Ok((partition.id(), end))
+                })
+                .collect()
+        };
+        tokio::task::spawn_blocking(ask).await.context("the question for the ends broke off")?
+    }
+}
+
+/// What this instance is to tell now, committed before it is told; none where another one tells it this second.
+async fn next(pool: &Pool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let next = sqlx::query_scalar!(
+        r#"
+        WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock('announced'::regclass::oid::bigint) AS is_held),
+        last AS (SELECT announced_to, told_at FROM announced ORDER BY announced_to DESC, told_at DESC LIMIT 1),
+        now AS (SELECT greatest(announced_to(), (SELECT announced_to FROM last)) AS announced_to)
+        INSERT INTO announced (announced_to)
+        SELECT now.announced_to FROM now CROSS JOIN mine
+        WHERE mine.is_held AND now.announced_to > '-infinity'
+            AND NOT EXISTS (
+                SELECT FROM last WHERE told_at BETWEEN clock_timestamp() - interval '700 milliseconds' AND clock_timestamp())
+        RETURNING announced_to
+        "#
+    );
+    next.fetch_optional(pool).await
+}
+
+/// A second look, with what is to be told committed: an identity that is not seen here reads it before its first
+/// message gets a time, see `identity::take`. None where it does not hold any more.
+async fn look(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<(Outstanding, Option<Counts>)>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // Planned each time: a plan of when the outbox was small would read all of it, every second.
+    sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
+    let is_so = sqlx::query_scalar!(r#"SELECT coalesce(announced_to() >= $1, false) AS "is_so!""#, announced_to);
+    if !is_so.fetch_one(&mut *transaction).await? {
+        return transaction.rollback().await.map(|()| None);
+    }
+    let outstanding = metrics::outstanding(&mut transaction).await?;
+    counting::count(&mut transaction).await?;
+    let counts = counting::closed(&mut transaction, announced_to).await?;
+    transaction.commit().await?;
+    Ok(Some((outstanding, counts)))
+}

@@ -1,0 +1,280 @@
+//! The producers: one that batches, and one whose every request holds a single message.
+//!
+//! Idempotence is on and no message ever times out: an outage is waited out under the same sequence
+//! numbers, so that nothing is sent twice and nothing ends as "possibly persisted".
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use anyhow::Context;
+use rdkafka::{
+    ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+};
+use shared::{health::Component, kafka};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Answer, Outgoing,
+    answer::{self, Verdict},
+    lanes::{Entry, Lanes},
+    outage::{Delivered, Reach},
+};
+use crate::{flight::Permit, message::Service, settings::Settings};
+
+#[derive(Debug)]
+pub(super) struct Producers {
+    service: Service,
+    kafka: kafka::Settings,
+    topic: Arc<str>,
+    max_in_flight: String,
+    answers: Answers,
+    batched: Lane,
+    /// Made when the first message has to be sent alone: most processes never need it.
+    alone: Option<Lane>,
+}
+
+struct Lane(ThreadedProducer<Answers>);
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Producers {
+    pub(super) fn new(
+        config: &Settings,
+        answers: mpsc::UnboundedSender<Answer>,
+        (delivered, reach, lanes): (Delivered, Reach, Lanes),
+        page: Component,
+    ) -> anyhow::Result<Self> {
+        let topic: Arc<str> = config.topic.name.as_str().into();
+        let answers = Answers {
+            answers,
+            topic: Arc::clone(&topic),
+            delivered,
+            reach,
+            lanes,
+            failed: Arc::default(),
+            failure: kafka::LastFailure::default(),
+            page,
+            is_alone: false,
+        };
+        let max_in_flight = config.publisher.max_in_flight.to_string();
+        let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
+        Ok(Self {
+            service: config.service,
+            kafka: config.kafka.clone(),
+            topic,
+            max_in_flight,
+            answers,
+            batched,
+            alone: None,
+        })
+    }
+
+    /// Until a producer may have failed for good. From then on it sends nothing, and says nothing of what it has.
+    pub(super) fn failure(&self) -> impl Future<Output = ()> + use<> {
+        let failed = Arc::clone(&self.answers.failed);
+        async move { failed.notified().await }
+    }
+
+    /// Hands a message over. What librdkafka refuses at once comes back as an answer like any other.
+    pub(super) fn send(&mut self, message: Outgoing, permit: Permit) {
+        let (topic, service) = (Arc::clone(&self.topic), self.service);
+        let lane = match self.lane(message.alone) {
+            Ok(lane) => lane,
+            Err(error) => {
+                let result = Err(Verdict::Fatal(format!("{error:#}")));
+                return self.answers.tell(Answer { message, permit, result });
+            }
+        };
+        let sent = &message.queued.message;
+        let (key, value, headers) = (sent.key(&service), sent.value(&service), sent.headers(&service));
+        let headers = headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (name, value)| {
+            headers.insert(Header { key: name, value: Some(value) })
+        });
+        let partition = message.entry.as_ref().and_then(Entry::partition);
+        let mut record = BaseRecord::with_opaque_to(&topic, Box::new((message, permit)))
+            .key(key.as_str())
+            .payload(value.as_str())
+            .headers(headers);
+        record.partition = partition;
+        if let Err((error, record)) = lane.0.send(record) {
+            let (message, permit) = *record.delivery_opaque;
+            // Refused before it met any neighbour: it was alone.
+            let message = Outgoing { alone: true, ..message };
+            self.answers.tell(Answer { message, permit, result: Err(Verdict::of(&error)) });
+        }
+    }
+
+    /// Replaces the producers that have failed for good.
+    pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
+        if self.batched.has_failed() {
+            tracing::error!(error, "the producer failed for good; making a new one");
+            let new = batching(&self.kafka, &self.max_in_flight, self.answers.clone())?;
+            drop_elsewhere(std::mem::replace(&mut self.batched, new));
+        }
+        if let Some(failed) = self.alone.take_if(|lane| lane.has_failed()) {
+            drop_elsewhere(failed);
+        }
+        Ok(())
+    }
+
+    fn lane(&mut self, alone: bool) -> anyhow::Result<&Lane> {
+        if !alone {
+            return Ok(&self.batched);
+        }
+        let made = match self.alone.take() {
+            Some(lane) => lane,
+            None => {
+                let answers = Answers { is_alone: true, ..self.answers.clone() };
+                producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], answers)?
+            }
+        };
+        Ok(self.alone.insert(made))
+    }
+}
+
+impl Lane {
+    fn has_failed(&self) -> bool {
+        self.0.client().fatal_error().is_some()
+    }
+}
+
+/// Dropping a producer joins its thread.
+fn drop_elsewhere(lane: Lane) {
+    drop(tokio::task::spawn_blocking(move || drop(lane)));
+}
+
+fn batching(kafka: &kafka::Settings, max_in_flight: &str, answers: Answers) -> anyhow::Result<Lane> {
+    // The publisher lingers itself, so that a stop need not wait for librdkafka's linger to end.
+    producer(kafka, max_in_flight, &[("linger.ms", "0")], answers)
+}
+
+fn producer(
+    kafka: &kafka::Settings,
+    max_in_flight: &str,
+    own: &[(&str, &str)],
+    answers: Answers,
+) -> anyhow::Result<Lane> {
+    let mut settings = vec![
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", "0"),
+        ("queue.buffering.max.messages", max_in_flight),
+        ("queue.buffering.max.kbytes", "32768"),
+        ("compression.type", "lz4"),
+        // How the end of an outage is seen while there is nothing to send.
+        ("statistics.interval.ms", "1000"),
+    ];
+    settings.extend_from_slice(own);
+    let config = kafka.client(&settings);
+    config.create_with_context(answers).map(Lane).context("librdkafka refuses the producer's settings")
+}
+
+/// Where librdkafka's thread leaves the answers.
+#[derive(Clone, Debug)]
+struct Answers {
+    // Unbounded, because what is in flight is bounded.
+    answers: mpsc::UnboundedSender<Answer>,
+    topic: Arc<str>,
+    delivered: Delivered,
+    reach: Reach,
+    lanes: Lanes,
+    failed: Arc<Notify>,
+    failure: kafka::LastFailure,
+    page: Component,
+    /// Of the second producer, which knows no more of the topic and hears of it later.
+    is_alone: bool,
+}
+
+impl Answers {
+    fn tell(&self, mut answer: Answer) {
+        let entry = answer.message.entry.take();
+        if answer.result.is_ok() {
+            if let Some(entry) = entry {
+                entry.delivered();
+            }
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+            self.reach.delivered();
+            if !self.lanes.any_stands() {
+                self.page.working();
+            }
+        }
+        // Closed only when the process is ending: the row stays as it is in the table.
+        drop(self.answers.send(answer));
+    }
+}
+
+impl Answers {
+    /// What the client knows of the topic's partitions, about once a second.
+    fn partitions(&self, statistics: &Statistics, is_connected: bool) {
+        let topic = statistics.topics.get(&*self.topic);
+        // One without a number stands for what has no partition yet.
+        let known: Vec<_> = topic
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter(|(number, partition)| **number >= 0 && !partition.unknown)
+            .collect();
+        let leaderless: BTreeSet<i32> =
+            known.iter().filter(|(_, partition)| partition.leader < 0).map(|(number, _)| **number).collect();
+        self.lanes.know(i32::try_from(known.len()).unwrap_or(i32::MAX), leaderless, is_connected);
+        let standing = self.lanes.tell();
+        self.reach.stands(standing.is_some());
+        if let Some(standing) = standing {
+            // Its line is written already.
+            self.page.waiting(standing);
+        }
+    }
+}
+
+impl ClientContext for Answers {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.failure.note(facility, message);
+        kafka::Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if kafka::code(&error) == RDKafkaErrorCode::Fatal {
+            self.failed.notify_one();
+        }
+        if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
+            self.reach.no_broker();
+            let reason = self.failure.explain(reason);
+            if self.page.waiting(&reason) {
+                tracing::warn!(reason, "no broker in reach; messages are taken, and wait");
+            }
+        }
+        kafka::Quiet.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Bootstrap addresses have negative numbers: to be connected to one says nothing of the cluster.
+        let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        if connected {
+            self.failure.forget();
+        }
+        if connected && self.reach.connected() {
+            self.page.working();
+        }
+        if !self.is_alone {
+            self.partitions(&statistics, connected);
+        }
+    }
+}
+
+impl ProducerContext for Answers {
+    type DeliveryOpaque = Box<(Outgoing, Permit)>;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
+        let (message, permit) = *sent;
+        self.tell(Answer { message, permit, result: answer::result_of(delivered) });
+    }
+}

@@ -1,0 +1,135 @@
+//! The topic is made on purpose, with the partitions configured, and never by a broker that sees
+//! its name for the first time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+};
+use shared::{health::Component, kafka, lifecycle::Shutdown};
+
+use super::lanes::Lanes;
+use crate::settings;
+
+/// Short, because a stop waits for the thread that asks.
+const METADATA_WITHIN: Duration = Duration::from_secs(1);
+
+/// Before somebody is asked again who has refused to create it. Sending goes on that soon once it is there.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Creation {
+    admin: Arc<AdminClient<kafka::Quiet>>,
+    topic: settings::NewTopic,
+    /// Of the topic, where this makes it.
+    properties: Vec<(&'static str, String)>,
+}
+
+impl std::fmt::Debug for Creation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Creation").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Creation {
+    pub(crate) fn new(
+        kafka: &kafka::Settings,
+        topic: settings::NewTopic,
+        properties: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let admin = kafka.client(&[]).create_with_context(kafka::Quiet);
+        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic, properties })
+    }
+
+    /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
+    /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
+    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, page: &Component, shutdown: &Shutdown) {
+        let settings::NewTopic { name, partitions, replication } = &self.topic;
+        let mut wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+        for (property, value) in &self.properties {
+            wanted = wanted.set(property, value);
+        }
+        let know = |count| {
+            if let Some(lanes) = lanes {
+                lanes.know(count, BTreeSet::new(), true);
+            }
+        };
+        let options = AdminOptions::new()
+            .request_timeout(Some(kafka::ANSWER_WITHIN))
+            .operation_timeout(Some(kafka::ANSWER_WITHIN));
+        let mut refused = false;
+        for mut pause in shared::database::backoff() {
+            // Only the controller creates topics; what is there can be written to without it.
+            match shutdown.unless_draining(self.partitions()).await {
+                None => return,
+                Some(0) => {}
+                Some(count) => {
+                    know(count);
+                    return page.working();
+                }
+            }
+            let answer = self.admin.create_topics([&wanted], &options);
+            let Some(answer) = shutdown.unless_draining(answer).await else { return };
+            match answer.as_deref() {
+                Ok([Ok(_)]) => {
+                    tracing::info!(topic = name, partitions, replication, "created the topic");
+                    know(*partitions);
+                    return page.working();
+                }
+                Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return page.working(),
+                Ok([Err((_, code))]) if !is_outage(*code) => {
+                    // The right to create it, or the topic itself, may be given any time.
+                    pause = REFUSED_PAUSE;
+                    page.waiting(code);
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
+                    }
+                }
+                Ok(other) => {
+                    let answer = other.iter().filter_map(|one| one.as_ref().err()).map(|(_, code)| code.to_string());
+                    let answer = answer.collect::<String>();
+                    if page.waiting(&answer) {
+                        tracing::warn!(
+                            topic = name,
+                            replication,
+                            error = answer,
+                            "the topic cannot be created yet; trying again"
+                        );
+                    }
+                }
+                Err(error) => {
+                    if page.waiting(error) {
+                        tracing::warn!(error = %error, "waiting for kafka; messages are taken, and wait");
+                    }
+                }
+            }
+            if shutdown.unless_draining(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// How many there are; 0 where the topic is not there, or nobody says.
+    async fn partitions(&self) -> i32 {
+        let (admin, name) = (Arc::clone(&self.admin), self.topic.name.clone());
+        let ask = move || admin.inner().fetch_metadata(Some(&name), METADATA_WITHIN);
+        let answer = tokio::task::spawn_blocking(ask).await;
+        let Ok(Ok(metadata)) = answer else { return 0 };
+        let found = metadata.topics().iter().find(|topic| topic.error().is_none());
+        found.map_or(0, |topic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+    }
+}
+
+/// Whether asking again may bring another answer.
+fn is_outage(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::RequestTimedOut
+            | Code::NotController
+            | Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::InvalidReplicationFactor
+    )
+}

@@ -1,0 +1,200 @@
+//! The cure for a lost topic: messages that were published are published once more. Whoever counts by
+//! their references counts them once.
+//!
+//! A rebroadcast is a row with a span of time and how far it has come. One identity at a time holds it; when
+//! that one has ended another goes on from there. Nothing is copied, and no message is changed.
+
+use shared::database::Pool;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{instance_id::InstanceId, message::Message, tables::Row};
+
+/// Messages of what happened in this span of time: from the first moment, before the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub from: OffsetDateTime,
+    pub to: OffsetDateTime,
+}
+
+/// How many messages of the span are published.
+///
+/// # Errors
+/// The database's.
+pub async fn count(pool: &Pool, span: Span) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"
+        WITH unfinished AS (
+            SELECT instance_id, settled_to(instance_id) AS settled_to FROM instances WHERE done_at IS NULL
+        )
+        SELECT count(*) AS "count!"
+        FROM outbox m LEFT JOIN unfinished u ON u.instance_id = m.instance
+        -- A reference is drawn before the message is written, and kept for a day at most while the outcome of that
+        -- is unknown.
+        WHERE m.message_ref >= first_reference($1::timestamptz - interval '25 hours')
+            AND m.message_ref < first_reference($2::timestamptz + interval '1 hour')
+            AND m.activity_at >= $1 AND m.activity_at < $2
+            -- Beyond how far its log is settled, where one message waits for its next attempt, by its own mark.
+            AND (u.instance_id IS NULL OR m.seq <= u.settled_to OR EXISTS (
+                SELECT FROM published p
+                WHERE p.instance = m.instance AND p.block = m.seq / 4096 AND (m.seq % 4096)::smallint = ANY (p.seqs)
+                OFFSET 0))
+            AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
+        "#,
+        span.from,
+        span.to
+    );
+    Ok(count.fetch_one(pool).await?.unsigned_abs())
+}
+
+/// Lets the published messages of the span be published once more by whichever instance takes it on.
+///
+/// # Errors
+/// The database's; doing it again is harmless.
+pub async fn request(pool: &Pool, span: Span) -> Result<Uuid, sqlx::Error> {
+    let rebroadcast_id = Uuid::now_v7();
+    sqlx::query!(
+        r#"
+        INSERT INTO rebroadcasts (rebroadcast_id, from_at, to_at, done_to)
+        VALUES ($1, $2, $3, first_reference($2::timestamptz - interval '25 hours'))
+        "#,
+        rebroadcast_id,
+        span.from,
+        span.to
+    )
+    .execute(pool)
+    .await?;
+    Ok(rebroadcast_id)
+}
+
+/// A rebroadcast that this process's identity holds.
+#[derive(Debug)]
+pub struct Rebroadcast {
+    id: Uuid,
+    holder: InstanceId,
+    span: Span,
+    done_to: Uuid,
+    page: Option<(Arc<Page>, Uuid)>,
+    finished: Arc<Notify>,
+}
+
+/// Messages of a rebroadcast that are on their way together.
+#[derive(Debug)]
+pub struct Page {
+    left: AtomicUsize,
+    finished: Arc<Notify>,
+}
+
+impl Page {
+    /// One of them is published, or the broker has refused it, which is recorded.
+    pub fn handled_one(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finished.notify_one();
+        }
+    }
+}
+
+impl Rebroadcast {
+    /// The oldest one that nobody living holds, or that this identity holds already.
+    ///
+    /// # Errors
+    /// The database's. Asking again gives the same one.
+    pub async fn hold(pool: &Pool, holder: InstanceId, finished: &Arc<Notify>) -> Result<Option<Self>, sqlx::Error> {
+        let held = sqlx::query!(
+            r#"
+            UPDATE rebroadcasts SET holder = $1
+            WHERE rebroadcast_id = (
+                SELECT rebroadcast_id FROM rebroadcasts r
+                WHERE done_at IS NULL AND NOT EXISTS (
+                    SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL AND i.instance_id <> $1)
+                ORDER BY rebroadcast_id LIMIT 1
+                FOR UPDATE SKIP LOCKED
+            )
+                AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL)
+            RETURNING rebroadcast_id, from_at, to_at, done_to
+            "#,
+            holder.number()
+        );
+        Ok(held.fetch_optional(pool).await?.map(|row| Self {
+            id: row.rebroadcast_id,
+            holder,
+            span: Span { from: row.from_at, to: row.to_at },
+            done_to: row.done_to,
+            page: None,
+            finished: Arc::clone(finished),
+        }))
+    }
+
+    /// Whether messages of it are in memory.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.page.as_ref().is_some_and(|(page, _)| Arc::strong_count(page) > 1)
+    }
+
+    /// The next page, once the one before is handled; none when there is nothing left, which ends it.
+    ///
+    /// # Errors
+    /// The database's. The next time it is the same page.
+    pub async fn next_page(
+        &mut self,
+        pool: &Pool,
+        max: usize,
+        format: i16,
+    ) -> Result<Option<(Vec<Message>, Arc<Page>)>, sqlx::Error> {
+        // One that was dropped on its way is read again.
+        if let Some((page, last)) = &self.page
+            && page.left.load(Ordering::Acquire) == 0
+        {
+            self.done_to = *last;
+        }
+        let rows = sqlx::query_as!(
+            Row,
+            r#"
+            WITH unfinished AS (
+                SELECT instance_id, settled_to(instance_id) AS settled_to FROM instances WHERE done_at IS NULL
+            )
+            SELECT m.message_ref, m.instance, m.seq, m.order_id, m.order_version, m.activity_type_code, m.activity_at,
+                m.format, m.key, m.fields, m.traceparent, m.tracestate, 0 AS "failures!"
+            FROM outbox m LEFT JOIN unfinished u ON u.instance_id = m.instance
+            WHERE m.message_ref > $1 AND m.message_ref < first_reference($3::timestamptz + interval '1 hour')
+                AND m.activity_at >= $2 AND m.activity_at < $3 AND m.format <= $5
+                -- What is not published yet is sent anyway.
+                AND (u.instance_id IS NULL OR m.seq <= u.settled_to OR EXISTS (
+                    SELECT FROM published p
+                    WHERE p.instance = m.instance AND p.block = m.seq / 4096 AND (m.seq % 4096)::smallint = ANY (p.seqs)
+                    OFFSET 0))
+                AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
+            ORDER BY m.message_ref LIMIT $4
+            "#,
+            self.done_to,
+            self.span.from,
+            self.span.to,
+            i64::try_from(max).unwrap_or(i64::MAX),
+            format
+        );
+        let messages: Vec<_> = rows.fetch_all(pool).await?.into_iter().map(Message::from).collect();
+        sqlx::query!(
+            r#"
+            UPDATE rebroadcasts SET done_to = $2, done_at = CASE WHEN $3 THEN now() END
+            WHERE rebroadcast_id = $1 AND holder = $4 AND done_at IS NULL
+            "#,
+            self.id,
+            self.done_to,
+            messages.is_empty(),
+            self.holder.number()
+        )
+        .execute(pool)
+        .await?;
+        let Some(last) = messages.last() else { return Ok(None) };
+        let page = Page { left: AtomicUsize::new(messages.len()), finished: Arc::clone(&self.finished) };
+        let page = Arc::new(page);
+        self.page = Some((Arc::clone(&page), last.message_ref));
+        Ok(Some((messages, page)))
+    }
+}

@@ -1,0 +1,260 @@
+//! Starting: an identity is taken, then the tasks run that a message passes through. Each is fed by a channel from the one
+//! before it and ends when that channel closes: last of all the session, without whose confirmations nothing is sent.
+
+use std::time::Duration;
+
+use shared::{
+    database::{self, Pool, Tables},
+    health::Component,
+    lifecycle::{Exit, Shutdown, Tasks},
+    metrics::exposition::Exposition,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    flight::Flight,
+    instance::{Instance, session::Session},
+    partitions::Partitions,
+    progress::{Progress, announcer::Announcer},
+    publisher::{Lanes, Publisher, marks::Marks},
+    queue::Queue,
+    reload::Reloader,
+    retention::Retention,
+    settings::Settings,
+    transaction::{self, Transactions},
+};
+
+/// What handing over at the end may take, on top of `shutdown.grace`.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is done with the tables of the outbox.
+const NEEDED: [(&str, &str); 15] = [
+    ("announced", "SELECT, INSERT, DELETE"),
+    ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
+    ("drop_outbox_partition", "EXECUTE"),
+    ("drop_published_partition", "EXECUTE"),
+    ("instances", "SELECT, INSERT, UPDATE, DELETE"),
+    ("log_progress", "SELECT, INSERT, DELETE"),
+    ("make_partitions", "EXECUTE"),
+    ("message_counts", "SELECT, INSERT, UPDATE, DELETE"),
+    ("outbox", "SELECT, INSERT"),
+    ("pause", "SELECT"),
+    ("published", "SELECT, INSERT"),
+    ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejections", "SELECT, INSERT, DELETE"),
+    ("told_counts", "SELECT, UPDATE"),
+];
+
+/// The database of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    pub tables: Tables,
+    /// What is done with its own tables, beside those of the outbox.
+    pub needed: &'static [(&'static str, &'static str)],
+}
+
+/// An identity was taken; nothing runs yet.
+#[derive(Debug)]
+pub struct Begun {
+    settings: Settings,
+    pool: Pool,
+    flight: Flight,
+    session: Session,
+    instance: Instance,
+}
+
+/// Waiting does not help, but somebody who does something about it.
+#[derive(Debug)]
+pub struct Unfit {
+    exit: Exit,
+    why: String,
+}
+
+impl Unfit {
+    /// Says why in the log; how the process is to end.
+    #[must_use]
+    pub fn tell(self) -> Exit {
+        tracing::error!("{}", self.why);
+        self.exit
+    }
+}
+
+/// Waits for the database and takes an identity. The work is done on the first pool; of the second it needs one
+/// connection, once.
+///
+/// # Errors
+/// See [`Unfit`].
+pub async fn begin(
+    settings: &Settings,
+    database: &database::Settings,
+    (pool, requests): (&Pool, &Pool),
+    schema: Schema,
+    page: Component,
+) -> Result<Begun, Unfit> {
+    let flight = Flight::new(settings.publisher.max_in_flight);
+    let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why }));
+    let attempt = async || {
+        if let Some(why) = unfit_for_poolers(settings, database).await? {
+            return wrong_settings(why.to_owned());
+        }
+        if let Some(found) = database::shortcoming(requests, &schema.tables).await? {
+            return wrong_settings(format!("database.url: {found}"));
+        }
+        // The first connections are one for requests and the session's: the work takes what is left.
+        if !database::schema_fits(requests, schema.tables.migrations).await? {
+            let why = format!("the schema is older than this version needs: run {} migrate", settings.service.name);
+            return Ok(Err(Unfit { exit: Exit::OldSchema, why }));
+        }
+        database::may_work(requests, &[schema.needed, &NEEDED].concat()).await?;
+        let (session, instance) = Session::begin(settings.session.clone(), pool.clone(), flight.clone()).await?;
+        database::compare_limits(requests, database.max_connections + 1).await?;
+        let (settings, pool, flight) = (settings.clone(), pool.clone(), flight.clone());
+        Ok(Ok(Begun { settings, pool, flight, session, instance }))
+    };
+    for pause in database::backoff() {
+        match attempt().await {
+            Ok(begun) => {
+                page.working();
+                return begun;
+            }
+            Err(error) => {
+                let error: sqlx::Error = error;
+                if page.waiting(&error) {
+                    tracing::warn!(error = %error, "waiting for the database");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+    unreachable!("the back-off never ends")
+}
+
+/// What a pooler in between takes away, if it does.
+async fn unfit_for_poolers(
+    settings: &Settings,
+    database: &database::Settings,
+) -> Result<Option<&'static str>, sqlx::Error> {
+    let application = format!("{} start", settings.service.name);
+    if !database::keeps_prepared_statements(&database.address, &application).await? {
+        return Ok(Some(
+            "database.url: leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md",
+        ));
+    }
+    if !database::is_session(&settings.session.address, &application).await? {
+        return Ok(Some(
+            "database.session_url: leads to a pooler that lends a session for one transaction at a time, but the session's \
+             lock has to last: give a URL that leads to Postgres directly",
+        ));
+    }
+    Ok(None)
+}
+
+impl Begun {
+    /// Starts everything between the queue and Kafka. It ends, in the drain, once everybody has dropped the queue; what is
+    /// left then is handed over by the second.
+    ///
+    /// # Errors
+    /// librdkafka refuses its settings.
+    pub fn start(
+        self,
+        tasks: &mut Tasks,
+        shutdown: &Shutdown,
+        exposition: &Exposition,
+    ) -> anyhow::Result<(Queue, HandOver)> {
+        let Self { settings, pool, flight, session, instance } = self;
+        // The session outlives the drain: without its confirmations nothing is handed over.
+        let drained = CancellationToken::new();
+        tasks.spawn("session", {
+            let drained = drained.clone();
+            |page| session.run(drained, page)
+        });
+        let (queue, queued) = Queue::new(settings.publisher.queue_capacity, instance.clone());
+        let (answers, answered) = mpsc::unbounded_channel();
+        let (returns, returned) = mpsc::unbounded_channel();
+        let lanes = Lanes::new(&settings);
+        exposition.at_scrape(queue.tell());
+        exposition.at_scrape(flight.tell());
+        tasks.spawn("publisher", {
+            let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
+            let shutdown = shutdown.clone();
+            |page| async move {
+                Publisher::new(&settings, queued, answers, returned, (flight, instance, lanes), page)?
+                    .run(shutdown)
+                    .await
+            }
+        });
+        tasks.spawn("progress", {
+            let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
+            |page| progress.run(drained, page)
+        });
+        tasks.spawn("announcer", {
+            let announcer = Announcer::new(&settings, pool.clone(), instance.clone())?;
+            let shutdown = shutdown.clone();
+            |page| announcer.run(shutdown, page)
+        });
+        tasks.spawn("marks", {
+            let (pool, settings, instance) = (pool.clone(), settings.publisher.clone(), instance.clone());
+            |page| async move {
+                let _last_to_end = drained.drop_guard();
+                Marks::new(pool, answered, returns, settings, instance, page).run().await
+            }
+        });
+        tasks.spawn("reload", {
+            let reloader = Reloader::new(&settings, pool.clone(), queue.clone(), lanes);
+            let shutdown = shutdown.clone();
+            |page| reloader.run(shutdown, page)
+        });
+        tasks.spawn("partitions", {
+            let kept_for = settings.retention.published_messages;
+            let (pool, instance, settings) = (pool.clone(), instance.clone(), settings.partitions);
+            let partitions = Partitions { pool, instance, settings, kept_for };
+            let shutdown = shutdown.clone();
+            |page| partitions.run(shutdown, page)
+        });
+        Ok((queue, HandOver { pool, instance }))
+    }
+
+    /// As [`Begun::start`], for a service that does not write messages itself.
+    ///
+    /// # Errors
+    /// librdkafka refuses its settings.
+    pub fn start_transactions(
+        self,
+        settings: &transaction::Settings,
+        tasks: &mut Tasks,
+        shutdown: &Shutdown,
+        exposition: &Exposition,
+    ) -> anyhow::Result<(Transactions, HandOver)> {
+        let pool = self.pool.clone();
+        let retention = Retention { pool: pool.clone(), settings: self.settings.retention.clone() };
+        let (queue, hand_over) = self.start(tasks, shutdown, exposition)?;
+        let (transactions, transactor) = transaction::line(settings, pool, queue);
+        for _ in 0..settings.tasks {
+            let transactor = transactor.clone();
+            tasks.spawn("transactions", |page| transactor.run(page));
+        }
+        tasks.spawn("retention", {
+            let shutdown = shutdown.clone();
+            |page| retention.run(shutdown, page)
+        });
+        Ok((transactions, hand_over))
+    }
+}
+
+/// What is done once every task has ended.
+#[derive(Debug)]
+pub struct HandOver {
+    pool: Pool,
+    instance: Instance,
+}
+
+impl HandOver {
+    /// Leaves what was not sent to other instances.
+    pub async fn end(self) {
+        if !matches!(timeout(HAND_OVER_WITHIN, self.instance.end(&self.pool)).await, Ok(Ok(()))) {
+            tracing::warn!("could not hand over what was not sent; the next instance takes it all the same");
+        }
+    }
+}

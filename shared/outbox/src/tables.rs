@@ -1,0 +1,138 @@
+//! The tables of messages: the truth about what was and what is to be sent.
+//!
+//! A message is one row, written in the transaction of what it tells of, and never changed.
+//! What the broker answered is written beside it: acknowledgements as facts, true whoever states them
+//! and however often, and a row for each message that was refused. Who may send a message follows
+//! from whose log it stands in, see [`crate::log`].
+
+mod published;
+mod rejected;
+
+pub use published::{Published, SettledTo, mark_published};
+pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
+use shared::database::Pool;
+use shared::traces::TraceContext;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    instance_id::InstanceId,
+    message::{Content, Message},
+};
+
+/// Places of a log whose acknowledgements stand together in `published`.
+pub const BLOCK: i64 = 4096;
+
+/// A message as the tables have it.
+pub(crate) struct Row {
+    pub message_ref: Uuid,
+    pub instance: i64,
+    pub seq: i64,
+    pub order_id: i64,
+    pub order_version: i32,
+    pub activity_type_code: String,
+    pub activity_at: OffsetDateTime,
+    pub format: i16,
+    pub key: Option<String>,
+    pub fields: Option<String>,
+    pub traceparent: Option<String>,
+    pub tracestate: Option<String>,
+    pub failures: i32,
+}
+
+impl From<Row> for Message {
+    fn from(row: Row) -> Self {
+        Self {
+            message_ref: row.message_ref,
+            log: row.instance.into(),
+            seq: row.seq,
+            content: match row.key.zip(row.fields) {
+                Some((key, fields)) => Content::Given { key, fields },
+                None => Content::Thing { number: row.order_id, version: row.order_version },
+            },
+            activity_type_code: row.activity_type_code,
+            activity_at: row.activity_at,
+            format: row.format,
+            // As it stands: the bytes of the message are made of it.
+            trace: TraceContext { parent: row.traceparent, state: row.tracestate },
+            failures: row.failures,
+        }
+    }
+}
+
+/// Messages of a log from `from` on and before `before`, in the order of their places.
+///
+/// # Errors
+/// The database's.
+pub async fn read_range(
+    pool: &Pool,
+    log: InstanceId,
+    from: i64,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Message>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format,
+            key, fields, traceparent, tracestate, 0 AS "failures!"
+        FROM outbox WHERE instance = $1 AND seq >= $2 AND seq < $3
+        ORDER BY instance, seq LIMIT $4
+        "#,
+        log.number(),
+        from,
+        before,
+        limit
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
+}
+
+/// Messages of a log at these places.
+///
+/// # Errors
+/// The database's.
+pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT m.message_ref, m.instance, m.seq, m.order_id, m.order_version, m.activity_type_code, m.activity_at,
+            m.format, m.key, m.fields, m.traceparent, m.tracestate, coalesce(r.failures, 0) AS "failures!"
+        FROM outbox m LEFT JOIN rejected_messages r USING (message_ref)
+        WHERE m.instance = $1 AND m.seq = ANY ($2)
+        "#,
+        log.number(),
+        seqs
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
+}
+
+/// What is known of a place of a log beside the message itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The broker has it, or has refused it for good: it is not this log's any more.
+    Settled,
+    /// The broker has refused it so often, and it is to be tried again.
+    Refused(i32),
+}
+
+/// The places from `from` to `to` of which the broker's answer is known.
+///
+/// # Errors
+/// The database's.
+pub async fn answered(pool: &Pool, log: InstanceId, from: i64, to: i64) -> Result<Vec<(i64, Answered)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT block * 4096 + seq AS "seq!", NULL::integer AS failures
+        FROM published, UNNEST(seqs) AS seq
+        WHERE instance = $1 AND block BETWEEN $2::bigint / 4096 AND $3::bigint / 4096
+        UNION ALL
+        SELECT seq, CASE state WHEN 'waiting' THEN failures END
+        FROM rejected_messages WHERE instance = $1 AND seq BETWEEN $2 AND $3
+        "#,
+        log.number(),
+        from,
+        to
+    );
+    let known = |failures: Option<i32>| failures.map_or(Answered::Settled, Answered::Refused);
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.seq, known(row.failures))).collect())
+}

@@ -1,0 +1,147 @@
+//! The rows of a service and the message that tells of them: both, or neither.
+
+use outbox::{
+    message::{Format, Service},
+    start::{self, Schema},
+    transaction::{self, Activity, TransactError, Transactions},
+};
+use serde_json::Map;
+use shared::{
+    config::Reader,
+    database,
+    health::Health,
+    lifecycle::{Shutdown, Tasks},
+    message::ActivityTypeCode,
+    metrics::exposition::Exposition,
+    traces::TraceContext,
+};
+use sqlx::migrate::Migrator;
+use testing::{Database, Topic};
+
+static OUTBOX: Migrator = sqlx::migrate!("./migrations");
+const DEFAULTS: &str = "[database]\nmax_connections = 4\nallow_plaintext = false\n";
+const THINGS: Service = Service { name: "things", source: "/things", format: Format::Given };
+
+struct World {
+    database: Database,
+    transactions: Transactions,
+    // Its tasks run as long as it is there.
+    _tasks: Tasks,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = Database::new(&OUTBOX).await;
+        database.execute("CREATE TABLE things (name text PRIMARY KEY)").await;
+        database.execute("GRANT SELECT, INSERT ON things TO PUBLIC").await;
+        Self::on(database).await
+    }
+
+    async fn on(database: Database) -> Self {
+        let file = std::env::temp_dir().join(format!("{}.toml", uuid::Uuid::now_v7()));
+        let (url, topic) = (database.url(), Topic::unborn());
+        let (brokers, topic) = (topic.brokers, topic.name);
+        let given = format!(
+            "[database]\nurl = \"{url}\"\n[kafka]\nbrokers = \"{brokers}\"\ntopic = \"{topic}\"\n\
+             progress_topic = \"{topic}.progress\"\n[instance]\ntakeover_after = \"1s\"\n"
+        );
+        std::fs::write(&file, given).unwrap();
+        let mut reader = Reader::new(DEFAULTS, "THINGS", Some(&file)).unwrap().with_defaults(outbox::DEFAULTS);
+        let settings = database::Settings::read(&mut reader);
+        let of_outbox = outbox::Settings::read(&mut reader, THINGS, &settings);
+        let of_transactions = transaction::Settings::read(&mut reader);
+        reader.finish().unwrap();
+        std::fs::remove_file(file).unwrap();
+        let (pool, requests) = (settings.pool("things").unwrap(), settings.request_pool("things requests").unwrap());
+        let (health, shutdown) = (Health::default(), Shutdown::default());
+        let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+        let schema = Schema { migrations: &OUTBOX, needed: &[("things", "INSERT")] };
+        let begun = start::begin(&of_outbox, &settings, (&pool, &requests), schema, health.component("database"));
+        let begun = begun.await.unwrap();
+        let exposition = Exposition::default();
+        let (transactions, _) = begun.start_transactions(&of_transactions, &mut tasks, &shutdown, &exposition).unwrap();
+        Self { database, transactions, _tasks: tasks }
+    }
+
+    async fn things(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM things").await
+    }
+
+    async fn messages(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM outbox").await
+    }
+}
+
+fn activity(name: &str) -> Activity {
+    let code = ActivityTypeCode::parse("THING_MADE").unwrap();
+    Activity::new(code, name, &Map::new(), TraceContext::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_nothing_to_tell_nothing_is_written() {
+    let world = World::new().await;
+    let told = world.transactions.transact(activity("one"), |transaction, _| {
+        Box::pin(
+            async move { sqlx::query("INSERT INTO things VALUES ('one')").execute(transaction).await.map(|_| false) },
+        )
+    });
+    assert_eq!(told.await.unwrap(), None);
+    assert_eq!((world.things().await, world.messages().await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_database_refuses_leaves_no_message() {
+    let world = World::new().await;
+    for expected in [true, false] {
+        let told = world.transactions.transact(activity("one"), |transaction, _| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO things VALUES ('one')").execute(transaction).await.map(|_| true)
+            })
+        });
+        match told.await {
+            Ok(Some(_)) if expected => {}
+            Err(TransactError::Refused(_)) if !expected => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((world.things().await, world.messages().await), (1, 1));
+    }
+}
+
+/// Postgres answers COMMIT with ROLLBACK then, and sqlx takes that for success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_the_service_passes_over_is_no_success() {
+    let world = World::new().await;
+    let told = world.transactions.transact(activity("one"), |transaction, _| {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO things VALUES ('one')").execute(&mut *transaction).await?;
+            drop(sqlx::query("SELECT 1 / 0").execute(transaction).await);
+            Ok(true)
+        })
+    });
+    assert!(matches!(told.await, Err(TransactError::Refused(_))));
+    assert_eq!((world.things().await, world.messages().await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_an_identity_that_others_have_ended_it_is_done_under_the_next_one() {
+    let world = World::new().await;
+    // Whatever a role's sessions begin with.
+    let isolation = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L',
+        current_database(), 'repeatable read'); END $$";
+    world.database.execute(isolation).await;
+    world.database.end_sessions().await;
+    world.database.execute("UPDATE instances SET ended_at = now()").await;
+    let told = world.transactions.transact(activity("one"), |transaction, _| {
+        Box::pin(
+            async move { sqlx::query("INSERT INTO things VALUES ('one')").execute(transaction).await.map(|_| true) },
+        )
+    });
+    let told = told.await.unwrap().unwrap();
+    let living = format!(
+        "SELECT count(*) FROM outbox JOIN instances ON instance_id = instance
+        WHERE ended_at IS NULL AND message_ref = '{}'",
+        told.message_ref
+    );
+    assert_eq!((world.things().await, world.messages().await), (1, 1));
+    assert_eq!(world.database.number(&living).await, 1);
+}
