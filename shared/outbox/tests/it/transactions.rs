@@ -8,7 +8,7 @@ use outbox::{
 use serde_json::Map;
 use shared::{
     config::Reader,
-    database,
+    database::{self, Tables},
     health::Health,
     lifecycle::{Shutdown, Tasks},
     message::ActivityTypeCode,
@@ -55,7 +55,8 @@ impl World {
         let (pool, requests) = (settings.pool("things").unwrap(), settings.request_pool("things requests").unwrap());
         let (health, shutdown) = (Health::default(), Shutdown::default());
         let mut tasks = Tasks::new(health.clone(), shutdown.clone());
-        let schema = Schema { migrations: &OUTBOX, needed: &[("things", "INSERT")] };
+        let tables = Tables { service: "things", migrations: &OUTBOX, mark: "things" };
+        let schema = Schema { tables, needed: &[("things", "INSERT")] };
         let begun = start::begin(&of_outbox, &settings, (&pool, &requests), schema, health.component("database"));
         let begun = begun.await.unwrap();
         let exposition = Exposition::default();
