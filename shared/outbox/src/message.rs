@@ -90,6 +90,7 @@ impl Message {
         match (&self.content, service.format) {
             (Content::Thing { number, .. }, Format::Things { key, .. }) => key(*number),
             (Content::Given { key, .. }, _) => key.clone(),
+            // No service of that format writes such a row.
             (Content::Thing { number, .. }, Format::Given) => number.to_string(),
         }
     }
