@@ -87,17 +87,14 @@ pub async fn close(transaction: &mut PgConnection, within: &str) -> Result<(), s
 }
 
 impl Admission {
-    /// The first thing that happens in a transaction. What comes after it is planned for indexes, whatever
-    /// the tables look like: plans are made once for each connection, and in the first hour of a
-    /// flood of bad messages the quarantine looks empty to the planner.
+    /// The first thing that happens in a transaction.
     ///
     /// # Errors
     /// As Postgres answers.
     pub async fn open(transaction: &mut PgConnection, time_zone: &str) -> Result<Self, sqlx::Error> {
         let opened = sqlx::query!(
             r#"
-            SELECT purges, newest_purged, now() AS "now!", timestamp '2000-01-01' AT TIME ZONE $2 AS "first!",
-                set_config('enable_seqscan', 'off', true) AS planned_for_indexes
+            SELECT purges, newest_purged, now() AS "now!", timestamp '2000-01-01' AT TIME ZONE $2 AS "first!"
             FROM key_horizon, pg_advisory_xact_lock_shared($1)
             "#,
             LOCK,

@@ -13,7 +13,7 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{database::Pool, metrics::exposition::Exposition, pages::Settings};
+use shared::{database::Pool, http::Shares, metrics::exposition::Exposition, pages::Settings};
 
 use crate::{activity, live::Live};
 
@@ -56,9 +56,10 @@ pub fn routes(
     needs_token: bool,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let pages = pages::of(pages, &with.time_zone, needs_token);
+    let shares = Data::new(Shares::of(&with.pool));
     let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
     move |routes| {
-        routes.app_data(with.clone()).app_data(exposition.clone());
+        routes.app_data(with.clone()).app_data(exposition.clone()).app_data(shares.clone());
         // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);

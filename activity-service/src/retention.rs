@@ -76,11 +76,16 @@ impl Lows {
     }
 }
 
-/// The last key that was looked at.
+/// The last row that was looked at: what stays, and what is gone and still there for whoever keeps a snapshot, is not read
+/// again for each page.
 #[derive(Clone, Copy, Debug)]
 struct PageEnd {
-    processed_at: OffsetDateTime,
-    message_ref: Uuid,
+    at: OffsetDateTime,
+    id: Uuid,
+}
+
+impl PageEnd {
+    const BEGIN: Self = Self { at: OffsetDateTime::UNIX_EPOCH, id: Uuid::nil() };
 }
 
 impl Retention {
@@ -124,14 +129,17 @@ impl Retention {
         let Some(Some(lows)) = lows else {
             return Ok(purged);
         };
+        let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
-            match page.work(ANSWER_WITHIN, self.purge_quarantine(settled, &lows)).await? {
-                0 => break,
-                page => purged.quarantine += page,
+            let (last, rows) = page.work(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
+            purged.quarantine += rows;
+            match last {
+                Some(last) => after = last,
+                None => break,
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
-        let mut after = PageEnd { processed_at: OffsetDateTime::UNIX_EPOCH, message_ref: Uuid::nil() };
+        let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
             let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
             purged.keys += keys;
@@ -165,8 +173,9 @@ impl Retention {
     ) -> anyhow::Result<Option<Lows>> {
         let any = sqlx::query_scalar!(
             r#"
-            SELECT EXISTS (SELECT FROM quarantine WHERE state <> 'waiting' AND resolved_at < $1)
-                OR EXISTS (SELECT FROM processed_messages_undated WHERE processed_at < $2) AS "any!"
+            -- The oldest, by an index: whether any is older would be looked for among all that are not.
+            SELECT coalesce((SELECT min(resolved_at) FROM quarantine WHERE state <> 'waiting') < $1, false)
+                OR coalesce((SELECT min(processed_at) FROM processed_messages_undated) < $2, false) AS "any!"
             "#,
             settled,
             processed
@@ -213,11 +222,13 @@ impl Retention {
                         -- of what the broker does not tell, nobody knows whether it can be read
                         SELECT FROM message_copies AS copy LEFT JOIN low USING (topic, partition)
                         WHERE copy.message_ref = page.message_ref AND (copy."offset" < low."offset") IS NOT TRUE
+                        -- asked for each key: all copies are many
+                        OFFSET 0
                     )
                 )
                 RETURNING message_ref, activity_at
             ), copies AS (
-                DELETE FROM message_copies WHERE message_ref IN (SELECT message_ref FROM purged)
+                DELETE FROM message_copies WHERE message_ref = ANY (ARRAY(SELECT message_ref FROM purged))
             ), horizon AS (
                 UPDATE key_horizon SET purges = purges + 1,
                     newest_purged = GREATEST(newest_purged, (SELECT max(activity_at) FROM purged))
@@ -227,8 +238,8 @@ impl Retention {
             FROM page ORDER BY processed_at DESC, message_ref DESC LIMIT 1
             "#,
             before,
-            after.processed_at,
-            after.message_ref,
+            after.at,
+            after.id,
             i64::from(self.settings.batch_size),
             &lows.topics,
             &lows.partitions,
@@ -241,23 +252,33 @@ impl Retention {
             return Ok((None, 0));
         };
         PURGED.add_of("keys", page.keys.unsigned_abs());
-        let last = PageEnd { processed_at: page.processed_at, message_ref: page.message_ref };
+        let last = PageEnd { at: page.processed_at, id: page.message_ref };
         Ok((Some(last), page.keys.unsigned_abs()))
     }
 
-    /// 0 when nothing is due, or another instance is at it.
-    async fn purge_quarantine(&self, before: OffsetDateTime, lows: &Lows) -> Result<u64, sqlx::Error> {
+    /// Looks at a page of what is settled and removes those that may go. None where there are no more, or another
+    /// instance is at it.
+    async fn purge_quarantine(
+        &self,
+        before: OffsetDateTime,
+        after: PageEnd,
+        lows: &Lows,
+    ) -> Result<(Option<PageEnd>, u64), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
-            return Ok(0);
+            return Ok((None, 0));
         }
-        let purged = sqlx::query!(
+        let page = sqlx::query!(
             r#"
             WITH low AS (
                 SELECT * FROM UNNEST($3::text[], $4::int[], $5::bigint[]) AS low (topic, partition, "offset")
+            ), page AS (
+                SELECT quarantine_id, resolved_at FROM quarantine
+                WHERE state <> 'waiting' AND resolved_at < $1 AND (resolved_at, quarantine_id) > ($6, $7)
+                ORDER BY resolved_at, quarantine_id LIMIT $2
             ), due AS (
                 SELECT quarantine_id FROM quarantine
-                WHERE state <> 'waiting' AND resolved_at < $1 AND (
+                WHERE quarantine_id = ANY (ARRAY(SELECT quarantine_id FROM page)) AND state <> 'waiting' AND (
                     -- what was corrected has no key that keeps it from coming back as it came
                     state = 'counted' AND corrected_value IS NULL OR EXISTS (
                     SELECT FROM low WHERE (low.topic, low.partition) = (quarantine.topic, quarantine.partition)
@@ -267,23 +288,34 @@ impl Retention {
                     SELECT FROM quarantine_copies AS copy LEFT JOIN low USING (topic, partition)
                     WHERE copy.quarantine_id = quarantine.quarantine_id
                         AND (copy.last_offset < low."offset") IS NOT TRUE
+                    -- asked for each message: all copies are many
+                    OFFSET 0
                 ))
-                ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED
+                FOR UPDATE SKIP LOCKED
             ), copies AS (
-                DELETE FROM quarantine_copies WHERE quarantine_id IN (SELECT quarantine_id FROM due)
+                DELETE FROM quarantine_copies WHERE quarantine_id = ANY (ARRAY(SELECT quarantine_id FROM due))
+            ), purged AS (
+                DELETE FROM quarantine WHERE quarantine_id = ANY (ARRAY(SELECT quarantine_id FROM due))
+                RETURNING quarantine_id
             )
-            DELETE FROM quarantine WHERE quarantine_id IN (SELECT quarantine_id FROM due)
+            SELECT resolved_at AS "resolved_at!", quarantine_id, (SELECT count(*) FROM purged) AS "rows!"
+            FROM page ORDER BY resolved_at DESC, quarantine_id DESC LIMIT 1
             "#,
             before,
             i64::from(self.settings.batch_size),
             &lows.topics,
             &lows.partitions,
             &lows.offsets,
+            after.at,
+            after.id,
         );
-        let purged = purged.execute(&mut *transaction).await?.rows_affected();
+        let page = page.fetch_optional(&mut *transaction).await?;
         transaction.commit().await?;
-        PURGED.add_of("quarantine", purged);
-        Ok(purged)
+        let Some(page) = page else {
+            return Ok((None, 0));
+        };
+        PURGED.add_of("quarantine", page.rows.unsigned_abs());
+        Ok((Some(PageEnd { at: page.resolved_at, id: page.quarantine_id }), page.rows.unsigned_abs()))
     }
 }
 

@@ -8,7 +8,12 @@ mod overview;
 pub mod pages;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{database::Pool, http::Api, metrics::exposition::Exposition, pages::Pages};
+use shared::{
+    database::Pool,
+    http::{Api, Shares},
+    metrics::exposition::Exposition,
+    pages::Pages,
+};
 
 use crate::{change::Changes, format, placement::Placement};
 
@@ -36,10 +41,11 @@ pub fn routes(
     exposition: Exposition,
     pages: Option<Pages>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let shares = Data::new(Shares::of(&pool));
     let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
     let (exposition, api) = (Data::new(exposition), api().routes());
     move |routes| {
-        routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone());
+        routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone()).app_data(shares.clone());
         routes.app_data(exposition.clone());
         // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {

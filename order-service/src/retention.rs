@@ -23,6 +23,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 /// How often all old orders are looked at again: those that were not final at the time, or whose messages were not gone.
 const ALL_ORDERS_EVERY: Duration = Duration::from_hours(1);
 
+/// Before everything that can be placed.
+const EVER: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
+
 #[derive(Debug)]
 pub struct Retention {
     pub outbox: outbox::Retention,
@@ -41,7 +44,7 @@ pub struct LookedAt {
 
 impl Default for LookedAt {
     fn default() -> Self {
-        Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0, began_at: Instant::now() }
+        Self { placed_at: EVER, order_id: 0, began_at: Instant::now() }
     }
 }
 
@@ -87,8 +90,11 @@ impl Retention {
     /// The database's.
     pub async fn purge(&mut self, shutdown: &Shutdown, page: &Component) -> Result<Purged, sqlx::Error> {
         let mut removed = Purged::default();
-        while !shutdown.is_draining() {
-            let keys = page.work(ANSWER_WITHIN, self.purge_keys()).await?;
+        // While somebody keeps a snapshot, the rows of the pages before are still there, dead: they are not read again.
+        let mut behind = Some(EVER);
+        while let Some(from) = behind.filter(|_| !shutdown.is_draining()) {
+            let (keys, last) = page.work(ANSWER_WITHIN, self.purge_keys(from)).await?;
+            behind = last;
             if keys == 0 {
                 break;
             }
@@ -138,23 +144,30 @@ impl Retention {
 
     /// One statement: whoever places under a key that is just being purged waits for its end, and that
     /// must not be up to a process which may be paused.
-    async fn purge_keys(&self) -> Result<u64, sqlx::Error> {
+    ///
+    /// How many keys of `from` or later went, and the time of the last.
+    async fn purge_keys(&self, from: OffsetDateTime) -> Result<(u64, Option<OffsetDateTime>), sqlx::Error> {
         let removed = sqlx::query!(
             r#"
-            WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS locked)
-            DELETE FROM idempotency_keys WHERE caller_key = ANY (ARRAY(
-                SELECT caller_key FROM idempotency_keys
-                WHERE (SELECT locked FROM mine) AND placed_at <= now() - make_interval(secs => $2)
-                ORDER BY placed_at LIMIT $3 FOR UPDATE SKIP LOCKED
-            ))
+            WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS locked), gone AS (
+                DELETE FROM idempotency_keys WHERE caller_key = ANY (ARRAY(
+                    SELECT caller_key FROM idempotency_keys
+                    WHERE (SELECT locked FROM mine) AND placed_at <= now() - make_interval(secs => $2) AND placed_at >= $4
+                    ORDER BY placed_at LIMIT $3 FOR UPDATE SKIP LOCKED
+                ))
+                RETURNING placed_at
+            )
+            SELECT count(*) AS "keys!", max(placed_at) AS last FROM gone
             "#,
             LOCK,
             self.settings.idempotency_keys.as_secs_f64(),
-            i64::from(self.settings.batch_size)
+            i64::from(self.settings.batch_size),
+            from
         );
-        let removed = removed.execute(&self.pool).await?.rows_affected();
+        let removed = removed.fetch_one(&self.pool).await?;
+        let (removed, last) = (removed.keys.unsigned_abs(), removed.last);
         fail_point!("retention::purged", |how| Err(shared::failpoint::kill_or_fail(how)));
         PURGED_KEYS.add(removed);
-        Ok(removed)
+        Ok((removed, last))
     }
 }

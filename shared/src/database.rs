@@ -34,7 +34,7 @@ use crate::{
 /// How long background work waits for a free connection before it counts as an outage.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a request may wait for a free connection before the answer is 503: others wait behind it.
-const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a command waits for the database before it tells that it is away.
 const COMMANDS_CONNECT_WITHIN: Duration = Duration::from_secs(4);
 /// What every pooled session is told.

@@ -21,6 +21,7 @@ pub mod schema;
 mod security_headers;
 mod server;
 mod settings;
+mod share;
 mod slots;
 mod streamed;
 
@@ -44,6 +45,7 @@ pub use parameter::Parameter;
 pub use request_id::RequestId;
 pub use server::{Server, listen};
 pub use settings::Settings;
+pub use share::Shares;
 use tracing::Instrument;
 
 use self::{connection::Phase, encoding::Acceptable, streamed::Streamed};

@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Place, Reason};
+use crate::key::plan_with_values;
 
 /// What makes two messages in quarantine the same. A migration has made them too: they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +98,9 @@ impl Known {
         if wanted.is_empty() {
             return Ok(Self::default());
         }
+        // From here to the end of the transaction: a plan that was made while the quarantine was small reads it whole, and
+        // in the first hour of a flood of bad messages nothing has told the planner that it is not small any more.
+        plan_with_values(&mut *transaction).await?;
         let mut wanted: Vec<Identity> =
             wanted.iter().flat_map(|one| one.read.into_iter().chain([one.unread])).collect();
         wanted.sort_unstable();

@@ -259,7 +259,6 @@ impl Retention {
 
 impl Found {
     async fn read(transaction: &mut PgConnection, day: Date, page: &Component) -> Result<Self, sqlx::Error> {
-        sqlx::query!("SET LOCAL enable_seqscan = off").execute(&mut *transaction).await?;
         key::plan_with_values(&mut *transaction).await?;
         let mut found = Self::default();
         let (begin, end) = (key::begin(day).as_u128(), end(day).as_u128());

@@ -37,6 +37,7 @@ mod operator;
 mod pages;
 mod pause;
 mod plaintext;
+mod plans;
 mod planted_losses;
 mod proxies;
 mod quarantine;

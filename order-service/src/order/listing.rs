@@ -40,6 +40,10 @@ impl PartialSchema for Status {
     }
 }
 
+/// Orders that one page looks at for a status, however few have it: some 100 ms. A page of which little passes ends there,
+/// shorter than its limit, and the next one goes on.
+const LOOKED_AT: i64 = 50_000;
+
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +69,7 @@ pub struct Page {
 }
 
 /// A place in a list, between two orders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Place {
     #[serde(with = "time::serde::rfc3339")]
     placed_at: OffsetDateTime,
@@ -76,7 +80,11 @@ impl Page {
     /// The parameters of a list that narrow it.
     pub fn parameters() -> [Parameter; 3] {
         [
-            Parameter::query("status", "Orders of this status only.", schema::named::<Status>()),
+            Parameter::query(
+                "status",
+                "Orders of this status only. Where few have it, a page may be shorter than its limit, and there is a next one all the same.",
+                schema::named::<Status>(),
+            ),
             Parameter::query("placedFrom", "Orders placed at this time or later.", schema::formatted("date-time")),
             Parameter::query("placedBefore", "Orders placed before this time.", schema::formatted("date-time")),
         ]
@@ -130,9 +138,12 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             sqlx::query_as!(
                 Row,
                 r#"
-            SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
-            WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
-                AND ($5::text IS NULL OR status = $5)
+            SELECT order_id, customer_ref, status, number_of_items, placed_at
+            FROM (
+                SELECT * FROM orders WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
+                ORDER BY placed_at DESC, order_id DESC LIMIT $7
+            ) AS looked_at
+            WHERE $5::text IS NULL OR status = $5
             ORDER BY placed_at DESC, order_id DESC LIMIT $6
             "#,
                 customer_ref,
@@ -140,7 +151,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
                 time,
                 id,
                 status,
-                limit
+                limit,
+                LOOKED_AT
             )
             .fetch_all(pool)
             .await?
@@ -150,15 +162,20 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             sqlx::query_as!(
                 Row,
                 r#"
-            SELECT order_id, customer_ref, status, number_of_items, placed_at FROM orders
-            WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3) AND ($4::text IS NULL OR status = $4)
+            SELECT order_id, customer_ref, status, number_of_items, placed_at
+            FROM (
+                SELECT * FROM orders WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3)
+                ORDER BY placed_at DESC, order_id DESC LIMIT $6
+            ) AS looked_at
+            WHERE $4::text IS NULL OR status = $4
             ORDER BY placed_at DESC, order_id DESC LIMIT $5
             "#,
                 from,
                 time,
                 id,
                 status,
-                limit
+                limit,
+                LOOKED_AT
             )
             .fetch_all(pool)
             .await?
@@ -168,8 +185,55 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
     .map(OrderSummary::from)
     .collect::<Vec<_>>();
     let place = |last: &OrderSummary| Place { placed_at: last.placed_at, order_id: last.order_ref.number() };
-    let next = paging::cut(&mut found, page.limit, place, &page.filter);
+    let mut next = paging::cut(&mut found, page.limit, place, &page.filter);
+    if next.is_none() && status.is_some() {
+        let floor = floor(pool, page, from, Place { placed_at: time, order_id: id }).await?;
+        // Where orders have come since, this floor is above the one of the page.
+        let floor = floor.map(|floor| found.last().map_or(floor, |last| floor.min(place(last))));
+        next = floor.map(|floor| Cursor::encode(&floor, &page.filter));
+    }
     Ok((found, next))
+}
+
+/// The place at which a page before `before` has looked at enough; none where there is less.
+async fn floor(pool: &Pool, page: &Page, from: OffsetDateTime, before: Place) -> Result<Option<Place>, sqlx::Error> {
+    match page.filter.customer_ref.as_deref() {
+        Some(customer_ref) if page.only.as_ref().is_some_and(|only| only.as_str() != customer_ref) => Ok(None),
+        Some(customer_ref) if customer_ref.contains('\0') => Ok(None),
+        Some(customer_ref) => {
+            sqlx::query_as!(
+                Place,
+                r#"
+                SELECT placed_at, order_id FROM orders
+                WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
+                ORDER BY placed_at DESC, order_id DESC OFFSET $5::bigint - 1 LIMIT 1
+                "#,
+                customer_ref,
+                from,
+                before.placed_at,
+                before.order_id,
+                LOOKED_AT
+            )
+            .fetch_optional(pool)
+            .await
+        }
+        None => {
+            sqlx::query_as!(
+                Place,
+                r#"
+                SELECT placed_at, order_id FROM orders
+                WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3)
+                ORDER BY placed_at DESC, order_id DESC OFFSET $4::bigint - 1 LIMIT 1
+                "#,
+                from,
+                before.placed_at,
+                before.order_id,
+                LOOKED_AT
+            )
+            .fetch_optional(pool)
+            .await
+        }
+    }
 }
 
 struct Row {

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::world::{World, seconds};
+use crate::world::{World, insertion, seconds};
 
 fn refs(orders: &[Value]) -> Vec<&str> {
     orders.iter().map(|order| order["orderRef"].as_str().unwrap()).collect()
@@ -96,4 +96,34 @@ async fn new_time(world: &World, number: usize) -> String {
     let query =
         format!("SELECT to_char(placed_at AT TIME ZONE 'UTC', '{format}') FROM orders WHERE order_id = {number}");
     sqlx::query_scalar(&query).fetch_one(&world.database.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_status_that_few_orders_have_is_found_page_by_page_however_many_others_there_are() {
+    let world = World::new().await;
+    world.database.execute(&insertion(60_000, 900)).await;
+    world.database.execute("UPDATE orders SET placed_at = placed_at - order_id * interval '1 second'").await;
+    world
+        .database
+        .execute("INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (900, now(), now(), now())")
+        .await;
+    world.database.execute("UPDATE orders SET status = 'Cancelled' WHERE order_id IN (7, 59999)").await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    for list in ["/orders?status=Cancelled", "/orders?status=Cancelled&limit=1", "/orders?status=Pending"] {
+        let (mut next, mut found, mut pages) = (Some(list.to_owned()), Vec::new(), 0);
+        while let Some(path) = next {
+            let page = client.get(&path).await;
+            assert_eq!(page.status, 200);
+            found.extend(refs(page.body.as_array().unwrap()).into_iter().map(str::to_owned));
+            next = page.next();
+            pages += 1;
+        }
+        let expected: &[&str] = if list.contains("Pending") { &[] } else { &["OS000007-ORD", "OS059999-ORD"] };
+        assert_eq!(found, expected, "{list}");
+        assert!(pages <= 4, "{list}: {pages} pages");
+    }
+    assert_eq!(service.stop().await, Some(0));
+    world.database.execute("TRUNCATE orders, outbox").await;
+    world.judge_nothing_placed().await;
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use reqwest::Method;
-use testing::{order_body, wait_until};
+use serde_json::json;
+use testing::{Signer, order_body, wait_until};
 use tokio::task::JoinSet;
 
 use crate::world::{World, seconds};
@@ -68,6 +69,46 @@ async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announc
     assert_eq!(service.probe("ready").await, Some(200));
     assert!(readers.try_join_next().is_none(), "every read was answered 503");
     readers.abort_all();
+    assert_eq!(service.stop().await, Some(0));
+    world.database.execute("DROP VIEW orders").await;
+    world.database.execute("ALTER TABLE orders_kept RENAME TO orders").await;
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_whose_reads_are_slow_waits_for_them_and_nobody_else_does() {
+    let world = World::new().await;
+    // Whoever reads an order of one customer sleeps, for as long as a statement of a request may run.
+    world.database.execute("ALTER TABLE orders RENAME TO orders_kept").await;
+    let slow = "CREATE VIEW orders AS SELECT * FROM orders_kept
+        WHERE customer_ref <> 'slow' OR pg_sleep(60) IS NOT NULL;
+        GRANT ALL ON orders TO PUBLIC";
+    world.database.execute(slow).await;
+    let signer = Signer::eddsa("main");
+    let service = world.setup().trusting(&signer).start().await;
+    let [greedy, other] =
+        ["greedy", "other"].map(|subject| world.client(&service).bearing(signer.token(json!({"sub": subject}))));
+    assert_eq!(other.place_under("k", &order_body("slow")).await.unwrap().status, 201);
+    let mut readers = JoinSet::new();
+    for _ in 0..24 {
+        let greedy = greedy.clone();
+        readers.spawn(async move {
+            loop {
+                let answer = greedy.get("/orders/customer/slow").await;
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert!(!answer.header("retry-after").is_empty());
+            }
+        });
+    }
+    let reading = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    wait_until("it has its share", seconds(20), async || world.database.number(reading).await >= 4).await;
+    for _ in 0..50 {
+        assert_eq!(other.get("/orders/customer/quick").await.status, 200);
+    }
+    assert!(readers.try_join_next().is_none(), "every slow read was answered 503");
+    readers.abort_all();
+    world.at_rest(seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));
     world.database.execute("DROP VIEW orders").await;
     world.database.execute("ALTER TABLE orders_kept RENAME TO orders").await;

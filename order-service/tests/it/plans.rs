@@ -44,6 +44,107 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
     world.judge_nothing_placed().await;
 }
 
+/// Tables that have grown behind their statistics, skewed: nearly all orders are of one customer and of one status.
+async fn grown(world: &World) {
+    let statistics = "SELECT format('ALTER TABLE %s SET (autovacuum_enabled = off)', oid::regclass) FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace";
+    let tables: Vec<String> = sqlx::query_scalar(statistics).fetch_all(&world.database.pool).await.unwrap();
+    for table in tables {
+        world.database.execute(&table).await;
+    }
+    world.database.execute(&insertion(100, 900)).await;
+    world.database.execute("ANALYZE").await;
+    world.database.execute(&insertion(120_000, 900)).await;
+    world.database.execute("INSERT INTO instances (instance_id) VALUES (900)").await;
+    for statement in [
+        "UPDATE orders SET customer_ref = 'whale' WHERE order_id % 100 <> 0",
+        "UPDATE orders SET status = 'Cancelled' WHERE order_id = 5",
+        "INSERT INTO idempotency_keys SELECT sha256(order_id::text::bytea), sha256('body'), order_id,
+            now() - interval '30 days' + order_id * interval '1 second' FROM orders",
+        "INSERT INTO published (instance, block, seqs, partitions, offsets, settled_to)
+            SELECT instance, seq / 4096, array_agg((seq % 4096)::smallint), array_agg(0), array_agg(seq), 119000
+            FROM outbox WHERE seq < 119000 GROUP BY instance, seq / 4096, seq / 64",
+    ] {
+        world.database.execute(statement).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_large_tables_reads_what_it_answers_and_little_more() {
+    const EVER: &str = "timestamptz '0001-01-01', timestamptz '9999-12-31', 0";
+    let world = World::new().await;
+    grown(&world).await;
+    let mut connection = world.database.pool.acquire().await.unwrap();
+    raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+    let of_all = "SELECT * FROM orders WHERE placed_at >= $1";
+    let of_customer = "SELECT * FROM orders WHERE customer_ref = $1";
+    let purge = "DELETE FROM idempotency_keys";
+    let floor = "ORDER BY placed_at DESC, order_id DESC OFFSET $4";
+    let span = "now() - interval '1 hour', now() + interval '1 hour'";
+    let rebroadcast = "m.format <= $5";
+    // What a page looks at for a status that few orders have. For each there is an entry of a row that is dead.
+    let (bound, twice) = (50_100.0, 105_000);
+    for (question, parameters, rows, buffers) in [
+        (of_all, format!("{EVER}, NULL, 51, 50000"), 110.0, 200),
+        (of_all, format!("{EVER}, 'Cancelled', 51, 50000"), 2.0 * bound, twice),
+        (of_customer, format!("'whale', {EVER}, NULL, 51, 50000"), 110.0, 200),
+        (of_customer, format!("'whale', {EVER}, 'Cancelled', 51, 50000"), 2.0 * bound, twice),
+        (of_customer, format!("'nobody', {EVER}, NULL, 51, 50000"), 0.0, 10),
+        (floor, format!("{EVER}, 50000"), bound, twice),
+        (purge, "1, 604800, 1000, timestamptz '0001-01-01'".to_owned(), 5_000.0, 20_000),
+        (rebroadcast, format!("'{}', {span}, 500, 1", uuid::Uuid::nil()), 2_000.0, 4_000),
+    ] {
+        let (read, touched) = measured(&mut connection, question, &parameters).await;
+        println!("{question} ({parameters}): {read} rows, {touched} buffers");
+        assert!(read <= rows, "{question} ({parameters}): {read} rows are read, of {rows} at most");
+        assert!(touched <= buffers, "{question} ({parameters}): {touched} buffers, of {buffers} at most");
+    }
+    // Somebody keeps a snapshot: what was purged is still there, and a page begins behind it.
+    let mut held = world.database.pool.begin().await.unwrap();
+    raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM orders LIMIT 1")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let gone = "DELETE FROM idempotency_keys WHERE placed_at < now() - interval '29 days' RETURNING placed_at";
+    let gone: Vec<time::OffsetDateTime> = sqlx::query_scalar(gone).fetch_all(&mut *connection).await.unwrap();
+    assert!(gone.len() > 50_000, "{}", gone.len());
+    let last = gone.iter().max().unwrap();
+    let behind = format!("1, 604800, 1000, timestamptz '{last}'");
+    let (read, touched) = measured(&mut connection, purge, &behind).await;
+    println!("behind what is dead: {read} rows, {touched} buffers");
+    assert!(read <= 5_000.0 && touched <= 20_000, "behind what is dead: {read} rows, {touched} buffers");
+    held.rollback().await.unwrap();
+    drop(connection);
+    world.database.execute("TRUNCATE orders, outbox, published, idempotency_keys").await;
+    world.judge_nothing_placed().await;
+}
+
+/// How many rows, and how many pages of tables and indexes, the statement that has `part` in it reads with these
+/// parameters. What it changes is undone.
+async fn measured(connection: &mut PgConnection, part: &str, parameters: &str) -> (f64, i64) {
+    let found: Vec<_> = statements().into_iter().filter(|statement| statement.contains(part)).collect();
+    assert_eq!(found.len(), 1, "{part} is in one statement: {found:?}");
+    raw_sql(&format!("PREPARE one AS {}; BEGIN", found[0])).execute(&mut *connection).await.unwrap();
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE one({parameters})");
+    let lines = raw_sql(&explain).fetch_all(&mut *connection).await.unwrap();
+    let plan = lines[0].get::<Value, _>(0)[0]["Plan"].take();
+    raw_sql("ROLLBACK; DEALLOCATE one").execute(&mut *connection).await.unwrap();
+    let rows = scans(&plan).into_iter().map(read_by).sum();
+    let buffers = |kind: &str| plan[format!("Shared {kind} Blocks")].as_i64().unwrap();
+    (rows, buffers("Hit") + buffers("Read"))
+}
+
+/// Rows that a scan gave out or threw away.
+fn read_by(scan: &Value) -> f64 {
+    let number = |name: &str| scan[name].as_f64().unwrap_or(0.0);
+    // Of a table or an index: what is scanned of other steps was read there.
+    if scan["Relation Name"].is_null() && scan["Index Name"].is_null() {
+        return 0.0;
+    }
+    let thrown_away = number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
+    (number("Actual Rows") + thrown_away) * number("Actual Loops")
+}
+
 /// Every statement of the service and of its outbox, as checked in for their builds.
 fn statements() -> Vec<String> {
     let folders = [".sqlx", "../shared/outbox/.sqlx"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));

@@ -281,8 +281,12 @@ async fn close_the_old(pool: Weak<Connections>) {
     loop {
         sleep(LOOKED_AT_EVERY).await;
         let Some(pool) = pool.upgrade() else { break };
-        let (old, young) = pool.idle().drain(..).partition::<VecDeque<_>, _>(Connected::is_old);
-        pool.idle().extend(young);
+        let old = {
+            let mut idle = pool.idle();
+            let (old, young): (VecDeque<_>, _) = idle.drain(..).partition(Connected::is_old);
+            *idle = young;
+            old
+        };
         old.into_iter().for_each(Connected::close);
     }
 }
@@ -336,7 +340,7 @@ impl Lease {
 
 impl Lent {
     /// Keeps the place in the pool for as long as the server may be at work.
-    async fn is_given_up(self) {
+    async fn give_up(self) {
         let Self { pool, connected: Connected { mut connection, backend, .. }, permit } = self;
         let answered = async {
             // Behind whatever is left of the answer; where that is an error it has come, too.
@@ -361,7 +365,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // Without a runtime the process ends, and its connections with it.
         if let (Some(lent), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(lent.is_given_up());
+            runtime.spawn(lent.give_up());
         }
     }
 }

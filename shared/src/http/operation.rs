@@ -24,7 +24,10 @@ use utoipa::{
     },
 };
 
-use super::parameter::{self, Parameter};
+use super::{
+    parameter::{self, Parameter},
+    share::Share,
+};
 use crate::{
     auth::{Caller, OPERATIONS},
     problem::Problem,
@@ -231,7 +234,11 @@ async fn admit(
         Some(None) if !is_encoded_well(request.uri()) => {
             Ok(request.error_response(Problem::bad_request("The path or query is not percent-encoded UTF-8.")))
         }
-        Some(None) => next.call(request).await,
+        Some(None) => match Share::take(&request).await {
+            // Until there is an answer.
+            Ok(_share) => next.call(request).await,
+            Err(problem) => Ok(request.error_response(problem)),
+        },
         Some(Some(problem)) => Ok(request.error_response(problem)),
         None => Ok(request.error_response(Problem::internal(anyhow::anyhow!("a route without authentication")))),
     }

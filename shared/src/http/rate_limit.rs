@@ -61,12 +61,12 @@ pub(crate) fn charge(request: &ServiceRequest) -> Result<(), Problem> {
 
 /// A caller is who the token says, on whatever address; who has none is its address.
 #[derive(Hash)]
-enum Who {
+pub(super) enum Who {
     Caller(String, String),
     Address(Option<IpAddr>),
 }
 
-fn who(request: &ServiceRequest) -> Who {
+pub(super) fn who(request: &ServiceRequest) -> Who {
     let known = request.extensions().get::<Caller>().filter(|caller| !caller.issuer.is_empty()).cloned();
     known.map_or_else(
         || Who::Address(request.peer_addr().map(|peer| address::of_caller(peer.ip()))),
