@@ -12,6 +12,10 @@ pub const NOT_PLACED: Counter = Counter::new("orders_not_placed_total", "Orders 
     .by("reason", &["unavailable", "key in use", "key of another", "refused"]);
 pub const CHANGED: Counter = Counter::new("orders_changed_total", "Orders completed and cancelled")
     .by("activity_type_code", &["ORDER_COMPLETED", "ORDER_CANCELLED"]);
+pub const LAST_ORDER: Gauge = Gauge::new(
+    "orders_last_number",
+    "The number of the newest order, of all instances: grows about as fast as orders are placed",
+);
 pub const LINE_LENGTH: Gauge = Gauge::new("orders_waiting", "Orders in the line before placement");
 pub const LINE_CAPACITY: Gauge = Gauge::new("orders_waiting_capacity", "Orders that fit into the line");
 pub const PLACEMENT_BATCH: Histogram =
@@ -111,6 +115,7 @@ pub const ALL: &[&dyn Metric] = &[
     &REPLAYED,
     &NOT_PLACED,
     &CHANGED,
+    &LAST_ORDER,
     &LINE_LENGTH,
     &LINE_CAPACITY,
     &PLACEMENT_BATCH,
@@ -232,7 +237,9 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let announced = sqlx::query_scalar!(
             r#"SELECT EXTRACT(EPOCH FROM now() - max(announced_to))::double precision AS age FROM announced"#
         );
-        ANNOUNCED_AGE.set(announced.fetch_one(connection).await?.unwrap_or(0.0).max(0.0));
+        ANNOUNCED_AGE.set(announced.fetch_one(&mut *connection).await?.unwrap_or(0.0).max(0.0));
+        let last = sqlx::query_scalar!("SELECT order_id FROM orders ORDER BY order_id DESC LIMIT 1");
+        LAST_ORDER.set_count(last.fetch_optional(connection).await?.unwrap_or(0).unsigned_abs());
         UNPUBLISHED.set_count(found.unpublished.unsigned_abs());
         UNOWNED.set_count(found.unowned.unsigned_abs());
         FAILED.set_count(found.failed.unsigned_abs());
