@@ -180,6 +180,7 @@ impl Config {
         let of_session = of_session.unwrap_or_else(|| database.address.clone());
         let auth = auth::Settings::read(s);
         let topic = Topic::read(s);
+        let pages = pages::Settings::read(s);
         let mut config = Self {
             session: session::Settings {
                 is_as_pool: of_session == database.address,
@@ -189,8 +190,8 @@ impl Config {
             database,
             management: management::Settings::read(s, &auth),
             auth,
-            http: shared::http::Settings::read(s),
-            pages: pages::Settings::read(s),
+            http: shared::http::Settings::read(s, &pages),
+            pages,
             kafka: kafka::Settings::read(s),
             topic,
             placement: Placement {

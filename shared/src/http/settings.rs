@@ -3,7 +3,10 @@ use std::{net::SocketAddr, time::Duration};
 use actix_web::http::header::HeaderName;
 
 use super::browsers;
-use crate::config::{Bind, Reader};
+use crate::{
+    config::{Bind, Reader},
+    pages,
+};
 
 /// What one server of this process lets in. The time limits that nobody needs to change are at
 /// [`super::connection`] and [`crate::json`].
@@ -20,6 +23,8 @@ pub struct Settings {
     pub rate: Rate,
     /// The pages whose scripts may read answers: none but these.
     pub allowed_origins: Vec<String>,
+    /// Where the other service's pages come from: they may read answers too, and change nothing.
+    pub peer_origin: Option<String>,
     /// The headers that they may send.
     pub allowed_headers: Vec<String>,
     /// The names of this service, where no token protects it; addresses and names without a dot are always.
@@ -38,7 +43,7 @@ pub struct Rate {
 
 impl Settings {
     /// Those of the API, `http.*`.
-    pub fn read(settings: &mut Reader) -> Self {
+    pub fn read(settings: &mut Reader, pages: &pages::Settings) -> Self {
         Self {
             bind: settings.get::<Bind>("http.bind").0,
             max_connections: settings.within("http.max_connections", 1..=100_000, "from 1 to 100000"),
@@ -51,6 +56,7 @@ impl Settings {
             allowed_origins: settings
                 .optional("http.cors.allowed_origins", |origins: &Vec<String>| are_origins(origins))
                 .unwrap_or_default(),
+            peer_origin: pages.peer_origin(),
             allowed_headers: settings.checked("http.cors.allowed_headers", |names: &Vec<String>| are_headers(names)),
             allowed_hosts: hosts(settings, "http.allowed_hosts"),
             public_url: settings
@@ -68,6 +74,7 @@ impl Settings {
             keep_alive: Duration::from_secs(75),
             rate: Rate { per_second: 0, burst: 1 },
             allowed_origins: Vec::new(),
+            peer_origin: None,
             allowed_headers: Vec::new(),
             allowed_hosts: hosts(settings, "management.allowed_hosts"),
             public_url: None,
