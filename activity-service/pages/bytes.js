@@ -26,19 +26,45 @@ const visible = (text) =>
     return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
   });
 
-/** Indented; none where it is no JSON. @param {string} text */
-function json(text) {
+/** Indented, with every other character as it came: numbers that are too long for this language, and names that are there
+ * twice, stay. Null where it is no JSON. @param {string} text */
+export function indented(text) {
   try {
-    return visible(JSON.stringify(JSON.parse(text), null, 2));
+    JSON.parse(text);
   } catch {
     return null;
   }
+  const parts = text.match(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/g) ?? [];
+  let depth = 0;
+  let shown = "";
+  const onNewLine = () => `\n${"  ".repeat(depth)}`;
+  parts.forEach((part, index) => {
+    const isEmpty = /[[{]/.test(parts[index - 1] ?? "");
+    if (/^[\]}]$/.test(part)) {
+      depth -= 1;
+      shown += isEmpty ? part : onNewLine() + part;
+      return;
+    }
+    if (isEmpty) shown += onNewLine();
+    if (/^[[{]$/.test(part)) depth += 1;
+    shown += part === ":" ? ": " : part === "," ? `,${onNewLine()}` : part;
+  });
+  return shown;
 }
 
-/** @param {string | null} base64 */
-export function bytesOf(base64) {
-  if (base64 === null) return h("p", { class: "soft" }, "The message has no value.");
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+/** @param {string} text */
+function json(text) {
+  const shown = indented(text);
+  return shown === null ? null : visible(shown);
+}
+
+/** @param {string} base64 */
+export const decoded = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+
+/** @param {string | null} base64 @param {string} title */
+export function bytesOf(base64, title) {
+  if (base64 === null) return h("p", { class: "soft" }, "The message has no value, or it was not kept.");
+  const bytes = decoded(base64);
   const text = new TextDecoder().decode(bytes);
   /** @type {[string, string | null][]} */
   const all = [
@@ -47,7 +73,7 @@ export function bytesOf(base64) {
     ["Hex", hex(bytes)],
   ];
   const views = all.filter(([, shown]) => shown !== null);
-  const shown = h("pre", { tabindex: 0 });
+  const shown = h("pre", { tabindex: 0, role: "region", "aria-label": title });
   const choose = (/** @type {number} */ index) => {
     shown.textContent = views[index][1];
     buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === index)));
@@ -55,6 +81,6 @@ export function bytesOf(base64) {
   const buttons = views.map(([name], index) => h("button", { type: "button", onclick: () => choose(index) }, name));
   choose(0);
   const size = h("span", { class: "hint" }, ` ${bytes.length} bytes`);
-  const group = h("div", { class: "group", role: "group", "aria-label": "The value as" }, ...buttons);
-  return h("div", { class: "bytes" }, group, size, shown);
+  const group = h("div", { class: "group", role: "group", "aria-label": `${title}, shown as` }, ...buttons);
+  return h("div", { class: "bytes" }, h("h3", {}, title), group, size, shown);
 }

@@ -5,11 +5,15 @@ import { audit } from "./audit.js";
 import { bytesOf } from "./bytes.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
-import { ago, count, dateTime, duration, longDay } from "./format.js";
+import { editor } from "./editor.js";
+import { ago, count, dateTime, longDay } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { List, choose, chosen, facts } from "./list.js";
+import { Pausing } from "./pausing.js";
+import { Peer } from "./peer.js";
 import { Poll } from "./poll.js";
-import { strip } from "./strip.js";
+import { Strip } from "./strip.js";
+import { Ways } from "./way.js";
 
 /** In milliseconds: as old as the numbers of the tables may be. */
 const EVERY = 5_000;
@@ -17,6 +21,11 @@ const STATES = ["waiting", "counted", "discarded"];
 
 /** @type {import("./session.js").Settings} */
 let settings;
+/** @type {Strip} */
+let strip;
+/** @type {Ways} */
+let ways;
+const pausing = new Pausing("Counting", "What comes meanwhile waits in Kafka, and is counted afterwards.", changed);
 const state = () => (STATES.includes(chosen("state")) ? chosen("state") : STATES[0]);
 
 const list = new List({
@@ -40,15 +49,7 @@ const place = (entry) => `${entry.topic} / ${entry.partition} / ${entry.offset}`
 const words = (reason) => reason.replaceAll("_", " ");
 
 async function overview() {
-  const now = await get("admin/overview");
-  const known = (/** @type {number | null} */ value) => (value === null ? "–" : count(value));
-  const oldest = now.oldestQuarantinedAgeSeconds;
-  strip([
-    { name: "In quarantine", value: known(now.quarantined), isBad: now.quarantined > 0 },
-    { name: "Longest there", value: now.quarantined > 0 ? duration(oldest) : "–" },
-    { name: "Not counted yet", value: known(now.lagMessages), note: "of this instance" },
-    { name: "Lost before counted", value: known(now.openGaps), note: "open gaps", isBad: now.openGaps > 0 },
-  ]);
+  const now = await strip.load();
   reasons(now.quarantinedByReason);
   /** @type {HTMLButtonElement} */ (byId("all")).disabled = now.quarantined === 0;
 }
@@ -86,14 +87,20 @@ async function opened() {
   if (id === shown) return;
   shown = id;
   if (id === "") return;
-  const entry = await get(`admin/quarantine/${encodeURIComponent(id)}`);
+  const entry = await get(`admin/quarantine/${encodeURIComponent(id)}`).catch((failure) => {
+    shown = "";
+    throw failure;
+  });
   const waits = entry.state === "waiting";
   const close = h("button", { type: "button", onclick: () => choose({ open: "" }) }, "Close");
   const replay = h("button", { class: "primary", type: "button", onclick: () => replayOne(id) }, "Replay …");
   const discard = h("button", { type: "button", onclick: () => discardOne(id) }, "Discard …");
   const zone = settings.timeZone;
+  const values = h("div", { class: "beside" }, bytesOf(entry.valueBase64, "As it came"));
+  if (entry.correctedValueBase64) values.append(bytesOf(entry.correctedValueBase64, "As it was counted"));
+  const edit = h("button", { type: "button", onclick: () => editOne(entry, values, edit) }, "Edit …");
   byId("opened").replaceChildren(
-    h("header", {}, h("h2", {}, words(entry.reason)), waits && replay, waits && discard, close),
+    h("header", {}, h("h2", {}, words(entry.reason)), waits && replay, waits && edit, waits && discard, close),
     facts([
       ["Detail", entry.detail],
       ["Place", h("span", { class: "code" }, place(entry))],
@@ -108,7 +115,8 @@ async function opened() {
       ["By", entry.resolvedBy],
       ["Why", entry.resolution],
     ]),
-    bytesOf(entry.valueBase64),
+    values,
+    ways.of({ order: entry.key, message: entry.messageRef }) ?? "",
   );
   byId("opened").focus({ preventScroll: true });
   byId("opened").scrollIntoView({ block: "nearest" });
@@ -124,6 +132,30 @@ function replayOne(id) {
   confirm({ title: "Replay this message?", text, action: "Replay" }, async () => {
     changed(outcome(await change("POST", `admin/quarantine/${id}/replay`)));
   });
+}
+
+/** @param {any} entry @param {HTMLElement} values where the bytes are shown @param {HTMLButtonElement} button */
+function editOne(entry, values, button) {
+  if (button.disabled) return;
+  const leave = () => {
+    form.remove();
+    button.disabled = false;
+    button.focus();
+  };
+  const form = editor(entry, {
+    leave,
+    agree(figures, count) {
+      const would = figures.length > 0 ? `These bytes can be counted. ${changes([{ figures }])}.` : "These bytes were counted before: no figure changes.";
+      const text = `${would} Those that came are kept beside them.`;
+      confirm({ title: "Count these bytes in its place?", text, action: "Count", wantsReason: true }, async (reason) => {
+        await count(reason);
+        changed("Counted.");
+      });
+    },
+  });
+  button.disabled = true;
+  values.append(form);
+  form.querySelector("textarea")?.focus();
 }
 
 /** @param {string} id */
@@ -193,27 +225,29 @@ async function discardAll() {
 function changed(text) {
   done(text);
   shown = "";
+  ways.restart();
+  strip.restart();
   list.restart();
   poll.now();
 }
 
 const poll = new Poll(
   async () => {
-    await Promise.all([overview(), list.load(), opened()]);
+    ways.load();
+    await Promise.all([overview(), pausing.load(), list.load(), opened()]);
     isCurrent(settings.timeZone);
   },
   EVERY,
-  (failure) => {
-    // A message that is gone must not keep the list from being shown.
-    if (shown !== "") shown = "";
-    failed(failure);
-  },
+  failed,
 );
 
 void open({
   scope: "operations",
   begin(known) {
     settings = known;
+    const peer = new Peer(settings);
+    strip = new Strip(settings, peer);
+    ways = new Ways(settings, peer);
     audit(settings, failed);
     const again = () => {
       states();

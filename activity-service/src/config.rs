@@ -67,13 +67,14 @@ impl Config {
     pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
         let auth = auth::Settings::read(&mut reader);
+        let pages = pages::Settings::read(&mut reader);
         let config = Self {
             database: database::Settings::read(&mut reader),
             management: management::Settings::read(&mut reader, &auth),
             auth,
-            http: shared::http::Settings::read(&mut reader),
+            http: shared::http::Settings::read(&mut reader, &pages),
             max_streams: reader.within("http.max_streams", 0..=10_000, "from 0 to 10000"),
-            pages: pages::Settings::read(&mut reader),
+            pages,
             kafka: kafka::Settings::read(&mut reader),
             expected: Expected::read(&mut reader),
             consumer: consumer::Settings::read(&mut reader),

@@ -4,19 +4,29 @@ import { change, get } from "./api.js";
 import { audit } from "./audit.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
-import { ago, count, dateTime, duration } from "./format.js";
+import { ago, count, dateTime } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { List, choose, chosen, facts } from "./list.js";
+import { Pausing } from "./pausing.js";
+import { Peer } from "./peer.js";
 import { Poll } from "./poll.js";
-import { strip } from "./strip.js";
+import { Strip } from "./strip.js";
+import { Ways } from "./way.js";
 
 /** In milliseconds: as old as the numbers of the tables may be. */
 const EVERY = 5_000;
 /** As the API names them, and as people do. @type {Record<string, string>} */
 const STATES = { failed: "Failed", unpublished: "Unannounced", published: "Announced" };
 
+const INSTANCE_STATES = { publishing: "Publishing", gone: "Gone: is taken over soon", ended: "Ended: others send its messages" };
+
 /** @type {import("./session.js").Settings} */
 let settings;
+/** @type {Strip} */
+let strip;
+/** @type {Ways} */
+let ways;
+const pausing = new Pausing("Announcing", "Orders are taken meanwhile, and announced afterwards.", changed);
 /** Whether the service has this route: what it cannot do is not offered. @param {string} route */
 const has = (route) => settings.routes.includes(route);
 const canDiscard = () => has("DELETE /admin/messages/{messageRef}");
@@ -52,17 +62,31 @@ const list = new List({
 const place = (message) => (message.offset === null ? "" : `${message.partition} / ${message.offset}`);
 
 async function overview() {
-  const now = await get("admin/overview");
-  const known = (/** @type {number | null} */ value) => (value === null ? "–" : count(value));
-  const age = now.unannounced > 0 ? duration(now.oldestUnannouncedAgeSeconds) : "–";
-  strip([
-    { name: "Unannounced", value: known(now.unannounced) },
-    { name: "Oldest of them", value: age, isBad: now.oldestUnannouncedAgeSeconds > 60 },
-    { name: "Failed", value: known(now.failed), isBad: now.failed > 0 },
-    { name: "Queue", value: known(now.queueLength), note: `of ${known(now.queueCapacity)}` },
-    { name: "Kafka", value: now.outage === null ? "–" : now.outage ? "Away" : "Takes all", isBad: now.outage === true },
-  ]);
+  const now = await strip.load();
+  instances(strip.instances ?? []);
   /** @type {HTMLButtonElement} */ (byId("all")).disabled = now.failed === 0;
+}
+
+/** Who publishes, and whose messages are still to be sent by others. @param {any[]} all */
+function instances(all) {
+  const names = ["Instance", "State", "Since", "To be sent", "Sends those of", "Sent by"];
+  const rows = all.map((one) => {
+    const state = INSTANCE_STATES[/** @type {keyof typeof INSTANCE_STATES} */ (one.state)] ?? one.state;
+    const since = one.endedAt ?? one.startedAt;
+    /** @type {[Record<string, any>, import("./dom.js").Child][]} */
+    const cells = [
+      [{ class: one.state === "gone" ? "wrong" : null }, state],
+      [{ title: since }, ago(since)],
+      [{ class: "number" }, count(one.unpublished)],
+      [{ class: "code" }, one.adopted.join(", ")],
+      [{ class: "code" }, one.adoptedBy],
+    ];
+    const shown = cells.map(([attributes, text], index) => h("td", { "data-name": names[index + 1], ...attributes }, text));
+    return h("tr", {}, h("th", { scope: "row", class: "code" }, one.instance), ...shown);
+  });
+  const head = names.map((name) => h("th", { scope: "col", class: name === "To be sent" ? "number" : null }, name));
+  const table = h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  byId("instances").replaceChildren(rows.length > 0 ? table : h("p", { class: "nothing" }, "There is none: nothing is announced."));
 }
 
 function tools() {
@@ -86,10 +110,10 @@ async function opened() {
   if (messageRef === shown) return;
   shown = messageRef;
   if (messageRef === "") return;
-  const message = await get(`admin/messages/${encodeURIComponent(messageRef)}`);
-  const timeline = has("GET /admin/orders/{orderRef}/timeline")
-    ? await get(`admin/orders/${encodeURIComponent(message.orderRef)}/timeline`)
-    : [];
+  const message = await get(`admin/messages/${encodeURIComponent(messageRef)}`).catch((failure) => {
+    shown = "";
+    throw failure;
+  });
   const isFailed = message.state === "failed";
   const close = h("button", { type: "button", onclick: () => choose({ open: "" }) }, "Close");
   const again = h("button", { class: "primary", type: "button", onclick: () => retryOne(message) }, "Send again …");
@@ -111,21 +135,10 @@ async function opened() {
       ["By", message.discardedBy],
       ["Why", message.discardReason],
     ]),
-    ...(timeline.length > 0 ? [h("div", {}, h("h3", {}, "The order's way"), way(timeline))] : []),
+    ways.of({ order: message.orderRef, message: message.messageRef }) ?? "",
   );
   byId("opened").focus({ preventScroll: true });
   byId("opened").scrollIntoView({ block: "nearest" });
-}
-
-/** @param {any[]} events oldest first */
-function way(events) {
-  const line = (/** @type {Record<string, any>} */ { at, event, ...others }) => {
-    const more = Object.entries(others).filter(([name, value]) => name !== "messageRef" && value !== null);
-    const words = (/** @type {string} */ name) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
-    const told = more.map(([name, value]) => (name === "activityTypeCode" ? value : `${words(name)} ${value}`)).join(", ");
-    return h("li", {}, h("b", {}, event), " ", h("span", { class: "soft", title: at }, dateTime(at)), h("div", { class: "hint" }, told));
-  };
-  return h("ol", { class: "timeline" }, ...events.map(line));
 }
 
 /** @param {any} message */
@@ -164,27 +177,29 @@ async function retryAll() {
 function changed(text) {
   done(text);
   shown = "";
+  ways.restart();
+  strip.restart();
   list.restart();
   poll.now();
 }
 
 const poll = new Poll(
   async () => {
-    await Promise.all([overview(), list.load(), opened()]);
+    ways.load();
+    await Promise.all([overview(), pausing.load(), list.load(), opened()]);
     isCurrent(null);
   },
   EVERY,
-  (failure) => {
-    // A message that is gone must not keep the list from being shown.
-    shown = "";
-    failed(failure);
-  },
+  failed,
 );
 
 void open({
   scope: "operations",
   begin(known) {
     settings = known;
+    const peer = new Peer(settings);
+    strip = new Strip(settings, peer);
+    ways = new Ways(settings, peer);
     audit(settings, failed);
     if (canDiscard()) STATES.discarded = "Discarded";
     byId("search").hidden = !canDiscard();

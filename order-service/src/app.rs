@@ -69,7 +69,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     exposition.at_scrape(telemetry.tell());
     exposition.of_pool("work", &pool);
     exposition.of_pool("requests", &requests);
-    exposition.of_database(&pool, outbox::metrics::of_database, &config.metrics);
+    exposition.of_database(&pool, metrics::of_database, &config.metrics);
     tasks.spawn("metrics", {
         let (exposition, shutdown) = (exposition.clone(), shutdown.clone());
         |page| exposition.run(shutdown, page)

@@ -78,18 +78,18 @@ impl Config {
 
     fn read(s: &mut Reader) -> Self {
         const A_SECOND: Duration = Duration::from_secs(1);
-        const TEN_MINUTES: Duration = Duration::from_mins(10);
         const AN_HOUR: Duration = Duration::from_hours(1);
         const A_DAY: Duration = Duration::from_hours(24);
         let database = database::Settings::read(s);
         let auth = auth::Settings::read(s);
         let outbox = outbox::Settings::read(s, SERVICE, &database);
+        let pages = pages::Settings::read(s);
         let config = Self {
             database,
             management: management::Settings::read(s, &auth),
             auth,
-            http: shared::http::Settings::read(s),
-            pages: pages::Settings::read(s),
+            http: shared::http::Settings::read(s, pages.peer_origin()),
+            pages,
             placement: Placement {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),

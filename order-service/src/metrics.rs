@@ -1,6 +1,8 @@
 //! What order-service tells of itself, beside what its outbox and both services do; docs/metrics.md explains it.
 
+use futures_util::future::BoxFuture;
 use shared::metrics::{Counter, Gauge, Histogram, Metric, SECONDS, SIZES};
+use sqlx::PgConnection;
 
 pub const PLACED: Counter = Counter::new("orders_placed_total", "Orders accepted");
 pub const REPLAYED: Counter =
@@ -9,6 +11,10 @@ pub const NOT_PLACED: Counter = Counter::new("orders_not_placed_total", "Orders 
     .by("reason", &["unavailable", "key in use", "key of another", "refused"]);
 pub const CHANGED: Counter = Counter::new("orders_changed_total", "Orders completed and cancelled")
     .by("activity_type_code", &["ORDER_COMPLETED", "ORDER_CANCELLED"]);
+pub const LAST_ORDER: Gauge = Gauge::new(
+    "orders_last_number",
+    "The number of the newest order, of all instances: grows about as fast as orders are placed",
+);
 pub const LINE_LENGTH: Gauge = Gauge::new("orders_waiting", "Orders in the line before placement");
 pub const LINE_CAPACITY: Gauge = Gauge::new("orders_waiting_capacity", "Orders that fit into the line");
 pub const PLACEMENT_BATCH: Histogram =
@@ -31,6 +37,7 @@ const OWN: &[&dyn Metric] = &[
     &REPLAYED,
     &NOT_PLACED,
     &CHANGED,
+    &LAST_ORDER,
     &LINE_LENGTH,
     &LINE_CAPACITY,
     &PLACEMENT_BATCH,
@@ -38,3 +45,13 @@ const OWN: &[&dyn Metric] = &[
     &PURGED_KEYS,
     &PURGED_ORDERS,
 ];
+
+/// The numbers that live in the tables.
+pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    Box::pin(async {
+        outbox::metrics::of_database(&mut *connection).await?;
+        let last = sqlx::query_scalar!("SELECT order_id FROM orders ORDER BY order_id DESC LIMIT 1");
+        LAST_ORDER.set_count(last.fetch_optional(connection).await?.unwrap_or(0).unsigned_abs());
+        Ok(())
+    })
+}

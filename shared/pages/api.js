@@ -24,10 +24,10 @@ const PATIENCE_FOR_CHANGES = 60_000;
 
 /**
  * @param {string} path relative to the page, so that a proxy may have put both below a path of its own
- * @param {{method?: string, body?: unknown, signal?: AbortSignal, lastEventId?: string}} [how]
+ * @param {{method?: string, body?: unknown, signal?: AbortSignal, lastEventId?: string, isPeer?: boolean}} [how]
  * @returns {Promise<Response>}
  */
-async function ask(path, { method = "GET", body, signal, lastEventId } = {}) {
+async function ask(path, { method = "GET", body, signal, lastEventId, isPeer = false } = {}) {
   checkSession();
   const token = bearer();
   /** @type {Record<string, string>} */
@@ -37,10 +37,10 @@ async function ask(path, { method = "GET", body, signal, lastEventId } = {}) {
   signal ??= AbortSignal.timeout(method === "GET" ? PATIENCE : PATIENCE_FOR_CHANGES);
   const sent = body === undefined ? undefined : JSON.stringify(body);
   const answer = await fetch(path, { method, headers, signal, body: sent }).catch(() => {
-    throw new Refused("The service cannot be reached.", 0);
+    throw new Refused(isPeer ? "It cannot be reached from here." : "The service cannot be reached.", 0);
   });
-  setBy(answer.headers.get("date"));
-  if (!answer.ok) throw await refusal(answer);
+  if (!isPeer) setBy(answer.headers.get("date"));
+  if (!answer.ok) throw await refusal(answer, isPeer);
   return answer;
 }
 
@@ -51,10 +51,12 @@ export function checkSession() {
   throw new Refused("Your session has ended.", 401);
 }
 
-/** @param {Response} answer */
-async function refusal(answer) {
+/** @param {Response} answer @param {boolean} isPeer */
+async function refusal(answer, isPeer) {
   const problem = await answer.json().catch(() => ({}));
   const retryAfter = Number(answer.headers.get("retry-after") ?? 0);
+  // What the other service does not take may be good here.
+  if (answer.status === 401 && isPeer) return new Refused("It does not take this token.", 401);
   if (answer.status === 401) signOut("The service does not take this token.");
   const errors = (problem.errors ?? []).map((/** @type {{detail: string}} */ error) => error.detail).join(" ");
   const text = errors || problem.detail || problem.title || `The service answered ${answer.status}.`;
@@ -64,6 +66,11 @@ async function refusal(answer) {
 /** @param {string} path @returns {Promise<any>} */
 export async function get(path) {
   return (await ask(path)).json();
+}
+
+/** Of the other service. @param {string} url @returns {Promise<any>} */
+export async function getFrom(url) {
+  return (await ask(url, { isPeer: true })).json();
 }
 
 /**

@@ -10,9 +10,10 @@ import { h } from "./dom.js";
  * @param {string} question.text
  * @param {string} question.action what the button says
  * @param {boolean} [question.wantsReason]
+ * @param {import("./dom.js").Child[]} [question.more] fields of its own
  * @param {(reason: string) => Promise<void>} act
  */
-export function confirm({ title, text, action, wantsReason = false }, act) {
+export function confirm({ title, text, action, wantsReason = false, more = [] }, act) {
   const told = h("p", { class: "problem", role: "alert" });
   const reason = h("input", { id: "reason", maxlength: 500, required: true, autocomplete: "off" });
   const go = h("button", { class: "primary" }, action);
@@ -34,7 +35,8 @@ export function confirm({ title, text, action, wantsReason = false }, act) {
     { onsubmit: submit },
     h("h2", { id: "question" }, title),
     h("p", {}, text),
-    wantsReason && h("label", { for: "reason" }, "Why? It is kept with the message."),
+    ...more,
+    wantsReason && h("label", { for: "reason" }, "Why? It is kept, with your name."),
     wantsReason && reason,
     told,
     h("div", { class: "buttons" }, leave, go),

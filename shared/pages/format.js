@@ -4,11 +4,14 @@ import { now } from "./clock.js";
 
 const number = new Intl.NumberFormat();
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "long" });
 
 /** @param {number} value */
 export const count = (value) => number.format(value);
+/** @param {number} value */
+export const decimal = (value) => tenths.format(value);
 /** @param {number} value */
 export const share = (value) => percent.format(value);
 /** @param {number} value */

@@ -51,10 +51,13 @@ const COMMON: &[File] = page_files![
     "icon.svg",
     "list.js",
     "operations.css",
+    "pausing.js",
+    "peer.js",
     "poll.js",
     "session.js",
     "signin.js",
     "strip.js",
+    "way.js",
 ];
 
 /// Where the files are; the entries name them relative to themselves.
@@ -106,7 +109,7 @@ impl Pages {
                 let file = site.files.iter().find(|file| file.name == *name).expect("a test opens every entry");
                 by_path.insert((*path).into(), Content::new(name, file.bytes.into()));
             }
-            Self(Arc::new(Contents { by_path, policy: policy(settings.oidc.as_ref()) }))
+            Self(Arc::new(Contents { by_path, policy: policy(settings) }))
         })
     }
 
@@ -138,11 +141,12 @@ fn told(settings: &Settings, site: Site<'_>, api: &Api, needs_token: bool) -> Va
     })
 }
 
-/// Scripts may make no markup out of text, and ask this service only; for a token also the issuer.
-fn policy(oidc: Option<&Oidc>) -> String {
-    let issuer = oidc.map(|oidc| format!(" {}", oidc.origin())).unwrap_or_default();
+/// Scripts may make no markup out of text, and ask nobody but this service, the other one, and for a token the issuer.
+fn policy(settings: &Settings) -> String {
+    let others = settings.peer_origin().into_iter().chain(settings.oidc.as_ref().map(Oidc::origin));
+    let others = others.map(|origin| format!(" {origin}")).collect::<String>();
     format!(
-        "default-src 'self'; connect-src 'self'{issuer}; object-src 'none'; base-uri 'none'; form-action 'none'; \
+        "default-src 'self'; connect-src 'self'{others}; object-src 'none'; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 }

@@ -21,6 +21,12 @@ use crate::{
 
 /// How WebDriver names an element in JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+/// Checks pages for what keeps people out of them.
+const AXE: &str = ".dev/tools/axe-core/node_modules/axe-core/axe.min.js";
+/// What it finds serious or critical: the rule, and where.
+const BARRIERS: &str = "return axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations
+    .filter(({ impact }) => ['serious', 'critical'].includes(impact))
+    .map(({ id, nodes }) => [id, ...nodes.map(({ target, failureSummary }) => `${target}: ${failureSummary}`)]))";
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -177,15 +183,38 @@ impl Browser {
         }
     }
 
-    /// Pictures of the window in two widths and two themes, in `target/pages`.
-    pub async fn pictures(&self, name: &str) {
+    /// Whoever sees little, no colours, or works with keys alone can use what the window shows, in two widths and two
+    /// themes: axe-core finds nothing serious. Pictures of each are in `target/pages`.
+    ///
+    /// # Panics
+    /// It does.
+    pub async fn is_for_everybody(&self, name: &str) {
+        let axe = std::fs::read_to_string(root().join(AXE)).expect("axe-core is there: dev/provide test brings it");
+        self.script(&axe).await;
         for (width, height) in [(1280, 900), (360, 900)] {
             for theme in ["light", "dark"] {
                 self.view(width, height, theme).await;
                 self.picture(&format!("{name}-{width}-{theme}")).await;
+                let barriers = self.script(BARRIERS).await;
+                assert_eq!(barriers, json!([]), "{name}, {width} px, {theme}: {barriers:#}");
             }
         }
         self.view(1280, 900, "light").await;
+    }
+
+    /// Presses the tab key until the focus is on an element of which this expression over `it` is true.
+    ///
+    /// # Panics
+    /// It is not after a hundred times.
+    pub async fn tab_to(&self, is_right: &str) {
+        let focused = format!("const it = document.activeElement; return Boolean({is_right})");
+        for _ in 0..100 {
+            self.press(&["\u{e004}"]).await;
+            if self.script(&focused).await == true {
+                return;
+            }
+        }
+        panic!("no tab leads to {is_right}");
     }
 
     async fn picture(&self, name: &str) {

@@ -193,9 +193,10 @@ impl Quarantine {
             Self::Edit { id, file, reason, json, who } => {
                 let value = read(&file)?;
                 let author = who.author();
-                let correction = Correction { pool, time_zone, id, value: &value, author: &author, why: &reason };
+                let correction =
+                    Correction { pool, time_zone, id, value: &value, author: &author, why: &reason, dry_run: false };
                 match correction.apply().await? {
-                    Corrected::Done => show_one(pool, id, json).await,
+                    Corrected::Done | Corrected::Possible(_) => show_one(pool, id, json).await,
                     Corrected::NotWaiting | Corrected::Unknown => waiting(pool, id).await,
                     Corrected::Refused(why) => {
                         anyhow::bail!("these bytes cannot be counted ({}): {}", why.reason.as_str(), why.detail)

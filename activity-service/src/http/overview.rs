@@ -19,7 +19,7 @@ pub(super) fn operations() -> [Operation; 1] {
         metrics::REASONS.iter().map(|reason| (*reason, u64::from(*reason == "no_value"))).collect();
     let example = json!({
         "quarantined": 1, "quarantinedByReason": by_reason, "oldestQuarantinedAgeSeconds": 340.5,
-        "lagMessages": 0, "openGaps": 0
+        "lagMessages": 0, "openGaps": 0, "freshnessSeconds": 0.8
     });
     [Operation::new(Method::GET, "/admin/overview", "operations", overview)
         .named("overview", "Counting in a few numbers", "Those of the tables are up to `metrics.database_every` old.")
@@ -42,6 +42,9 @@ struct Overview {
     /// Places where messages were lost before they were counted, and nobody has closed the matter.
     #[schema(required)]
     open_gaps: Option<u64>,
+    /// How long ago the moment is up to which the figures are complete; 0 while no source has told anything.
+    #[schema(required)]
+    freshness_seconds: Option<f64>,
 }
 
 /// What a scrape tells, and not asked of the database more often than for scrapes.
@@ -54,5 +57,6 @@ async fn overview(exposition: Data<Exposition>) -> Json<Overview> {
         oldest_quarantined_age_seconds: now.value(&metrics::OLDEST_QUARANTINED),
         lag_messages: now.count(&metrics::LAG_MESSAGES),
         open_gaps: now.count(&metrics::OPEN_GAPS),
+        freshness_seconds: now.value(&metrics::COMPLETE_AGE),
     })
 }

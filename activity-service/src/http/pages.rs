@@ -11,6 +11,7 @@ const FILES: &[File] = page_files![
     "completeness.js",
     "csv.js",
     "days.js",
+    "editor.js",
     "figures.css",
     "figures.html",
     "figures.js",

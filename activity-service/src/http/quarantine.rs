@@ -30,7 +30,7 @@ use crate::quarantine::{
     self, Discard, Entry, Filter, Page, Pass, QuarantineState, Reason, Rejected, Replay, Replayed,
     correction::{Corrected, Correction},
     listing::Values,
-    replay::How,
+    replay::{FigureChange, How},
 };
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -80,7 +80,8 @@ fn of_one() -> [Operation; 5] {
                 "correctQuarantined",
                 "Count other bytes in place of a message's own",
                 "They are checked like any message and kept beside those that came. 422 if they cannot be counted, and \
-                 then nothing has changed; 409 unless the message waits.",
+                 then nothing has changed; 409 unless the message waits. With `dryRun` nothing is changed, and the answer \
+                 has the figures that would be.",
             )
             .parameter(id())
             .body::<CorrectionBody>(correction())
@@ -156,6 +157,9 @@ pub struct Whole {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(content_encoding = "base64")]
     pub corrected_value_base64: Option<String>,
+    /// By how much which figure would change; only where a correction was tried and nothing was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Vec<FigureChange>>,
 }
 
 impl Whole {
@@ -163,7 +167,7 @@ impl Whole {
     pub fn new((entry, values): (Entry, Values)) -> Self {
         let [value_base64, corrected_value_base64] =
             [values.came, values.corrected].map(|value| value.map(|value| BASE64_STANDARD.encode(value)));
-        Self { entry, value_base64, corrected_value_base64 }
+        Self { entry, value_base64, corrected_value_base64, figures: None }
     }
 }
 
@@ -188,6 +192,9 @@ struct CorrectionBody {
     value_base64: String,
     /// Why; kept with the message. 1 to 500 visible characters.
     reason: String,
+    /// Changes nothing and says what would be counted.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// # Errors
@@ -229,13 +236,23 @@ async fn correct(request: HttpRequest, body: Payload, api: Data<Api>, caller: Ca
     Query::none(request.query_string())?;
     let id = id(&request)?;
     let Object(body) = json::body::<Object<CorrectionBody>>(&request, body).await?;
+    let dry_run = body.dry_run;
     let wrong = |rule: String| Problem::unprocessable(vec![Violation::new("/valueBase64", rule)]);
     let value = BASE64_STANDARD.decode(&body.value_base64).map_err(|_| wrong("This must be Base64.".into()))?;
     let (why, author) = (why(&body.reason)?, Author::of_request(&request, &caller));
-    let correction =
-        Correction { pool: &api.pool, time_zone: &api.time_zone, id, value: &value, author: &author, why: &why };
+    let correction = Correction {
+        pool: &api.pool,
+        time_zone: &api.time_zone,
+        id,
+        value: &value,
+        author: &author,
+        why: &why,
+        dry_run,
+    };
+    let whole = async || known(&api, id).await.map(Whole::new);
     match read(correction.apply()).await? {
-        Corrected::Done => known(&api, id).await.map(|found| Json(Whole::new(found))),
+        Corrected::Done => whole().await.map(Json),
+        Corrected::Possible(figures) => whole().await.map(|whole| Json(Whole { figures: Some(figures), ..whole })),
         Corrected::NotWaiting => Err(Problem::conflict("Only a message that waits can be corrected.")),
         Corrected::Unknown => Err(Problem::not_found()),
         Corrected::Refused(Rejected { reason, detail, .. }) => {

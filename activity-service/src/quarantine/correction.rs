@@ -9,7 +9,10 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::{Rejected, replay::places};
+use super::{
+    Rejected,
+    replay::{FigureChange, places},
+};
 use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
@@ -23,6 +26,8 @@ use crate::{
 pub enum Corrected {
     /// Counted, or known to be counted already.
     Done,
+    /// It would be, and this would be added to the figures; nothing has changed.
+    Possible(Vec<FigureChange>),
     NotWaiting,
     Unknown,
     /// They cannot be counted either; nothing has changed.
@@ -38,6 +43,8 @@ pub struct Correction<'a> {
     /// Who has mended it, and why: kept with the message.
     pub author: &'a Author,
     pub why: &'a str,
+    /// Rolls back, and tells what it would have done.
+    pub dry_run: bool,
 }
 
 impl Correction<'_> {
@@ -108,6 +115,10 @@ impl Correction<'_> {
         audit::record(&mut transaction, self.author, action, &subject, Some(self.why)).await?;
         if !admission.still_holds(&mut transaction, outcome.oldest_counted).await? {
             return Ok(None);
+        }
+        if self.dry_run {
+            transaction.rollback().await?;
+            return Ok(Some(Corrected::Possible(FigureChange::of(&outcome.counted))));
         }
         transaction.commit().await?;
         metrics::tell_activities(&outcome.counted);

@@ -90,6 +90,18 @@ pub struct FigureChange {
     pub change: u64,
 }
 
+impl FigureChange {
+    #[must_use]
+    pub fn of(figures: &Figures) -> Vec<Self> {
+        let changes = figures.iter().map(|((day, code), change)| Self {
+            activity_date: *day,
+            activity_type_code: code.clone(),
+            change: *change,
+        });
+        changes.collect()
+    }
+}
+
 struct Row {
     quarantine_id: Uuid,
     topic: String,
@@ -154,12 +166,7 @@ impl<'a> Replay<'a> {
     /// By how much it has changed which figure, or would have.
     #[must_use]
     pub fn figures(&self) -> Vec<FigureChange> {
-        let changes = self.figures.iter().map(|((day, code), change)| FigureChange {
-            activity_date: *day,
-            activity_type_code: code.clone(),
-            change: *change,
-        });
-        changes.collect()
+        FigureChange::of(&self.figures)
     }
 
     /// How many rows were looked for.

@@ -20,6 +20,11 @@ async fn corrected_bytes_are_counted_once_and_stand_beside_those_that_came() {
     let operator = Operator::of(&service);
     let id = operator.id_at(0, "waiting").await;
     let mended = created().value.unwrap();
+    let before = world.content().await;
+    let tried = operator.try_correction(&id, &mended).await;
+    let change = json!([{ "activityDate": "2026-11-20", "activityTypeCode": "ORDER_CREATED", "change": 1 }]);
+    assert_eq!((tried.status, &tried.body["figures"], &tried.body["state"]), (200, &change, &json!("waiting")));
+    assert_eq!(world.content().await, before, "a look changes nothing");
     let answer = operator.correct(&id, &mended, "a brace was missing").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.body, operator.0.get(&format!("/admin/quarantine/{id}")).await.body);
@@ -58,6 +63,7 @@ async fn what_cannot_be_counted_is_422_and_changes_nothing() {
         (wrong("activityTypeCode", "ORDER_DRUNK"), "unknown_type"),
         (counted.with_field("activityAt", "2026-11-19T12:00:00Z").value.unwrap(), "conflicting_copy"),
     ] {
+        assert_eq!(operator.try_correction(&id, &value).await.status, 422, "{reason}");
         let answer = operator.correct(&id, &value, "x").await;
         let error = &answer.body["errors"][0];
         assert_eq!((answer.status, &error["pointer"]), (422, &json!("/valueBase64")), "{answer:?}");

@@ -52,8 +52,18 @@ impl Operator {
 
     /// Gives the message other bytes.
     pub async fn correct(&self, id: &str, value: &[u8], reason: &str) -> Answer {
-        let value = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, value);
-        let body = json!({"valueBase64": value, "reason": reason}).to_string().into_bytes();
+        self.put_value(id, value, &json!({ "reason": reason })).await
+    }
+
+    /// Asks what they would do.
+    pub async fn try_correction(&self, id: &str, value: &[u8]) -> Answer {
+        self.put_value(id, value, &json!({ "reason": "a look", "dryRun": true })).await
+    }
+
+    async fn put_value(&self, id: &str, value: &[u8], more: &Value) -> Answer {
+        let mut body = more.clone();
+        body["valueBase64"] = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, value).into();
+        let body = body.to_string().into_bytes();
         let json = [("content-type", "application/json")];
         self.0.ask(reqwest::Method::PUT, &format!("/admin/quarantine/{id}/value"), &json, body).await.unwrap()
     }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
+use reqwest::{
+    Method,
+    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH},
+};
 use serde_json::json;
-use testing::{Browser, CLIENT_ID, SignIn, Signer, announcement, wait_until};
+use testing::{Browser, CLIENT_ID, Proxy, Service, SignIn, Signer, announcement, wait_until};
 use time::OffsetDateTime;
 
 use crate::{
@@ -17,7 +20,7 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// What a browser says of a service that is away.
 fn is_outage(line: &str) -> bool {
-    line.contains("ERR_CONNECTION_REFUSED") || line.contains("ERR_CONNECTION_RESET") || line.contains("503")
+    line.contains("net::ERR_") || line.contains("503")
 }
 
 /// As often as the day has changed meanwhile, which moves orders to yesterday.
@@ -44,7 +47,7 @@ async fn an_order_shows_by_itself_and_the_page_goes_on_after_a_restart() {
     assert_eq!(browser.url().await.as_str(), format!("{}/?days=7", service.api()));
     let kept = browser.script("return [JSON.stringify(localStorage), document.cookie]").await;
     assert_eq!(kept, json!(["{}", ""]));
-    browser.pictures("figures-empty").await;
+    browser.is_for_everybody("figures-empty").await;
 
     for number in ["1", "2"] {
         let begin = std::time::Instant::now();
@@ -137,7 +140,7 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     browser.open(&service.api()).await;
     browser.shows("#title", seconds(10), |text| text.starts_with("Today")).await;
     browser.shows("#number", seconds(10), |text| text == "900").await;
-    browser.pictures("figures").await;
+    browser.is_for_everybody("figures").await;
 
     let days = [1, 2].map(|back| (OffsetDateTime::now_utc() - time::Duration::days(back)).date().to_string());
     browser.press(&["\u{e012}", "\u{e012}"]).await;
@@ -164,7 +167,7 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
             text.starts_with("516 in 24 hours") && text.contains("the hour is not known")
         })
         .await;
-    browser.pictures("figures-hours").await;
+    browser.is_for_everybody("figures-hours").await;
 
     browser.click("[data-view=table]").await;
     browser.click("[data-span='90']").await;
@@ -172,7 +175,7 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     browser.shows("#of-what", seconds(5), |text| text == "Order Completed").await;
     let rows = "return document.querySelectorAll('#table tbody tr').length";
     wait_until("a row a day", seconds(5), async || browser.script(rows).await == json!(90)).await;
-    browser.pictures("figures-table").await;
+    browser.is_for_everybody("figures-table").await;
     browser.script("history.back(); history.back(); history.back()").await;
     browser.shows("#of-what", seconds(5), |text| text == "Order Created").await;
     assert_eq!(browser.console().await, [] as [String; 0]);
@@ -207,7 +210,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     browser.click("#signin form button").await;
     browser.shows("#strip", seconds(10), |text| text.contains("In quarantine\n3")).await;
     browser.shows("#list tbody", seconds(5), |text| text.matches("unknown type").count() == 2).await;
-    browser.pictures("quarantine").await;
+    browser.is_for_everybody("quarantine").await;
 
     // What somebody sent is text, and stays text.
     browser.click("#list tbody tr:first-child button").await;
@@ -215,7 +218,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let hex = "return [...document.querySelectorAll('#opened button')].find(b => b.textContent === 'Hex').click()";
     browser.script(hex).await;
     browser.shows("#opened pre", seconds(5), |text| text.starts_with("000000  3c 69 6d 67")).await;
-    browser.pictures("quarantine-bytes").await;
+    browser.is_for_everybody("quarantine-bytes").await;
     assert_eq!(browser.script("return [document.title, document.images.length]").await, json!(["Quarantine", 1]));
 
     // By keys alone: discarded, with a reason.
@@ -241,7 +244,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     browser
         .shows("dialog", seconds(5), |text| text.contains("2 would be counted, 0 were counted before, 0 would stay."))
         .await;
-    browser.pictures("quarantine-question").await;
+    browser.is_for_everybody("quarantine-question").await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(10), |text| text.starts_with("2 counted")).await;
     browser.shows("#list", seconds(10), |text| text.contains("Nothing waits")).await;
@@ -274,7 +277,7 @@ async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() 
     let address = format!("{}/?day=2026-11-20", service.api());
     browser.open(&address).await;
     browser.shows("#signin", seconds(10), |text| text.contains("Sign in with 127.0.0.1:")).await;
-    browser.pictures("sign-in").await;
+    browser.is_for_everybody("sign-in").await;
     browser.click("#signin > button").await;
     browser
         .shows("#title", seconds(10), |text| text.contains("20 November 2026") || text.contains("November 20, 2026"))
@@ -326,7 +329,7 @@ async fn pages_come_without_a_token_and_with_a_policy_unless_they_are_switched_o
         );
         assert_eq!(answer.header(CACHE_CONTROL.as_str()), "no-cache");
         let tag = answer.header(ETAG.as_str()).to_owned();
-        let again = ask.ask(reqwest::Method::GET, path, &[(IF_NONE_MATCH.as_str(), &tag)], Vec::new()).await.unwrap();
+        let again = ask.ask(Method::GET, path, &[(IF_NONE_MATCH.as_str(), &tag)], Vec::new()).await.unwrap();
         assert_eq!((again.status, again.bytes.len()), (304, 0), "{path}");
         bytes += answer.bytes.len();
     }
@@ -345,4 +348,299 @@ async fn pages_come_without_a_token_and_with_a_policy_unless_they_are_switched_o
     assert_eq!(client(&service).get("/").await.status, 200);
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_counted().await;
+}
+
+/// Whether a text has all of these.
+fn has<'a>(parts: &'a [&'a str]) -> impl Fn(&str) -> bool + use<'a> {
+    move |text| parts.iter().all(|part| text.contains(part))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orders_way_is_one_on_the_page_of_either_service_and_half_where_the_other_is_away() {
+    let (shop, signer) = (Shop::new().await, Signer::es256("pages"));
+    let (counting, ordering) = (shop.activity.setup().trusting(&signer), shop.ordering().trusting(&signer));
+    // One of the order's messages will not be counted.
+    shop.activity.database.execute("DELETE FROM activity_types WHERE activity_type_code = 'ORDER_COMPLETED'").await;
+    // Each knows where the other is.
+    let first = ordering.start().await;
+    let at = first.api();
+    let activity = counting.set("pages.peer_url", &at).set("metrics.database_every", "100ms").start().await;
+    assert_eq!(first.stop().await, Some(0));
+    let ordering =
+        ordering.set("http.bind", at.replace("http://", "")).set("pages.peer_url", format!("{}/", activity.api()));
+    let orders = ordering.start().await;
+    assert_eq!(orders.api(), at);
+    let token = signer.token(json!({}));
+    let shopping = shop.client(&orders).bearing(&token);
+    let order = shopping.place_one().await;
+    let message = shop.message_of(&order).await;
+    assert_eq!(shopping.change(&order, "complete").await.unwrap().status, 200);
+    shop.activity.has_counted(1, seconds(20)).await;
+    wait_until("it is in quarantine", seconds(20), async || shop.activity.quarantined().await == 1).await;
+
+    let whole: &[&str] =
+        &["placed", "written", "acknowledged", "counted", "· order-service", "· activity-service", "for day"];
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/operations#token={token}", orders.api())).await;
+    // Both are in the strip of either.
+    let of_both: &[&str] = &["Unannounced\n0", "Instances\n1", "In quarantine\n1", "Figures complete"];
+    browser.shows("#strip", seconds(15), has(of_both)).await;
+    browser.enter("#reference", &format!("{order}\u{e007}")).await;
+    browser.shows("#way", seconds(10), has(whole)).await;
+    browser.is_for_everybody("way").await;
+    // From a message of its own.
+    browser.open(&format!("{}/operations?state=published", orders.api())).await;
+    browser.click("#list tbody button").await;
+    browser.shows("#opened .way", seconds(10), has(whole)).await;
+    assert_eq!(browser.console().await, [] as [String; 0]);
+
+    // From the other page, by the order, by its message, and by one in quarantine that has its key.
+    browser.open(&format!("{}/operations?way={}#token={token}", activity.api(), order.to_lowercase())).await;
+    browser.shows("#way", seconds(10), has(whole)).await;
+    browser.shows("#strip", seconds(10), has(of_both)).await;
+    browser.open(&format!("{}/operations?way={message}", activity.api())).await;
+    browser.shows("#way", seconds(10), has(whole)).await;
+    browser.click("#list tbody button").await;
+    browser.shows("#opened .way", seconds(10), has(&[whole, &["quarantined", "unknown type"]].concat())).await;
+    browser.is_for_everybody("quarantine-way").await;
+    assert_eq!(browser.console().await, [] as [String; 0]);
+    assert_eq!(browser.origins().await, [activity.api(), orders.api()].into());
+
+    // The other's page may read here, and change nothing; nobody else may read.
+    let here = client(&activity).bearing(&token);
+    let from = async |method: Method, origin: &str| {
+        let path = if method == Method::GET { "/admin/overview" } else { "/admin/quarantine/replay" };
+        let answer = here.ask(method, path, &[("origin", origin)], Vec::new()).await.unwrap();
+        (answer.status, answer.header("access-control-allow-origin").to_owned())
+    };
+    assert_eq!(from(Method::GET, &orders.api()).await, (200, orders.api()));
+    assert_eq!(from(Method::POST, &orders.api()).await.0, 403);
+    assert_eq!(from(Method::GET, "http://127.0.0.1:1").await.1, "");
+    assert_eq!(from(Method::POST, &activity.api()).await.0, 200, "its own page may");
+    let policy = client(&activity).get("/operations").await;
+    let policy = policy.header(CONTENT_SECURITY_POLICY.as_str());
+    assert!(policy.contains(&format!("connect-src 'self' {};", orders.api())), "{policy}");
+
+    // Each half alone.
+    assert_eq!(orders.stop().await, Some(0));
+    browser.open(&format!("{}/operations?way={message}", activity.api())).await;
+    browser.shows("#way", seconds(10), has(&["The half of order-service is missing.", "counted"])).await;
+    browser.shows("#strip", seconds(10), has(&["order-service", "No answer", "In quarantine\n1"])).await;
+    browser.shows("#status", seconds(10), |text| text.starts_with("Live")).await;
+    browser.open(&format!("{}/operations?way={order}", activity.api())).await;
+    browser.shows("#way", seconds(10), has(&["Which messages an order has only order-service knows"])).await;
+    let orders = ordering.start().await;
+    assert_eq!(activity.stop().await, Some(0));
+    browser.open(&format!("{}/operations?way={order}#token={token}", orders.api())).await;
+    browser
+        .shows("#way", seconds(10), has(&["The half of activity-service is missing.", "placed", "acknowledged"]))
+        .await;
+    browser.shows("#strip", seconds(10), has(&["activity-service", "No answer", "Unannounced\n0"])).await;
+    let told = browser.console().await;
+    assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
+    browser.close().await;
+    assert_eq!(orders.stop().await, Some(0));
+    shop.judge(|checker| checker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_mends_bytes_as_text_json_or_hex_and_sees_what_they_do_before_they_count() {
+    let world = World::new(1).await;
+    let broken = |byte: &[u8]| created().with_value([b"{\"number\": 12345678901234567890, ", byte].concat());
+    world.produce(&[broken(b"\"open\": \"<b>"), broken(&[0xff, 0x00])]).await;
+    let service = world.setup().set("metrics.database_every", "100ms").start().await;
+    world.at_rest().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/operations", service.api())).await;
+    browser.click("#list tbody tr:first-child button").await;
+    let press = async |selector: &str, name: &str| {
+        let named = format!(
+            "[...document.querySelectorAll('{selector} button')].find(b => b.textContent.startsWith('{name}')).click()"
+        );
+        browser.script(&named).await;
+    };
+    let written =
+        async || browser.script("return document.querySelector('#edited').value").await.as_str().unwrap().to_owned();
+    let write = async |text: &str| {
+        browser.script("const edited = document.querySelector('#edited'); edited.focus(); edited.select()").await;
+        browser.enter("#edited", text).await;
+    };
+    browser.shows("#opened .bytes pre", seconds(10), |text| text.ends_with("<b>")).await;
+    press("#opened header", "Edit").await;
+    assert!(written().await.ends_with("\"open\": \"<b>"));
+
+    // What is none is said before anything is asked of the service; what cannot be counted by the service.
+    press(".beside form", "Check").await;
+    browser.shows(".beside .problem", seconds(10), |text| text.starts_with("This is no JSON")).await;
+    press(".beside form .group", "Hex").await;
+    assert!(written().await.starts_with("7b 22 6e 75 6d 62 65 72"), "{}", written().await);
+    write("7b 2").await;
+    press(".beside form .group", "Text").await;
+    browser.shows(".beside .problem", seconds(10), |text| text.starts_with("This is no hex")).await;
+    write("7b 7d").await;
+    press(".beside form .group", "Text").await;
+    assert_eq!(written().await, "{}");
+    press(".beside form", "Check").await;
+    browser
+        .shows(".beside .problem", seconds(10), |text| text.contains("These bytes cannot be counted (bad_field)"))
+        .await;
+    assert_eq!((world.counted().await, world.kept("waiting").await), (0, 2));
+
+    // A number that JavaScript cannot hold stays what it is.
+    let mended = created().with_field("number", 12_345_678_901_234_567_890_u64).value.unwrap();
+    write(std::str::from_utf8(&mended).unwrap()).await;
+    press(".beside form .group", "JSON").await;
+    let lines = written().await;
+    assert!(lines.contains("\n  \"number\": 12345678901234567890"), "{lines}");
+    press(".beside form", "Check").await;
+    browser
+        .shows("dialog", seconds(10), has(&["These bytes can be counted.", "20", "2026", "1 more of ORDER_CREATED"]))
+        .await;
+    assert_eq!((world.counted().await, world.kept("waiting").await), (0, 2), "nothing is done without consent");
+    browser.is_for_everybody("quarantine-edit").await;
+    browser.press(&["\u{e007}"]).await;
+    assert_eq!(world.counted().await, 0, "a reason is required");
+    browser.enter("#reason", "a brace was missing\u{e007}").await;
+    browser.shows("#done", seconds(10), |text| text == "Counted.").await;
+    browser.shows("#opened", seconds(10), has(&["As it came", "As it was counted", "a brace was missing"])).await;
+    assert_eq!((world.counted().await, world.kept("waiting").await), (1, 1));
+    let value = "SELECT convert_from(corrected_value, 'UTF8') = $$TEXT$$ AND convert_from(value, 'UTF8') LIKE '%<b>' FROM quarantine
+        WHERE state = 'counted'";
+    let is_kept: bool =
+        sqlx::query_scalar(&value.replace("TEXT", &lines)).fetch_one(&world.database.pool).await.unwrap();
+    assert!(is_kept, "as it was written, beside what came");
+
+    // What is no text is edited as hex, and stays what it is.
+    browser.click("#list tbody tr:first-child button").await;
+    browser.shows("#opened .facts", seconds(10), |text| text.contains("waiting")).await;
+    press("#opened header", "Edit").await;
+    assert!(written().await.ends_with("ff 00"), "{}", written().await);
+    press(".beside form .group", "Text").await;
+    browser.shows(".beside .problem", seconds(10), |text| text == "These bytes cannot be written as Text.").await;
+    assert!(written().await.ends_with("ff 00"));
+    let told = browser.console().await;
+    assert!(told.iter().all(|line| line.contains("422")), "{told:?}");
+    assert_eq!(browser.origins().await, [service.api()].into());
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_is_done_by_keys_alone() {
+    const ENTER: &str = "\u{e007}";
+    let world = World::new(1).await;
+    world.produce(&[announcement("ORDER_EATEN", "2026-11-20T12:00:00Z")]).await;
+    let service = world.setup().set("metrics.database_every", "100ms").start().await;
+    world.at_rest().await;
+    let insert =
+        "INSERT INTO activity_types (activity_type_code, activity_type_name) VALUES ('ORDER_EATEN', 'Order Eaten')";
+    world.database.execute(insert).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/operations", service.api())).await;
+    browser.shows("#list tbody", seconds(10), |text| text.contains("unknown type")).await;
+    // From the first link, past the bar, to the row, to what it opens, to its button.
+    browser.tab_to("it.className === 'skip'").await;
+    browser.press(&[ENTER]).await;
+    browser.tab_to("it.closest('#list tbody')").await;
+    browser.press(&[ENTER]).await;
+    browser.shows("#opened", seconds(10), |text| text.contains("As it came")).await;
+    browser.tab_to("it.textContent.startsWith('Replay …')").await;
+    browser.press(&[ENTER]).await;
+    browser.shows("dialog", seconds(10), |text| text.contains("checked and counted like any message")).await;
+    browser.tab_to("it.textContent === 'Leave it'").await;
+    browser.press(&[ENTER]).await;
+    assert_eq!((world.counted().await, world.kept("waiting").await), (0, 1));
+    // The focus is where it was.
+    let focused = browser.script("return document.activeElement.textContent").await;
+    assert_eq!(focused, "Replay …");
+    browser.press(&[ENTER]).await;
+    browser.tab_to("it.textContent === 'Replay'").await;
+    browser.press(&[ENTER]).await;
+    browser.shows("#done", seconds(10), |text| text.starts_with("1 counted")).await;
+    assert_eq!(browser.script("return document.querySelector('#done').getAttribute('role')").await, "status");
+    assert_eq!(world.counted().await, 1);
+    assert_eq!(browser.console().await, [] as [String; 0]);
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_cut_comes_back_and_the_page_has_kept_what_it_knew() {
+    let world = World::new(1).await;
+    let of = |day: time::Date| announcement("ORDER_CREATED", &format!("{day}T00:00:00Z"));
+    let now = OffsetDateTime::now_utc().date();
+    let yesterday = now.previous_day().unwrap();
+    world.produce(&[of(yesterday), of(yesterday), of(yesterday), of(now)]).await;
+    let setup = world.setup();
+    let service = setup.start().await;
+    let at = service.api().replace("http://", "");
+    let proxy = Proxy::before(&at).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://127.0.0.1:{}/", proxy.port())).await;
+    browser.shows("#number", seconds(20), |text| text == "1").await;
+    let knows_yesterday = |text: &str| text.starts_with("Yesterday\n3");
+    browser.shows("#against", seconds(10), knows_yesterday).await;
+    let open = async |service: &Service| {
+        wait_until("the stream", seconds(60), async || service.metrics().await.sum("activity_open_streams") == 1.0)
+            .await;
+    };
+    open(&service).await;
+
+    proxy.refuse();
+    browser.shows("#status", seconds(20), |text| text.contains("cannot be reached")).await;
+    assert_eq!(service.stop().await, Some(0));
+    let service = setup.set("http.bind", &at).start().await;
+    assert_eq!(browser.text("#number").await, "1");
+    assert!(knows_yesterday(&browser.text("#against").await));
+    proxy.pass();
+    open(&service).await;
+    // Told by itself is only what has changed: the rest is what the page has kept.
+    let asked = "return performance.getEntriesByType('resource').filter(one => /activities\\?/.test(one.name)).length";
+    browser.shows("#status", seconds(20), |text| text.starts_with("Live")).await;
+    let before = browser.script(asked).await;
+    world.produce(&[of(now)]).await;
+    browser.shows("#number", seconds(20), |text| text == "2").await;
+    assert!(knows_yesterday(&browser.text("#against").await), "{}", browser.text("#against").await);
+    assert_eq!(browser.script(asked).await, before);
+    let told = browser.console().await;
+    assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// The largest page may be as large as this, with all that it is made of.
+const HEAVIEST: f64 = 150_000.0;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_page_is_light_and_soon_there() {
+    let shop = Shop::new().await;
+    let (counting, ordering) = shop.start().await;
+    shop.client(&ordering).place_one().await;
+    shop.is_counted(&counting, seconds(20)).await;
+    let browser = Browser::start().await;
+    let pages = [
+        format!("{}/", counting.api()),
+        format!("{}/operations", counting.api()),
+        format!("{}/operations", ordering.api()),
+    ];
+    for page in pages {
+        browser.open(&page).await;
+        browser.shows("#status", seconds(20), |text| text.starts_with("Live")).await;
+        let made_of = "const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource').filter(one => one.name.includes('/pages/'))];
+            const [paint] = performance.getEntriesByName('first-contentful-paint');
+            const told = performance.getEntriesByType('resource').filter(one => !one.name.includes('/pages/')).map(one => one.responseEnd);
+            return [all.length, all.reduce((sum, one) => sum + one.decodedBodySize, 0), paint?.startTime ?? 0, Math.min(...told)]";
+        let measured = browser.script(made_of).await;
+        let [files, bytes, paint, told] = [0, 1, 2, 3].map(|index| measured[index].as_f64().unwrap());
+        println!(
+            "{page}: {bytes} bytes in {files} files; first paint after {paint:.0} ms, first answer after {told:.0} ms"
+        );
+        assert!(files > 10.0 && bytes > 10_000.0 && bytes < HEAVIEST, "{measured}");
+    }
+    browser.close().await;
+    assert_eq!((ordering.stop().await, counting.stop().await), (Some(0), Some(0)));
+    shop.judge(|checker| checker).await;
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use testing::{Checker, Client, Database, History, Service, Setup, UNPUBLISHED, wait_until};
+use uuid::Uuid;
 
 use crate::world::{World, figures};
 
@@ -40,6 +41,12 @@ impl Shop {
 
     pub fn client(&self, service: &Service) -> Client {
         Client::new(service.api(), &self.history)
+    }
+
+    /// The message that tells that an order was placed.
+    pub async fn message_of(&self, order: &str) -> Uuid {
+        let message = "SELECT message_ref FROM outbox WHERE order_ref(order_id) = $1";
+        sqlx::query_scalar(message).bind(order).fetch_one(&self.orders.pool).await.unwrap()
     }
 
     /// The orders by day, as the shop's own table tells them.

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 pub(super) fn operations() -> [Operation; 1] {
     let example = json!({
         "unannounced": 12, "oldestUnannouncedAgeSeconds": 0.4, "failed": 0, "queueLength": 12, "queueCapacity": 10_000,
-        "outage": false
+        "outage": false, "lastOrderNumber": 4_711
     });
     [Operation::new(Method::GET, "/admin/overview", "operations", overview)
         .named("overview", "The outbox in a few numbers", "Those of the tables are up to `metrics.database_every` old.")
@@ -39,6 +39,9 @@ struct Overview {
     /// Whether Kafka takes no messages from the instance that answers.
     #[schema(required)]
     outage: Option<bool>,
+    /// The number of the newest order, of all instances: how fast it grows is about how many orders are placed.
+    #[schema(required)]
+    last_order_number: Option<u64>,
 }
 
 /// What a scrape tells, and not asked of the database more often than for scrapes.
@@ -51,5 +54,6 @@ async fn overview(exposition: Data<Exposition>) -> Json<Overview> {
         queue_length: now.count(&metrics::QUEUE_LENGTH),
         queue_capacity: now.count(&metrics::QUEUE_CAPACITY),
         outage: now.count(&metrics::OUTAGE).map(|outage| outage > 0),
+        last_order_number: now.count(&metrics::LAST_ORDER),
     })
 }

@@ -1,8 +1,17 @@
 //! The page of operators, in a real browser.
 
-use testing::Browser;
+use reqwest::Method;
+use serde_json::json;
+use testing::{Browser, Signer};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{messages::failed_and_published, world::seconds};
+use crate::{
+    messages::failed_and_published,
+    world::{World, seconds},
+};
+
+/// As WebDriver names the key.
+const ENTER: &str = "\u{e007}";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
@@ -11,11 +20,11 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.open(&format!("{}/operations", service.api())).await;
     browser.shows("#strip", seconds(15), |text| text.contains("Failed\n5") && text.contains("Takes all")).await;
     browser.shows("#list tbody", seconds(5), |text| text.matches("ORDER_CREATED").count() == 5).await;
-    browser.pictures("outbox").await;
+    browser.is_for_everybody("outbox").await;
 
     browser.click("#list tbody tr:first-child button").await;
     browser.shows("#opened", seconds(5), |text| text.contains("Last error")).await;
-    browser.pictures("outbox-message").await;
+    browser.is_for_everybody("outbox-message").await;
     // What is open is in the address.
     let opened = browser.text("#opened h2").await;
     browser.reload().await;
@@ -42,5 +51,78 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     assert_eq!(browser.origins().await, [service.api()].into());
     browser.close().await;
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_who_publishes_and_lets_announcing_rest_for_a_while() {
+    let (world, signer) = (World::new().await, Signer::es256("pages"));
+    // The one that is killed stays to be seen.
+    let setup = world.setup().trusting(&signer).set("metrics.database_every", "100ms");
+    let setup = setup.set("instance.takeover_after", "60s");
+    let (one, other) = tokio::join!(setup.start(), setup.start());
+    let token = signer.token(json!({}));
+    let client = world.client(&one).bearing(&token);
+    client.load(40, 4).await;
+
+    let browser = Browser::start().await;
+    let reader = signer.token(json!({ "scope": "orders:read" }));
+    browser.open(&format!("{}/operations#token={reader}", one.api())).await;
+    browser.shows("#signin", seconds(10), |text| text.contains("the scope operations")).await;
+    assert_eq!(browser.text("#content").await, "", "nothing is shown, the pause neither");
+    browser.enter("#token", &token).await;
+    browser.click("#signin form button").await;
+    browser.shows("#strip", seconds(10), |text| text.contains("Instances\n2")).await;
+    browser.shows("#instances tbody", seconds(10), |text| text.matches("Publishing").count() == 2).await;
+    client.load(60, 4).await;
+    let rate = |text: &str| text.strip_prefix("Orders a second\n").and_then(|text| text.lines().next()?.parse().ok());
+    browser.shows("#strip", seconds(15), |text| rate(text).is_some_and(|rate: f64| rate > 0.0)).await;
+    other.kill().await;
+    browser.shows("#strip", seconds(30), |text| text.contains("Instances\n1") && text.contains("1 gone")).await;
+    browser.shows("#instances tbody", seconds(10), |text| text.contains("Gone: is taken over soon")).await;
+
+    // By keys alone: with a reason, and an end.
+    browser.shows("#pause", seconds(10), |text| text.contains("Announcing is not paused.")).await;
+    let paused = async || client.get("/admin/pause").await.body;
+    browser.script("document.querySelector('#pause button').focus()").await;
+    browser.press(&[ENTER]).await;
+    browser.shows("dialog", seconds(10), |text| text.contains("Orders are taken meanwhile")).await;
+    assert_eq!(paused().await["paused"], false, "nothing is done without consent");
+    browser.enter("#lasts", "30").await;
+    browser.enter("#reason", "the topic is moved").await;
+    browser.press(&[ENTER]).await;
+    browser.shows("#done", seconds(10), |text| text == "Paused.").await;
+    let told =
+        |text: &str| text.contains("is paused by tester") && text.contains("until ") && text.contains("is moved");
+    browser.shows("#pause", seconds(10), told).await;
+    let pause = paused().await;
+    let time = |name: &str| OffsetDateTime::parse(pause[name].as_str().unwrap(), &Rfc3339).unwrap();
+    assert_eq!(
+        (&pause["reason"], time("until") - time("since")),
+        (&json!("the topic is moved"), time::Duration::minutes(30))
+    );
+    browser.is_for_everybody("outbox-paused").await;
+    // What somebody else has done shows by itself.
+    client.ask(Method::DELETE, "/admin/pause", &[], Vec::new()).await.unwrap();
+    browser.shows("#pause", seconds(10), |text| text.contains("is not paused")).await;
+    client
+        .ask(
+            Method::PUT,
+            "/admin/pause",
+            &[("content-type", "application/json")],
+            json!({ "reason": "x" }).to_string().into(),
+        )
+        .await
+        .unwrap();
+    browser.shows("#pause", seconds(10), |text| text.contains("until somebody resumes: x")).await;
+    browser.click("#pause button").await;
+    browser.click("dialog button.primary").await;
+    browser.shows("#done", seconds(10), |text| text == "Resumed.").await;
+    assert_eq!(paused().await["paused"], false);
+    assert_eq!(browser.console().await, [] as [String; 0]);
+    assert_eq!(browser.origins().await, [one.api()].into());
+    browser.close().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(one.stop().await, Some(0));
     world.judge().await;
 }

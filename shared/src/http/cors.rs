@@ -1,4 +1,5 @@
-//! Which pages of other origins may use the API from a browser: none, unless configured.
+//! Which pages of other origins may use the API from a browser: none, unless configured. Those that may only
+//! read are kept from more by [`super::browsers`].
 
 use actix_cors::Cors;
 use actix_web::{

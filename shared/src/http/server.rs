@@ -103,12 +103,14 @@ impl Server {
     {
         let (is_measured, heartbeat) = (self.is_measured, page.clone());
         let Settings { max_connections, max_per_address, keep_alive, rate, .. } = self.settings;
-        let Settings { allowed_origins, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
+        let Settings { allowed_origins, peer_origin, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
         let public_origin = public_url.as_deref().and_then(browsers::origin_of);
         let browsers = web::Data::new(Browsers {
             origins: allowed_origins.iter().cloned().chain(public_origin).collect(),
             hosts: authentication.is_disabled().then_some(allowed_hosts),
         });
+        // Whom `browsers` does not know may read what it is told, and no more.
+        let readers: Vec<_> = allowed_origins.into_iter().chain(peer_origin).collect();
         let public_url = web::Data::new(PublicUrl(public_url));
         let state = web::Data::new(shutdown.clone());
         let (authentication, limit) = (web::Data::new(authentication), web::Data::new(RateLimit::new(rate)));
@@ -128,7 +130,7 @@ impl Server {
                 .wrap(from_fn(rate_limit::limited))
                 .wrap(from_fn(authenticate))
                 .wrap(from_fn(browsers::guarded))
-                .wrap(cors(&allowed_origins, &allowed_headers))
+                .wrap(cors(&readers, &allowed_headers))
                 .wrap(from_fn(panics::caught))
                 .wrap(from_fn(around))
                 .wrap(Condition::new(is_measured, from_fn(measured)))

@@ -20,6 +20,8 @@ pub struct Settings {
     pub rate: Rate,
     /// The pages whose scripts may read answers: none but these.
     pub allowed_origins: Vec<String>,
+    /// Where the other service's pages come from: they may read answers too, and change nothing.
+    pub peer_origin: Option<String>,
     /// The headers that they may send.
     pub allowed_headers: Vec<String>,
     /// The names of this service, where no token protects it; addresses and names without a dot are always.
@@ -38,7 +40,8 @@ pub struct Rate {
 
 impl Settings {
     /// Those of the API, `http.*`.
-    pub fn read(settings: &mut Reader) -> Self {
+    /// Reads them; of the other service's pages where they come from, if it has any.
+    pub fn read(settings: &mut Reader, peer_origin: Option<String>) -> Self {
         Self {
             bind: settings.get::<Bind>("http.bind").0,
             max_connections: settings.within("http.max_connections", 1..=100_000, "from 1 to 100000"),
@@ -51,6 +54,7 @@ impl Settings {
             allowed_origins: settings
                 .optional("http.cors.allowed_origins", |origins: &Vec<String>| are_origins(origins))
                 .unwrap_or_default(),
+            peer_origin,
             allowed_headers: settings.checked("http.cors.allowed_headers", |names: &Vec<String>| are_headers(names)),
             allowed_hosts: hosts(settings, "http.allowed_hosts"),
             public_url: settings
@@ -68,6 +72,7 @@ impl Settings {
             keep_alive: Duration::from_secs(75),
             rate: Rate { per_second: 0, burst: 1 },
             allowed_origins: Vec::new(),
+            peer_origin: None,
             allowed_headers: Vec::new(),
             allowed_hosts: hosts(settings, "management.allowed_hosts"),
             public_url: None,

@@ -34,15 +34,26 @@ impl Settings {
         };
         Self { enabled: s.get("pages.enabled"), peer_url, oidc }
     }
+
+    /// Scheme, host and port of the other service's pages. None where there are no pages here: then nothing is shown
+    /// together either.
+    #[must_use]
+    pub fn peer_origin(&self) -> Option<String> {
+        self.peer_url.as_deref().filter(|_| self.enabled).map(origin)
+    }
 }
 
 impl Oidc {
     /// Scheme, host and port of the issuer.
     #[must_use]
     pub fn origin(&self) -> String {
-        // An address that is wrong was noted when it was read.
-        web_address(&self.issuer).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+        origin(&self.issuer)
     }
+}
+
+/// An address that is wrong was noted when it was read.
+fn origin(url: &str) -> String {
+    web_address(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 fn web_address(text: &str) -> Result<Url, String> {

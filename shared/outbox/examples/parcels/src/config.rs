@@ -30,7 +30,7 @@ impl Config {
             management: management::Settings::read(s, &auth),
             database,
             auth,
-            http: http::Settings::read(s),
+            http: http::Settings::read(s, None),
             metrics: exposition::Settings::read(s),
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
