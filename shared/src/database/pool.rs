@@ -36,7 +36,7 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// What a pool is for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolLimits {
+pub(super) struct Kind {
     /// How long a free connection is waited for.
     pub patience: Duration,
     /// How long the answer to one statement is: longer than the server lets one run.
@@ -54,8 +54,8 @@ pub struct Pool {
 
 impl Pool {
     /// One of at most `size` connections, which connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32, kind: PoolLimits) -> Self {
-        let PoolLimits { patience, limit, session } = kind;
+    pub(super) fn new(options: PgConnectOptions, size: u32, kind: Kind) -> Self {
+        let Kind { patience, limit, session } = kind;
         let pool = PgPoolOptions::new()
             .max_connections(size)
             // A pool of one would be shut while sqlx makes it anew, with pauses of up to a minute.
