@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shared::{
     auth::Authentication,
-    database::{self, Failure, Pool},
+    database::{self, Failure, Pool, Tables},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -41,8 +41,11 @@ use crate::{
 
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 
+/// Its tables, told from those of others.
+pub const TABLES: Tables = Tables { service: "activity-service", migrations: &MIGRATIONS, mark: "processed_messages" };
+
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 21] = [
+const NEEDED: [(&str, &str); 25] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -52,10 +55,14 @@ const NEEDED: [(&str, &str); 21] = [
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
     ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
+    ("drop_key_partition", "EXECUTE"),
+    ("empty_key_partition", "EXECUTE"),
     ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),
     ("key_day_ends", "SELECT, INSERT, DELETE"),
     ("key_days", "SELECT"),
     ("key_horizon", "SELECT, UPDATE"),
+    ("lock_key_partition", "EXECUTE"),
+    ("make_key_partition", "EXECUTE"),
     ("message_copies", "SELECT, INSERT, UPDATE, DELETE"),
     ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
@@ -94,8 +101,8 @@ pub async fn serve(config: Config) -> Exit {
 }
 
 /// The command `migrate`.
-pub async fn migrate(config: &Config) -> Exit {
-    match database::migrate(&config.database, &MIGRATIONS).await {
+pub async fn migrate(config: &Config, how: database::Migrate) -> Exit {
+    match database::migrate(&config.database, &TABLES, how).await {
         Ok(None) => Exit::Stopped,
         Ok(Some(found)) => {
             terminal::complain(format_args!("database.url: {found}"));
@@ -327,7 +334,7 @@ async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Resu
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Err(Exit::WrongSettings));
     }
-    if let Some(found) = database::shortcoming(pool).await? {
+    if let Some(found) = database::shortcoming(pool, &TABLES).await? {
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Err(Exit::WrongSettings));
     }

@@ -3,6 +3,7 @@ use std::{path::PathBuf, process::ExitCode};
 use activity_service::{app, commands, config::Config};
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::{
+    database,
     lifecycle::Exit,
     terminal::{self, Completions},
 };
@@ -23,7 +24,7 @@ enum Command {
     /// Count activities and answer requests, until told to stop (the default)
     Serve,
     /// Bring the database's schema up to date, then end
-    Migrate,
+    Migrate(database::Migrate),
     /// Print the effective settings as TOML, secrets masked
     Config,
     /// Look at messages that could not be counted, try them again or discard them
@@ -50,7 +51,7 @@ impl Command {
     /// The groups of settings that the command uses; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate => &["database"],
+            Self::Migrate(_) => &["database"],
             Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) | Self::Pause(_) | Self::Resume(_) => {
                 &["database", "statistics"]
             }
@@ -83,7 +84,7 @@ async fn main() -> ExitCode {
     }
     match command {
         Command::Serve => app::serve(config).await.into(),
-        Command::Migrate => app::migrate(&config).await.into(),
+        Command::Migrate(migrate) => app::migrate(&config, migrate).await.into(),
         Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
         Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
         Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),

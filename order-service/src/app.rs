@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::{
     auth::Authentication,
-    database::{self, Pool},
+    database::{self, Pool, Tables},
     health::{Component, Health, Probes},
     http::listen,
     kafka::topics::{Topics, Watch},
@@ -39,20 +39,28 @@ use crate::{
 /// The schema this version needs.
 pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 
+/// Its tables, told from those of others.
+pub const TABLES: Tables = Tables { service: "order-service", migrations: &SCHEMA, mark: "order_number" };
+
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 21] = [
     ("announced", "SELECT, INSERT, DELETE"),
     ("audit", "SELECT, INSERT"),
     ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
+    ("drop_outbox_partition", "EXECUTE"),
+    ("drop_published_partition", "EXECUTE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("instances", "SELECT, INSERT, UPDATE, DELETE"),
     ("log_progress", "SELECT, INSERT, DELETE"),
+    ("make_partitions", "EXECUTE"),
     ("message_counts", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
-    ("orders", "SELECT, INSERT, UPDATE"),
+    ("orders", "SELECT, INSERT"),
+    ("orders (status, version, customer_ref)", "UPDATE"),
     ("outbox", "SELECT, INSERT"),
     ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("published", "SELECT, INSERT"),
+    ("purge_orders", "EXECUTE"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
     ("rejections", "SELECT, INSERT, DELETE"),
@@ -168,7 +176,7 @@ async fn begin(
         if let Some(why) = unfit_for_poolers(config).await? {
             return Ok(Err(Unfit(Exit::WrongSettings, why.to_owned())));
         }
-        if let Some(found) = database::shortcoming(requests).await? {
+        if let Some(found) = database::shortcoming(requests, &TABLES).await? {
             return Ok(Err(Unfit(Exit::WrongSettings, format!("database.url: {found}"))));
         }
         // The first connections are one for requests and the session's: the work takes what is left.

@@ -26,7 +26,7 @@ enum Command {
     /// Runs the service (the default).
     Serve,
     /// Brings the schema up to date and ends.
-    Migrate,
+    Migrate(database::Migrate),
     /// Prints the effective settings as TOML, secrets masked.
     Config,
     /// Looks at the messages of the outbox and lets them be sent again.
@@ -50,7 +50,7 @@ impl Command {
     /// The groups of settings that the command uses; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate | Self::Customers(_) | Self::Orders(_) | Self::Pause(_) | Self::Resume(_) => &["database"],
+            Self::Migrate(_) | Self::Customers(_) | Self::Orders(_) | Self::Pause(_) | Self::Resume(_) => &["database"],
             // Some of them ask the topic, too.
             Self::Messages(_) => &["database", "kafka"],
             _ => &[],
@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
     ended(match command {
         Command::Config => terminal::print(&shown.text).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
-        Command::Migrate => database::migrate(&config.database, &app::SCHEMA).await.map(|found| {
+        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await.map(|found| {
             found.map_or(Exit::Stopped, |found| {
                 terminal::complain(format_args!("database.url: {found}"));
                 Exit::WrongSettings
@@ -131,6 +131,10 @@ async fn on_database(
 ) -> anyhow::Result<Exit> {
     database::reach(&config.database).await?.close().await?;
     let pool = config.database.pool(&format!("order-service {command}"))?;
+    if let Some(found) = database::shortcoming(&pool, &app::TABLES).await? {
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Exit::WrongSettings);
+    }
     if !database::schema_fits(&pool, &app::SCHEMA).await? {
         terminal::complain("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);

@@ -1,6 +1,7 @@
 //! The pool, the schema, and what an error of the database means for whoever gets it.
 
 mod address;
+mod ownership;
 mod pool;
 mod pooler;
 mod privileges;
@@ -13,6 +14,8 @@ use std::time::Duration;
 pub use address::Address;
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use clap::Args;
+pub use ownership::Tables;
 use pool::Kind;
 pub use pool::{Lease, Pool, Transaction};
 pub use pooler::{is_session, keeps_prepared_statements};
@@ -259,11 +262,33 @@ pub async fn reach(settings: &Settings) -> anyhow::Result<PgConnection> {
 ///
 /// # Errors
 /// The database's.
-pub async fn shortcoming(pool: &Pool) -> Result<Option<String>, sqlx::Error> {
+pub async fn shortcoming(pool: &Pool, tables: &Tables) -> Result<Option<String>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let found = within(ACQUIRE_WITHIN, server::shortcoming(&mut connection)).await;
+    let found = within(ACQUIRE_WITHIN, unfit(&mut connection, tables, false)).await;
     connection.end_with(&found);
     found
+}
+
+/// What the command `migrate` is told.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Migrate {
+    /// Make the tables although another schema of this database has them: an installation beside that one.
+    #[arg(long)]
+    new_installation: bool,
+}
+
+async fn unfit(
+    connection: &mut PgConnection,
+    tables: &Tables,
+    beside_another: bool,
+) -> Result<Option<String>, sqlx::Error> {
+    if let Some(found) = server::shortcoming(connection).await? {
+        return Ok(Some(found));
+    }
+    if let Some(found) = ownership::foreign(connection, tables).await? {
+        return Ok(Some(found));
+    }
+    if beside_another { Ok(None) } else { ownership::elsewhere(connection, tables).await }
 }
 
 /// Brings the schema up to date. Answers with what keeps the services from working with this database, if anything
@@ -271,14 +296,15 @@ pub async fn shortcoming(pool: &Pool) -> Result<Option<String>, sqlx::Error> {
 ///
 /// # Errors
 /// The database is out of reach or refuses a migration.
-pub async fn migrate(settings: &Settings, migrator: &Migrator) -> anyhow::Result<Option<String>> {
+pub async fn migrate(settings: &Settings, tables: &Tables, how: Migrate) -> anyhow::Result<Option<String>> {
     let mut connection = reach(settings).await?;
-    if let Some(found) = server::shortcoming(&mut connection).await.context("the database does not answer")? {
-        return Ok(Some(found));
+    let found = unfit(&mut connection, tables, how.new_installation).await.context("the database does not answer")?;
+    if found.is_some() {
+        return Ok(found);
     }
     sqlx::raw_sql(MIGRATION).execute(&mut connection).await?;
     // A newer version may have migrated further.
-    let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
+    let mut migrator = Migrator { migrations: tables.migrations.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")?;
     Ok(None)
 }

@@ -65,7 +65,7 @@ pub use prometheus::{Prometheus, Series, observability, rules_hold};
 pub use proxy::Proxy;
 pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
-pub use schema::{describe, up_down_up};
+pub use schema::{describe, is_refused, up_down_up};
 pub use scrape::Scrape;
 pub use service::{Service, Setup, Signal, binary, binary_before};
 pub use sign_in::{CLIENT_ID, SignIn};

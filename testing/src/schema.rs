@@ -2,7 +2,7 @@
 
 use tokio::process::Command;
 
-use crate::{Database, root};
+use crate::{Database, Setup, root};
 
 /// Brings `migrations`, a folder of the workspace, up, down and up again with `sqlx` from the PATH.
 ///
@@ -65,4 +65,19 @@ pub async fn describe(database: &Database) -> String {
     .await
     .unwrap();
     lines.join("\n")
+}
+
+/// Whose tables a database has: a service neither begins with those of others nor migrates them, and says why.
+///
+/// # Panics
+/// It does.
+pub async fn is_refused(binary: &Setup, database: &Database, url: &str, told: &str) {
+    let before = describe(database).await;
+    for command in ["serve", "migrate"] {
+        let done = binary.clone().set("database.url", url).run(&[command]).await;
+        let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert_eq!(done.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains(told), "{command}: {said}");
+    }
+    assert_eq!(describe(database).await, before);
 }

@@ -144,10 +144,12 @@ async fn two_installations_in_one_database_know_nothing_of_one_another() {
         let made = format!(
             "CREATE SCHEMA {schema} AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA {schema} TO test_service;
             ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON TABLES TO test_service;
-            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service"
+            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service;
+            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO test_service"
         );
         world.database.execute(&made).await;
-        let migrated = binary().set("database.url", in_schema(&owner, schema)).run(&["migrate"]).await;
+        let migrated =
+            binary().set("database.url", in_schema(&owner, schema)).run(&["migrate", "--new-installation"]).await;
         assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
         let setup = world.setup().set("database.url", in_schema(&service, schema)).set("kafka.topic", &topic.name);
         running.push((setup.clone(), setup.start().await));
