@@ -127,7 +127,6 @@ impl Pool {
 }
 
 /// A connection that the pool has lent. Dropped, it is closed; only [`Lease::end`] gives it back.
-/// Holds: No connection is given back with an answer under way: a dropped one is closed.
 #[derive(Debug)]
 pub struct Lease(Option<PoolConnection<Postgres>>);
 
