@@ -72,7 +72,7 @@ impl Config {
             database: database::Settings::read(&mut reader),
             management: management::Settings::read(&mut reader, &auth),
             auth,
-            http: shared::http::Settings::read(&mut reader, &pages),
+            http: shared::http::Settings::read(&mut reader, pages.peer_origin()),
             max_streams: reader.within("http.max_streams", 0..=10_000, "from 0 to 10000"),
             pages,
             kafka: kafka::Settings::read(&mut reader),

@@ -16,7 +16,7 @@ use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 pub use ownership::Tables;
-use pool::PoolLimits;
+use pool::Kind;
 pub use pool::{Lease, Pool, Transaction};
 pub use pooler::{is_session, keeps_prepared_statements};
 pub use renewal::PasswordRenewal;
@@ -62,10 +62,9 @@ macro_rules! session {
 /// its time. A `lock_timeout` stays: it keeps others from waiting behind a migration that waits.
 const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0";
 
-const WORK: PoolLimits =
-    PoolLimits { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
-const REQUESTS: PoolLimits =
-    PoolLimits { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
+const WORK: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
+const REQUESTS: Kind =
+    Kind { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -103,7 +102,7 @@ impl Settings {
         (self.max_connections / 3).max(1)
     }
 
-    fn part(&self, application: &str, size: u32, kind: PoolLimits) -> anyhow::Result<Pool> {
+    fn part(&self, application: &str, size: u32, kind: Kind) -> anyhow::Result<Pool> {
         Ok(Pool::new(self.address.options()?.application_name(application), size, kind))
     }
 }

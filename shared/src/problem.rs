@@ -15,7 +15,7 @@ use actix_web::{
         header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
-pub use kind::Kind;
+pub use kind::ProblemKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,7 +37,7 @@ impl Violation {
 
 #[derive(Clone, Debug)]
 pub struct Problem {
-    kind: Kind,
+    kind: ProblemKind,
     status: StatusCode,
     detail: String,
     errors: Vec<Violation>,
@@ -51,7 +51,7 @@ pub struct Problem {
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
-            kind: Kind::of(status),
+            kind: ProblemKind::of(status),
             status,
             detail: detail.into(),
             errors: Vec::new(),
@@ -92,7 +92,7 @@ impl Problem {
     /// No route has the path that was asked for.
     #[must_use]
     pub fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "This service has no such path.").of_kind(Kind::NoSuchPath)
+        Self::new(StatusCode::NOT_FOUND, "This service has no such path.").of_kind(ProblemKind::NoSuchPath)
     }
 
     /// `allow` lists the methods that the path does answer to.
@@ -109,7 +109,7 @@ impl Problem {
 
     /// Another kind than its status alone would make it.
     #[must_use]
-    pub fn of_kind(self, kind: Kind) -> Self {
+    pub fn of_kind(self, kind: ProblemKind) -> Self {
         Self { kind, ..self }
     }
 
@@ -180,7 +180,7 @@ impl Problem {
     /// For an error response that the framework made on its own.
     #[must_use]
     pub fn from_framework(status: StatusCode) -> Self {
-        Self::new(status, format!("The request was refused: {}.", Kind::of(status).title(status)))
+        Self::new(status, format!("The request was refused: {}.", ProblemKind::of(status).title(status)))
     }
 
     #[must_use]
@@ -238,7 +238,7 @@ impl Problem {
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
     #[serde(rename = "type")]
-    #[schema(value_type = Kind)]
+    #[schema(value_type = ProblemKind)]
     kind: Cow<'static, str>,
     /// The kind, for people.
     title: &'static str,

@@ -15,7 +15,7 @@ use shared::{
     http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
     json::{self, Object},
     paging,
-    problem::{Kind, Problem, Violation},
+    problem::{Problem, ProblemKind, Violation},
     query::Query,
     traces::{self, TraceContext},
 };
@@ -206,11 +206,11 @@ impl From<PlaceError> for Problem {
         match error {
             PlaceError::Unavailable => Self::unavailable(),
             PlaceError::KeyInUse => Self::conflict("A request with this Idempotency-Key is still running.")
-                .of_kind(Kind::IdempotencyKeyInUse)
+                .of_kind(ProblemKind::IdempotencyKeyInUse)
                 .retry_after(Duration::from_secs(1)),
             PlaceError::KeyOfAnother => {
                 Self::unprocessable(vec![Violation::new("", "This Idempotency-Key belongs to another request.")])
-                    .of_kind(Kind::IdempotencyKeyReused)
+                    .of_kind(ProblemKind::IdempotencyKeyReused)
             }
             refused @ PlaceError::Refused(_) => Self::internal(refused),
         }

@@ -7,6 +7,8 @@ use testing::{Kafka, Proxy, wait_until};
 
 use crate::world::{World, seconds};
 
+/// Holds: No caller waits longer than 3 s for a database that has vanished, and reads are answered within seconds
+/// of its return.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_host_that_vanished_is_back_reads_are_answered_within_seconds_and_ready_tells_the_truth() {
     let world = World::new().await;

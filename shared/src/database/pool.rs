@@ -52,7 +52,7 @@ const ASKED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a pool is for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolLimits {
+pub(super) struct Kind {
     /// How long a free connection is waited for.
     pub patience: Duration,
     /// How long the answer to one statement is: longer than the server lets one run.
@@ -67,7 +67,7 @@ pub struct Pool(Arc<Connections>);
 
 struct Connections {
     options: Mutex<PgConnectOptions>,
-    kind: PoolLimits,
+    kind: Kind,
     size: u32,
     /// One for each connection that is lent, or that the server may be at work on.
     permits: Arc<Semaphore>,
@@ -90,7 +90,7 @@ pub struct Backend(i32);
 
 impl Pool {
     /// One of at most `size` connections, which connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32, kind: PoolLimits) -> Self {
+    pub(super) fn new(options: PgConnectOptions, size: u32, kind: Kind) -> Self {
         let connections = Arc::new(Connections {
             options: Mutex::new(options),
             kind,

@@ -16,7 +16,7 @@ use super::{
     api::Api,
     operation::{BEARER, header_ref},
 };
-use crate::problem::{self, Kind, Problem, Violation};
+use crate::problem::{self, Problem, ProblemKind, Violation};
 
 /// Who an installation is run by is not known here.
 pub(super) const CONTACT: &str = "The team that runs it";
@@ -32,7 +32,7 @@ impl Api {
             .header("Retry-After", header("After how many seconds to ask again."))
             .header("WWW-Authenticate", header("`Bearer`"))
             .schema(problem::ProblemBody::name(), problem::ProblemBody::schema())
-            .schema(Kind::name(), Kind::schema())
+            .schema(ProblemKind::name(), ProblemKind::schema())
             .schema(Violation::name(), Violation::schema());
         let mut items = BTreeMap::<_, PathItem>::new();
         for section in &self.sections {

@@ -14,7 +14,7 @@ const NAMESPACE: &str = "urn:summarisation:problem:";
 
 /// A kind is added where a program has something else to do about it than about the others of its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     BadRequest,
     Unauthorized,
     Forbidden,
@@ -41,7 +41,7 @@ pub enum Kind {
     Blank,
 }
 
-impl Kind {
+impl ProblemKind {
     pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::Unauthorized,
@@ -129,13 +129,13 @@ impl Kind {
     }
 }
 
-impl ToSchema for Kind {
+impl ToSchema for ProblemKind {
     fn name() -> Cow<'static, str> {
         "ProblemType".into()
     }
 }
 
-impl PartialSchema for Kind {
+impl PartialSchema for ProblemKind {
     fn schema() -> RefOr<Schema> {
         // Generators would make names of the whole URIs.
         let names: Vec<_> = Self::ALL.map(|kind| kind.name().to_uppercase().replace('-', "_")).into();
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own_and_every_status_a_kind_of_the_list() {
-        let uris: BTreeSet<_> = Kind::ALL.map(Kind::uri).into();
-        assert_eq!(uris.len(), Kind::ALL.len());
+        let uris: BTreeSet<_> = ProblemKind::ALL.map(ProblemKind::uri).into();
+        assert_eq!(uris.len(), ProblemKind::ALL.len());
         for status in (400..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
-            assert!(uris.contains(&Kind::of(status).uri()), "{status}");
+            assert!(uris.contains(&ProblemKind::of(status).uri()), "{status}");
         }
-        assert_eq!(Kind::of(StatusCode::NOT_IMPLEMENTED).uri(), "about:blank");
+        assert_eq!(ProblemKind::of(StatusCode::NOT_IMPLEMENTED).uri(), "about:blank");
     }
 }
