@@ -54,6 +54,6 @@ async fn overview(exposition: Data<Exposition>) -> Json<Overview> {
         queue_length: now.count(&metrics::QUEUE_LENGTH),
         queue_capacity: now.count(&metrics::QUEUE_CAPACITY),
         outage: now.count(&metrics::OUTAGE).map(|outage| outage > 0),
-        last_order_number: now.count(&metrics::LAST_ORDER),
+        last_order_number: now.count(&crate::metrics::LAST_ORDER),
     })
 }
