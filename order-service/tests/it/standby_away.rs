@@ -20,6 +20,8 @@ async fn insists(client: Client, number: u32) {
     }
 }
 
+/// Holds: There are never more sessions than the pools may have, whatever the server is still at.
+/// Holds: No number of an order is drawn for a request that waits for its key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_synchronous_standby_is_away_sessions_and_numbers_are_bounded_and_all_goes_on_when_it_is_back() {
     let postgres = Postgres::start().await;

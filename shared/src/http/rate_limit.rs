@@ -61,16 +61,16 @@ pub(crate) fn charge(request: &ServiceRequest) -> Result<(), Problem> {
 
 /// A caller is who the token says, on whatever address; who has none is its address.
 #[derive(Hash)]
-pub(super) enum Who {
+pub(super) enum RateKey {
     Caller(String, String),
     Address(Option<IpAddr>),
 }
 
-pub(super) fn who(request: &ServiceRequest) -> Who {
+pub(super) fn who(request: &ServiceRequest) -> RateKey {
     let known = request.extensions().get::<Caller>().filter(|caller| !caller.issuer.is_empty()).cloned();
     known.map_or_else(
-        || Who::Address(request.peer_addr().map(|peer| address::of_caller(peer.ip()))),
-        |caller| Who::Caller(caller.issuer, caller.subject),
+        || RateKey::Address(request.peer_addr().map(|peer| address::of_caller(peer.ip()))),
+        |caller| RateKey::Caller(caller.issuer, caller.subject),
     )
 }
 
@@ -102,7 +102,7 @@ impl Buckets {
 
     /// # Errors
     /// After how long the caller may ask again.
-    fn take(&self, who: &Who, now: Instant) -> Result<(), Duration> {
+    fn take(&self, who: &RateKey, now: Instant) -> Result<(), Duration> {
         let who = self.hasher.hash_one(who);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.paid.len() >= self.most && !known.paid.contains_key(&who) {
@@ -130,8 +130,8 @@ mod tests {
 
     const RATE: Rate = Rate { per_second: 10, burst: 3 };
 
-    fn caller(name: &str) -> Who {
-        Who::Caller("issuer".into(), name.into())
+    fn caller(name: &str) -> RateKey {
+        RateKey::Caller("issuer".into(), name.into())
     }
 
     #[test]
