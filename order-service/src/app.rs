@@ -36,14 +36,13 @@ pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
 pub const TABLES: Tables = Tables { service: "order-service", migrations: &SCHEMA, mark: "order_number" };
 
 /// What is done with its own tables.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 6] = [
     ("audit", "SELECT, INSERT"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT"),
     ("orders (status, version, customer_ref)", "UPDATE"),
     ("pause", "INSERT, UPDATE, DELETE"),
-    ("purge_orders", "EXECUTE"),
 ];
 
 /// How long a start waits to hear of the topic's settings. Without Kafka it goes on without.

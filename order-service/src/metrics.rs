@@ -50,8 +50,9 @@ const OWN: &[&dyn Metric] = &[
 pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
     Box::pin(async {
         outbox::metrics::of_database(&mut *connection).await?;
-        let last = sqlx::query_scalar!("SELECT order_id FROM orders ORDER BY order_id DESC LIMIT 1");
-        LAST_ORDER.set_count(last.fetch_optional(connection).await?.unwrap_or(0).unsigned_abs());
+        // Of the sequence, not of the table: no reading costs less.
+        let last = sqlx::query_scalar!("SELECT pg_sequence_last_value('order_number'::regclass)");
+        LAST_ORDER.set_count(last.fetch_one(connection).await?.unwrap_or(0).unsigned_abs());
         Ok(())
     })
 }

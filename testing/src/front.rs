@@ -106,8 +106,11 @@ impl Product {
         let settings = settings.replace("port 9080", &format!("port {}", ports[1]));
         match self {
             Self::Haproxy => {
+                // Looked at more often, an answer still has the second that it has by the document.
                 let settings = settings.replace("inter 1s", "inter 200ms");
-                format!("{settings}\nfrontend callers\n    bind 127.0.0.1:{port}\n    default_backend orders\n")
+                format!(
+                    "{settings}\n    timeout check 1s\nfrontend callers\n    bind 127.0.0.1:{port}\n    default_backend orders\n"
+                )
             }
             Self::Nginx => {
                 let settings = settings.replace("listen 443 ssl", &format!("listen 127.0.0.1:{port}"));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header::CACHE_CONTROL},
+    http::header::CACHE_CONTROL,
     web::{Bytes, Data},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -39,7 +39,7 @@ const EXAMPLE: &str = "event: figures\nid: qzLc2Ys0u7k\ndata: [{\"activityDate\"
 
 pub(super) fn operation() -> Operation {
     let bound = |name, description| Parameter::query(name, description, schema::formatted("date")).required();
-    Operation::new(Method::GET, "/activities/stream", "activity:read", follow)
+    Operation::stream("/activities/stream", "activity:read", follow)
         .named(
             "followFigures",
             "The figures of a range of days as they change",

@@ -144,8 +144,7 @@ async fn two_installations_in_one_database_know_nothing_of_one_another() {
         let made = format!(
             "CREATE SCHEMA {schema} AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA {schema} TO test_service;
             ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON TABLES TO test_service;
-            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service;
-            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO test_service"
+            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service"
         );
         world.database.execute(&made).await;
         let migrated =

@@ -111,9 +111,9 @@ async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
             "GRANT USAGE ON SEQUENCE order_number TO test_service; GRANT UPDATE (customer_ref) ON orders TO test_service",
         ),
         (
-            "REVOKE EXECUTE ON FUNCTION purge_orders FROM test_service",
-            "EXECUTE on purge_orders",
-            "GRANT EXECUTE ON FUNCTION purge_orders TO test_service",
+            "REVOKE EXECUTE ON FUNCTION make_partitions FROM PUBLIC, test_service",
+            "EXECUTE on make_partitions",
+            "GRANT EXECUTE ON FUNCTION make_partitions TO PUBLIC",
         ),
         (
             "REVOKE USAGE ON SCHEMA public FROM test_service",

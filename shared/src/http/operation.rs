@@ -56,10 +56,31 @@ impl Operation {
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
+        let is_read = method == Method::GET;
+        Self::of(method, path, scope, is_read, handler)
+    }
+
+    /// A stream of events. What it tells of is looked at for all streams together, so that it needs no connection for
+    /// reads, and its caller no share of them.
+    pub fn stream<F, Args>(path: &'static str, scope: &'static str, handler: F) -> Self
+    where
+        F: Handler<Args> + Send + Sync,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        Self::of(Method::GET, path, scope, false, handler)
+    }
+
+    fn of<F, Args>(method: Method, path: &'static str, scope: &'static str, is_read: bool, handler: F) -> Self
+    where
+        F: Handler<Args> + Send + Sync,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
         let route = {
             let method = method.clone();
             move || {
-                let checked = from_fn(move |request: ServiceRequest, next| admit(scope, request, next));
+                let checked = from_fn(move |request: ServiceRequest, next| admit(scope, is_read, request, next));
                 web::method(method.clone()).to(handler.clone()).wrap(checked)
             }
         };
@@ -218,6 +239,7 @@ fn json(schema: impl Into<RefOr<openapi::Schema>>, example: Value) -> Content {
 /// Lets a caller with the scope pass, before anything of the body is read.
 async fn admit(
     scope: &'static str,
+    is_read: bool,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -234,11 +256,12 @@ async fn admit(
         Some(None) if !is_encoded_well(request.uri()) => {
             Ok(request.error_response(Problem::bad_request("The path or query is not percent-encoded UTF-8.")))
         }
-        Some(None) => match Share::take(&request).await {
+        Some(None) if is_read => match Share::take(&request).await {
             // Until there is an answer.
             Ok(_share) => next.call(request).await,
             Err(problem) => Ok(request.error_response(problem)),
         },
+        Some(None) => next.call(request).await,
         Some(Some(problem)) => Ok(request.error_response(problem)),
         None => Ok(request.error_response(Problem::internal(anyhow::anyhow!("a route without authentication")))),
     }

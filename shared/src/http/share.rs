@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actix_web::{dev::ServiceRequest, http::Method, web::Data};
+use actix_web::{dev::ServiceRequest, web::Data};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -54,14 +54,12 @@ impl Shares {
 }
 
 impl Share {
-    /// Waits for what the caller of a read may have. None where it needs none.
+    /// Waits for what the caller of a read may have. None where the service sets no bound.
     ///
     /// # Errors
     /// 503 where its own requests have it for longer than a connection is waited for.
     pub(super) async fn take(request: &ServiceRequest) -> Result<Option<Self>, Problem> {
-        let Some(shares) = request.app_data::<Data<Shares>>().filter(|_| request.method() == Method::GET) else {
-            return Ok(None);
-        };
+        let Some(shares) = request.app_data::<Data<Shares>>() else { return Ok(None) };
         let who = shares.hasher.hash_one(who(request));
         Self::of(shares, who).await.map(Some)
     }
