@@ -201,7 +201,6 @@ async fn what_would_break_a_promise_is_refused_and_the_reason_said() {
     for (setting, value, reason) in [
         ("retention.published_messages", "0s", "1d or longer: for so long a placement of unknown outcome"),
         ("retention.published_messages", "23h", "1d or longer"),
-        ("publisher.linger", "501ms", "an order is announced within 1s"),
         ("publisher.outage_backoff_max", "4s", "sending resumes within 5s"),
         ("instance.takeover_after", "11m", "from 500ms to 10m"),
         ("health.task_hung_after", "4s", "5s or longer"),

@@ -144,12 +144,7 @@ impl Settings {
             topic: Topic::read(s),
             publisher: Publisher {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
-                // A second is promised in all, from the order to the topic.
-                linger: s.within(
-                    "publisher.linger",
-                    ..=Duration::from_millis(500),
-                    "500ms or shorter: an order is announced within 1s",
-                ),
+                linger: s.get("publisher.linger"),
                 batch_max_messages: s.within("publisher.batch_max_messages", 1..=100_000, "from 1 to 100000"),
                 max_in_flight: s.within("publisher.max_in_flight", 1..=1_000_000, "from 1 to 1000000"),
                 max_failures: s.within("publisher.max_failures", 1..=1_000_000, "from 1 to 1000000"),
