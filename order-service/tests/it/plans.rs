@@ -69,7 +69,6 @@ async fn grown(world: &World) {
     }
 }
 
-/// Holds: A page of a list, or of a purge, reads neither what lies before it nor for long what is rare.
 #[tokio::test]
 async fn what_is_asked_of_large_tables_reads_what_it_answers_and_little_more() {
     const EVER: &str = "timestamptz '0001-01-01', timestamptz '9999-12-31', 0";
