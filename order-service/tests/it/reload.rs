@@ -44,6 +44,21 @@ async fn new_orders_are_accepted_while_a_backlog_of_50_000_is_published_in_bound
     world.judge().await;
 }
 
+/// librdkafka counts a message for a moment longer than it is in flight here.
+#[tokio::test]
+async fn a_backlog_that_fills_all_that_may_be_in_flight_is_no_outage() {
+    let world = World::new().await;
+    world.left_behind(600, 900).await;
+    let setup = world.setup().set("publisher.max_in_flight", 100);
+    let service = setup.failpoint("producer::told", "sleep(1)").start().await;
+    world.at_rest(seconds(60)).await;
+    let returned = service.metrics().await.sum_of("outbox_returned_messages_total", "reason", "outage");
+    assert_eq!(returned, 0.0, "handed over and refused without an outage");
+    assert!(!service.has_logged("kafka takes nothing; messages are taken, and wait"));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 #[tokio::test]
 async fn an_order_that_found_no_room_is_published_as_soon_as_there_is_some() {
     let world = World::new().await;

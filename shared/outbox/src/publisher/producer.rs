@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use fail::fail_point;
 use rdkafka::{
     ClientContext, Statistics,
     config::RDKafkaLogLevel,
@@ -27,12 +28,15 @@ use super::{
 };
 use crate::{flight::Permit, message::Service, settings::Settings};
 
+/// More than any message has: what is given is bounded, and so are the names and texts of the headers.
+const KILOBYTES: u32 = 20;
+
 #[derive(Debug)]
 pub(super) struct Producers {
     service: Service,
     kafka: kafka::Settings,
     topic: Arc<str>,
-    max_in_flight: String,
+    max_in_flight: u32,
     answers: Answers,
     batched: Lane,
     /// Made when the first message has to be sent alone: most processes never need it.
@@ -66,8 +70,8 @@ impl Producers {
             page,
             is_alone: false,
         };
-        let max_in_flight = config.publisher.max_in_flight.to_string();
-        let batched = batching(&config.kafka, &max_in_flight, answers.clone())?;
+        let max_in_flight = config.publisher.max_in_flight;
+        let batched = batching(&config.kafka, max_in_flight, answers.clone())?;
         Ok(Self {
             service: config.service,
             kafka: config.kafka.clone(),
@@ -108,9 +112,10 @@ impl Producers {
         record.partition = partition;
         if let Err((error, record)) = lane.0.send(record) {
             let (message, permit) = *record.delivery_opaque;
+            let why = Verdict::of(&error);
             // Refused before it met any neighbour: it was alone.
-            let message = Outgoing { alone: true, ..message };
-            self.answers.tell(Answer { message, permit, result: Err(Verdict::of(&error)) });
+            let alone = message.alone || matches!(why, Verdict::Rejected(_));
+            self.answers.tell(Answer { message: Outgoing { alone, ..message }, permit, result: Err(why) });
         }
     }
 
@@ -118,7 +123,7 @@ impl Producers {
     pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
         if self.batched.has_failed() {
             tracing::error!(error, "the producer failed for good; making a new one");
-            let new = batching(&self.kafka, &self.max_in_flight, self.answers.clone())?;
+            let new = batching(&self.kafka, self.max_in_flight, self.answers.clone())?;
             drop_elsewhere(std::mem::replace(&mut self.batched, new));
         }
         if let Some(failed) = self.alone.take_if(|lane| lane.has_failed()) {
@@ -135,7 +140,7 @@ impl Producers {
             Some(lane) => lane,
             None => {
                 let answers = Answers { is_alone: true, ..self.answers.clone() };
-                producer(&self.kafka, &self.max_in_flight, &[("batch.num.messages", "1")], answers)?
+                producer(&self.kafka, self.max_in_flight, &[("batch.num.messages", "1")], answers)?
             }
         };
         Ok(self.alone.insert(made))
@@ -153,23 +158,27 @@ fn drop_elsewhere(lane: Lane) {
     drop(tokio::task::spawn_blocking(move || drop(lane)));
 }
 
-fn batching(kafka: &kafka::Settings, max_in_flight: &str, answers: Answers) -> anyhow::Result<Lane> {
+fn batching(kafka: &kafka::Settings, max_in_flight: u32, answers: Answers) -> anyhow::Result<Lane> {
     // The publisher lingers itself, so that a stop need not wait for librdkafka's linger to end.
     producer(kafka, max_in_flight, &[("linger.ms", "0")], answers)
 }
 
 fn producer(
     kafka: &kafka::Settings,
-    max_in_flight: &str,
+    max_in_flight: u32,
     own: &[(&str, &str)],
     answers: Answers,
 ) -> anyhow::Result<Lane> {
+    // What bounds the messages in flight are the permits. librdkafka counts a message until it has told of all that it
+    // tells of together, and by then others may have the permits of these: twice as many are never too many for it.
+    let (messages, kilobytes) = (2 * max_in_flight, 2 * max_in_flight * KILOBYTES);
+    let (messages, kilobytes) = (messages.to_string(), kilobytes.to_string());
     let mut settings = vec![
         ("enable.idempotence", "true"),
         ("acks", "all"),
         ("message.timeout.ms", "0"),
-        ("queue.buffering.max.messages", max_in_flight),
-        ("queue.buffering.max.kbytes", "32768"),
+        ("queue.buffering.max.messages", messages.as_str()),
+        ("queue.buffering.max.kbytes", kilobytes.as_str()),
         ("compression.type", "lz4"),
         // How the end of an outage is seen while there is nothing to send.
         ("statistics.interval.ms", "1000"),
@@ -276,5 +285,6 @@ impl ProducerContext for Answers {
     fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let (message, permit) = *sent;
         self.tell(Answer { message, permit, result: answer::result_of(delivered) });
+        fail_point!("producer::told");
     }
 }
