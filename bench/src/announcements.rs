@@ -13,25 +13,44 @@ use rdkafka::{
 use testing::Topic;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{task::spawn_blocking, time::sleep};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 const TYPES: [&str; 3] = ["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED"];
 /// Days before today that activities are spread over.
 const DAYS: i64 = 7;
 
-/// Writes `count` messages of every type and of several days. Whoever reads them checks that none is
-/// missing.
+/// Writes `count` messages of every type, referred to as of now, of several days. Whoever reads them checks that none
+/// is missing.
 pub async fn produce(topic: &Topic, count: usize) -> Result<()> {
+    let now = OffsetDateTime::now_utc();
+    let dated = |number| {
+        let at = now - time::Duration::days(number % DAYS) - time::Duration::microseconds(number);
+        (Uuid::now_v7(), at)
+    };
+    produce_dated(topic, count, dated).await
+}
+
+/// As [`produce`], one after the other over so many days until now, references and all.
+pub async fn produce_over(days: u32, topic: &Topic, count: usize) -> Result<()> {
+    let (now, all) = (OffsetDateTime::now_utc(), time::Duration::days(i64::from(days)));
+    let dated = |number| {
+        let at = now - all + all * (number as f64 / count as f64);
+        let seconds = at.unix_timestamp().unsigned_abs();
+        (Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, at.nanosecond())), at)
+    };
+    produce_dated(topic, count, dated).await
+}
+
+async fn produce_dated(topic: &Topic, count: usize, dated: impl Fn(i64) -> (Uuid, OffsetDateTime)) -> Result<()> {
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", &topic.brokers)
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
         .create()
         .context("a producer")?;
-    let now = OffsetDateTime::now_utc();
     for (number, code) in (1..).zip(TYPES.iter().cycle().take(count)) {
-        let message_ref = Uuid::now_v7().to_string();
-        let at = now - time::Duration::days(number % DAYS) - time::Duration::microseconds(number);
+        let (message_ref, at) = dated(number);
+        let message_ref = message_ref.to_string();
         let at = at.format(&Rfc3339).context("the clock")?;
         let order_ref = OrderRef::from_number(number).to_string();
         let value = format!(

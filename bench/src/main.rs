@@ -12,12 +12,16 @@ mod drain;
 mod figures;
 mod instances;
 mod latency;
+mod lists;
 mod memory;
 mod orders;
+mod outage;
 mod pairs;
 mod pgbench;
 mod polling_loop;
 mod purge;
+mod replay;
+mod retention;
 mod scale;
 mod services;
 mod snapshot;
@@ -26,7 +30,7 @@ mod takeover;
 mod telemetry;
 mod topic;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -52,6 +56,9 @@ struct Arguments {
     /// Published messages beside it, instead of 5,000,000
     #[arg(long)]
     published: Option<i64>,
+    /// Seconds that a snapshot is held at full load, instead of 120
+    #[arg(long)]
+    held: Option<u64>,
     /// Connections that orders come over, instead of 32
     #[arg(long)]
     connections: Option<usize>,
@@ -67,22 +74,30 @@ enum Measurement {
     Drain,
     /// Messages counted, against the same SQL without Kafka
     Consume,
+    /// Thirty days of messages read again, against the first time
+    Replay,
     /// From when an order is due to its message on the topic
     Latency,
     /// CPU time of an order with what the service tells of itself, against none
     Telemetry,
+    /// The first page of the lists and one far behind it, of a great many orders
+    Lists,
     /// Resident memory under load and with a backlog
     Memory,
     /// CPU time of an order with authentication and without
     Auth,
     /// POST /orders while a day of messages is dropped, against the same without
     Purge,
+    /// Orders while a day of messages and a day of keys go, against the same without
+    Retention,
     /// What an order costs Postgres, against the release before the outbox was a log (BASELINE_BIN_DIR)
     Storage,
     /// Orders while somebody keeps a snapshot, against the same without
     Snapshot,
     /// Several instances of each service, against one
     Instances,
+    /// A backlog of orders while Kafka is away, one instance killed, three started
+    Outage,
     /// How soon a dead instance's messages are sent beside many others, against few
     Takeover,
 }
@@ -93,14 +108,18 @@ impl Measurement {
             Self::Orders => orders::measure(scale).await,
             Self::Drain => drain::measure(scale).await,
             Self::Consume => consume::measure(scale).await,
+            Self::Replay => replay::measure(scale).await,
             Self::Latency => latency::measure(scale).await,
             Self::Telemetry => telemetry::measure(scale).await,
+            Self::Lists => lists::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
             Self::Purge => purge::measure(scale).await,
+            Self::Retention => retention::measure(scale).await,
             Self::Storage => storage::measure(scale).await,
             Self::Snapshot => snapshot::measure(scale).await,
             Self::Instances => instances::measure(scale).await,
+            Self::Outage => outage::measure(scale).await,
             Self::Takeover => takeover::measure(scale).await,
         }
     }
@@ -125,6 +144,7 @@ async fn measure(arguments: Arguments) -> Result<ExitCode> {
     scale.pairs = arguments.pairs.unwrap_or(scale.pairs).max(1);
     scale.large_backlog = arguments.backlog.unwrap_or(scale.large_backlog);
     scale.large_published = arguments.published.unwrap_or(scale.large_published);
+    scale.held_for = arguments.held.map_or(scale.held_for, Duration::from_secs);
     scale.connections = arguments.connections.unwrap_or(scale.connections).max(2);
     // Without the baseline's binaries the one that needs them is left out.
     let all: Vec<_> =

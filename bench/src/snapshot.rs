@@ -29,7 +29,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let runs = &pairs.runs;
     Ok(Report {
         name: "snapshot",
-        about: "orders for two minutes, then at 500/s, with a REPEATABLE READ transaction open since before",
+        about: "orders for two minutes (or --held), then at 500/s, with a REPEATABLE READ transaction open since before",
         figures: vec![
             Figure::new("POST /orders, snapshot held", "orders/s", runs.iter().map(held)),
             Figure::new("POST /orders, without", "orders/s", runs.iter().map(free)),

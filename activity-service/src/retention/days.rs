@@ -25,8 +25,8 @@ pub const AHEAD: i32 = 7;
 /// As often a purge tries to drop an empty partition. Under load the moment that it needs is rare.
 const TRIES: usize = 10;
 
-/// A partition is read in so many steps, of which none takes long.
-const STEPS: u128 = 24;
+/// Pages of a partition that are read in one step: some 400 MB, about a second.
+const STEP: i64 = 50_000;
 
 /// What was found in a partition.
 #[derive(Debug, Default)]
@@ -35,6 +35,16 @@ struct Found {
     newest_activity: Option<OffsetDateTime>,
     /// Of each partition of a topic the last offset, copies included, and when its last key was written.
     ends: BTreeMap<(String, i32), (i64, OffsetDateTime)>,
+}
+
+/// Of one partition of a topic, in a part of it.
+struct End {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    at: OffsetDateTime,
+    newest_activity: Option<OffsetDateTime>,
+    keys: i64,
 }
 
 /// Makes the partitions that are missing from today on.
@@ -261,34 +271,59 @@ impl Found {
     async fn read(transaction: &mut PgConnection, day: Date, page: &Component) -> Result<Self, sqlx::Error> {
         key::plan_with_values(&mut *transaction).await?;
         let mut found = Self::default();
-        let (begin, end) = (key::begin(day).as_u128(), end(day).as_u128());
-        let step = (end - begin) / STEPS;
-        for number in 0..STEPS {
-            let from = begin + number * step;
-            let rows = sqlx::query!(
+        let (begin, end) = (key::begin(day), end(day));
+        let pages = sqlx::query_scalar!(
+            r#"
+            SELECT pg_relation_size(to_regclass('processed_messages_' || to_char($1::date, 'YYYYMMDD')))
+                / current_setting('block_size')::bigint AS "pages!"
+            "#,
+            day
+        );
+        let pages = pages.fetch_one(&mut *transaction).await?;
+        // From its first page to its last: by the index each page would be read once for every key in it.
+        let mut from = 0;
+        while from < pages {
+            let keys = sqlx::query_as!(
+                End,
                 r#"
-                SELECT topic AS "topic!", partition AS "partition!", max("offset") AS "offset!", max(at) AS "at!",
-                    max(activity_at) AS activity_at, count(activity_at) AS "keys!"
-                FROM (
-                    SELECT topic, partition, "offset", processed_at AS at, activity_at FROM processed_messages
-                    WHERE NOT undated AND message_ref >= $1 AND message_ref < $2
-                    UNION ALL
-                    SELECT topic, partition, "offset", timestamptz 'epoch', NULL FROM message_copies
-                    WHERE message_ref >= $1 AND message_ref < $2 AND NOT key_is_undated(message_ref)
-                ) AS place
+                SELECT topic AS "topic!", partition AS "partition!", max("offset") AS "offset!",
+                    max(processed_at) AS "at!", max(activity_at) AS newest_activity, count(*) AS "keys!"
+                FROM processed_messages
+                WHERE NOT undated AND message_ref >= $1 AND message_ref < $2
+                    AND ctid >= $3::text::tid AND ctid < $4::text::tid
                 GROUP BY topic, partition
                 "#,
-                Uuid::from_u128(from),
-                Uuid::from_u128(from + step)
+                begin,
+                end,
+                format!("({from},0)"),
+                format!("({},0)", from + STEP)
             );
-            for row in page.work(ANSWER_WITHIN, rows.fetch_all(&mut *transaction)).await? {
-                found.keys += row.keys.unsigned_abs();
-                found.newest_activity = found.newest_activity.into_iter().chain(row.activity_at).max();
-                let end = found.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));
-                *end = (end.0.max(row.offset), end.1.max(row.at));
-            }
+            found.add(page.work(ANSWER_WITHIN, keys.fetch_all(&mut *transaction)).await?);
+            from += STEP;
         }
+        let copies = sqlx::query_as!(
+            End,
+            r#"
+            SELECT topic AS "topic!", partition AS "partition!", max("offset") AS "offset!",
+                timestamptz 'epoch' AS "at!", NULL::timestamptz AS newest_activity, 0::bigint AS "keys!"
+            FROM message_copies
+            WHERE message_ref >= $1 AND message_ref < $2 AND NOT key_is_undated(message_ref)
+            GROUP BY topic, partition
+            "#,
+            begin,
+            end
+        );
+        found.add(page.work(ANSWER_WITHIN, copies.fetch_all(&mut *transaction)).await?);
         Ok(found)
+    }
+
+    fn add(&mut self, ends: Vec<End>) {
+        for row in ends {
+            self.keys += row.keys.unsigned_abs();
+            self.newest_activity = self.newest_activity.into_iter().chain(row.newest_activity).max();
+            let end = self.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));
+            *end = (end.0.max(row.offset), end.1.max(row.at));
+        }
     }
 
     async fn remember(&self, transaction: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
