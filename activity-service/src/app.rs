@@ -7,7 +7,7 @@ use anyhow::Context;
 use shared::{
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
-    health::{Component, Health, Probes},
+    health::{Health, Probes, TaskStatus},
     http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
@@ -199,30 +199,30 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.of_pool("work", &pool);
     exposition.of_pool("requests", &requests);
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
-    tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
+    tasks.spawn("metrics", |status| exposition.clone().run(shutdown.clone(), status));
 
     if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
-        tasks.spawn("credentials", |page| renewal.run(shutdown.clone(), page));
+        tasks.spawn("credentials", |status| renewal.run(shutdown.clone(), status));
     }
     let needs_token = config.auth.needs_token();
     let (authentication, keys) = Authentication::new(config.auth)?;
     if let Some(keys) = keys {
-        tasks.spawn("issuer", |page| keys.run(shutdown.clone(), page));
+        tasks.spawn("issuer", |status| keys.run(shutdown.clone(), status));
     }
     let operators = config.management.operators(&authentication);
     let server = listen("management", config.management.http, 1, grace)?;
     let (deeds, done) = shared::audit::deeds();
     let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
-    tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
+    tasks.spawn("management", |status| server.serve(routes, Authentication::disabled(), shutdown.clone(), status));
 
     let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
     if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
         eprintln!("{refusal}");
         return Ok(Exit::WrongSettings);
     }
-    let page = health.component("database");
+    let status = health.task("database");
     let ready = tokio::select! {
-        ready = database_ready(&pool, &config.database.address, &config.time_zone, &page) => ready,
+        ready = database_ready(&pool, &config.database.address, &config.time_zone, &status) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let time_zone = match ready? {
@@ -234,8 +234,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
     }
     probes.needs("calendar");
-    tasks.spawn("calendar", |page| {
-        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
+    tasks.spawn("calendar", |status| {
+        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), status }.run(shutdown.clone())
     });
 
     let api = listen("api", config.http, API_WORKERS, grace)?;
@@ -245,21 +245,21 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let live = Arc::clone(&live);
         move || metrics::STREAMS.set_count(live.streams() as u64)
     });
-    tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
+    tasks.spawn("streams", |status| Arc::clone(&live).run(shutdown.clone(), status));
     let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
     let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
-    tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
+    tasks.spawn("api", |status| api.serve(routes, authentication, shutdown.clone(), status));
 
-    tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
+    tasks.spawn("audit", |status| audit::run(pool.clone(), done, shutdown.clone(), status));
 
     let (seen, pause) = watch::channel(None);
-    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
+    tasks.spawn("pause", |status| pause::watch(pool.clone(), seen, shutdown.clone(), status));
 
     let broker = Broker::new(&config.kafka, &config.consumer.group_id)?;
     let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
-    tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
+    tasks.spawn("retention", |status| retention.run(shutdown.clone(), status));
 
-    tasks.spawn("progress", |page| {
+    tasks.spawn("progress", |status| {
         let progress = Progress {
             reader: broker.reader(),
             topic: config.consumer.progress_topic.clone(),
@@ -267,7 +267,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
             time_zone: time_zone.clone(),
             pool: pool.clone(),
         };
-        progress.run(shutdown.clone(), page)
+        progress.run(shutdown.clone(), status)
     });
 
     let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
@@ -277,33 +277,33 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
     let watch = Watch::new(topics);
     let away = watch.away();
-    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
-    tasks.spawn("lag", |page| {
+    tasks.spawn("topics", |status| watch.run(shutdown.clone(), status));
+    tasks.spawn("lag", |status| {
         let lag = Lag {
             broker: broker.clone(),
             group: Arc::clone(&group),
             every: config.metrics.lag_every,
             seen: BTreeMap::new(),
         };
-        lag.run(shutdown.clone(), page)
+        lag.run(shutdown.clone(), status)
     });
-    tasks.spawn("continuity", |page| {
+    tasks.spawn("continuity", |status| {
         let (pool, group) = (pool.clone(), group.clone());
-        Continuity { pool, broker, group, page, behind: BTreeMap::new() }.run(shutdown.clone())
+        Continuity { pool, broker, group, status, behind: BTreeMap::new() }.run(shutdown.clone())
     });
     // One batch waits while another is counted and a third is collected.
     let (read, batches) = mpsc::channel(1);
     let in_hand = InHand::default();
     exposition.at_scrape(in_hand.gauge());
-    tasks.spawn("counting", |page| {
+    tasks.spawn("counting", |status| {
         let backoff = config.consumer.backoff();
         let shutdown = shutdown.clone();
         let (at_once, room) = (AtOnce::default(), Room::new(config.quarantine));
-        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
+        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, status, at_once, room };
         counting::run(counting, batches)
     });
     let from = (shutdown, away);
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, from, page));
+    tasks.spawn("consumer", |status| reading::read(member, config.consumer, read, pause, from, status));
 
     probes.started();
     Ok(tasks.run(signal, config.shutdown).await)
@@ -314,10 +314,10 @@ async fn database_ready(
     pool: &Pool,
     address: &database::Address,
     time_zone: &str,
-    page: &Component,
+    status: &TaskStatus,
 ) -> anyhow::Result<Result<String, Exit>> {
     loop {
-        database::reached(pool, page).await;
+        database::reached(pool, status).await;
         match fits(pool, address, time_zone).await {
             // It went away again between two questions.
             Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,

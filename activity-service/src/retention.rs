@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use shared::{config::Reader, database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{config::Reader, database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -93,20 +93,16 @@ impl Retention {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         loop {
-            match self.purge(&shutdown, &page).await {
+            match self.purge(&shutdown, &status).await {
                 Ok(purged) => {
-                    page.working();
+                    status.ok();
                     if purged != Purged::default() {
                         tracing::info!(purged.keys, purged.quarantine, "purged what is past its retention");
                     }
                 }
-                Err(error) => {
-                    if page.waiting(format!("{error:#}")) {
-                        tracing::warn!(error = format!("{error:#}"), "cannot purge; trying again later");
-                    }
-                }
+                Err(error) => status.failing(format_args!("{error:#}"), "cannot purge; trying again later"),
             }
             if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
                 return Ok(());
@@ -118,7 +114,7 @@ impl Retention {
     ///
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
-    pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
+    pub async fn purge(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<Purged> {
         let mut purged = Purged::default();
         days::make_ahead(&self.pool).await?;
         let settled = self.ago(self.settings.quarantine).await?;
@@ -131,7 +127,7 @@ impl Retention {
         };
         let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
-            let (last, rows) = page.work(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
+            let (last, rows) = status.busy(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
             purged.quarantine += rows;
             match last {
                 Some(last) => after = last,
@@ -141,7 +137,7 @@ impl Retention {
         }
         let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
-            let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
+            let (last, keys) = status.busy(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
             purged.keys += keys;
             match last {
                 Some(last) => after = last,
@@ -149,7 +145,7 @@ impl Retention {
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
-        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, page).await?;
+        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, status).await?;
         Ok(purged)
     }
 

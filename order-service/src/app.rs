@@ -71,20 +71,20 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     exposition.of_database(&pool, metrics::of_database, &config.metrics);
     tasks.spawn("metrics", {
         let (exposition, shutdown) = (exposition.clone(), shutdown.clone());
-        |page| exposition.run(shutdown, page)
+        |status| exposition.run(shutdown, status)
     });
 
     if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
         tasks.spawn("credentials", {
             let shutdown = shutdown.clone();
-            |page| renewal.run(shutdown, page)
+            |status| renewal.run(shutdown, status)
         });
     }
     let (authentication, keys) = Authentication::new(config.auth.clone())?;
     if let Some(keys) = keys {
         tasks.spawn("issuer", {
             let shutdown = shutdown.clone();
-            |page| keys.run(shutdown, page)
+            |status| keys.run(shutdown, status)
         });
     }
     let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
@@ -93,7 +93,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         let operators = config.management.operators(&authentication);
         let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
         let shutdown = shutdown.clone();
-        |page| server.serve(routes, Authentication::disabled(), shutdown, page)
+        |status| server.serve(routes, Authentication::disabled(), shutdown, status)
     });
 
     let topics = {
@@ -107,7 +107,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     let schema = Schema { tables: TABLES, needed: &NEEDED };
     let pools = (&pool, &requests);
     let begun = tokio::select! {
-        begun = start::begin(&config.outbox, &config.database, pools, schema, health.component("database")) => begun,
+        begun = start::begin(&config.outbox, &config.database, pools, schema, health.task("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let begun = match begun {
@@ -116,14 +116,14 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     };
     tasks.spawn("audit", {
         let (pool, shutdown) = (pool.clone(), shutdown.clone());
-        |page| audit::run(pool, done, shutdown, page)
+        |status| audit::run(pool, done, shutdown, status)
     });
     let (queue, hand_over) = begun.start(&mut tasks, &shutdown, &exposition)?;
     let around = (&shutdown, &exposition, authentication);
     spawn_flow(&mut tasks, &config, (&pool, requests), queue, around)?;
     tasks.spawn("topics", {
         let shutdown = shutdown.clone();
-        |page| Watch::new(topics).run(shutdown, page)
+        |status| Watch::new(topics).run(shutdown, status)
     });
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
@@ -152,22 +152,22 @@ fn spawn_flow(
         let pages = http::pages::of(&config.pages, config.auth.needs_token());
         let routes = http::routes(requests, placement, changes, exposition.clone(), pages);
         let shutdown = shutdown.clone();
-        |page| api.serve(routes, authentication, shutdown, page)
+        |status| api.serve(routes, authentication, shutdown, status)
     });
     for _ in 0..config.placement.tasks {
         let line = line.clone();
-        tasks.spawn("placement", |page| line.run(page));
+        tasks.spawn("placement", |status| line.run(status));
     }
     for _ in 0..config.changes.tasks {
         let changer = changer.clone();
-        tasks.spawn("changes", |page| changer.run(page));
+        tasks.spawn("changes", |status| changer.run(status));
     }
     tasks.spawn("retention", {
         let outbox = outbox::Retention { pool: pool.clone(), settings: config.outbox.retention.clone() };
         let (settings, looked_at) = (config.retention.clone(), LookedAt::default());
         let retention = Retention { outbox, pool: pool.clone(), settings, looked_at };
         let shutdown = shutdown.clone();
-        |page| retention.run(shutdown, page)
+        |status| retention.run(shutdown, status)
     });
     Ok(())
 }

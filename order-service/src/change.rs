@@ -17,7 +17,7 @@ use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
     database::Pool,
-    health::Component,
+    health::TaskStatus,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
@@ -117,22 +117,22 @@ impl Changer {
     ///
     /// # Errors
     /// None: a failure is answered to whoever waits.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
             if let Some(Waiting { work, reply, .. }) = next.pop() {
-                reply.send(self.make(work, &page).await);
+                reply.send(self.make(work, &status).await);
             }
         }
         Ok(())
     }
 
-    async fn make(&self, wish: Wish, page: &Component) -> Answer {
+    async fn make(&self, wish: Wish, status: &TaskStatus) -> Answer {
         let Wish { change, order_ref, customer_ref, trace, author } = wish;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut statement = Statement { change, order_ref, customer_ref, announcement, author, queue };
-        let outcome = until_known(&self.pool, &mut statement, false, page).await;
+        let outcome = until_known(&self.pool, &mut statement, false, status).await;
         let Statement { announcement, .. } = statement;
         match outcome {
             Outcome::Done { done: Some(Changed { log, seq, order_id, order_version, activity_at }), .. } => {

@@ -18,7 +18,7 @@ use outbox::{
 };
 use shared::{
     database::{self, Pool},
-    health::Component,
+    health::TaskStatus,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
@@ -136,14 +136,14 @@ impl Line {
     ///
     /// # Errors
     /// None: a failure is answered to those who wait.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
         while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
             let orders = batch.len();
             PLACEMENT_BATCH.record_count(orders);
             let begun = Instant::now();
-            self.place(batch, false, &page).await;
+            self.place(batch, false, &status).await;
             let took_seconds = begun.elapsed().as_secs_f64();
             PLACEMENT_DURATION.record(took_seconds);
             tracing::debug!(orders, took_seconds, "a batch of orders came to its end");
@@ -170,11 +170,11 @@ impl Line {
 
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
     /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
-    async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, page: &Component) {
+    async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, status: &TaskStatus) {
         let mut pauses = database::backoff();
         while !batch.is_empty() {
             let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
-            let outcome = until_known(&self.pool, &mut statement, maybe_placed, page).await;
+            let outcome = until_known(&self.pool, &mut statement, maybe_placed, status).await;
             batch = statement.into_batch();
             match outcome {
                 Outcome::Done { done, again } => {
@@ -190,18 +190,24 @@ impl Line {
                     return batch.into_iter().for_each(|one| one.refuse(PlaceError::Unavailable));
                 }
                 Outcome::Refused { error, maybe_done } => {
-                    return self.each_alone(batch, &error, maybe_done, page).await;
+                    return self.each_alone(batch, &error, maybe_done, status).await;
                 }
             }
         }
     }
 
     /// What becomes of a batch that the database refused.
-    async fn each_alone(&self, batch: Vec<Accepted>, error: &Arc<sqlx::Error>, maybe_placed: bool, page: &Component) {
+    async fn each_alone(
+        &self,
+        batch: Vec<Accepted>,
+        error: &Arc<sqlx::Error>,
+        maybe_placed: bool,
+        status: &TaskStatus,
+    ) {
         let alone = batch.len() == 1;
         for one in batch {
             if !alone {
-                Box::pin(self.place(vec![one], maybe_placed, page)).await;
+                Box::pin(self.place(vec![one], maybe_placed, status)).await;
             } else if maybe_placed {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();

@@ -30,7 +30,7 @@ use token::{Refusal, Token, TokenRules};
 use tokio::sync::watch;
 
 use crate::{
-    customer::CustomerRef, health::Component, http::rate_limit, lifecycle::Shutdown, pages, problem::Problem,
+    customer::CustomerRef, health::TaskStatus, http::rate_limit, lifecycle::Shutdown, pages, problem::Problem,
     telemetry::ALWAYS,
 };
 
@@ -118,10 +118,10 @@ impl KeyRenewal {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         match self {
-            Self::Issuer(issuer) => issuer.run(shutdown, page).await,
-            Self::File(file) => file.run(shutdown, page).await,
+            Self::Issuer(issuer) => issuer.run(shutdown, status).await,
+            Self::File(file) => file.run(shutdown, status).await,
         }
     }
 }

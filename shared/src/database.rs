@@ -28,7 +28,7 @@ use sqlx::{
 
 use crate::{
     config::Reader,
-    health::{Component, limited},
+    health::{TaskStatus, limited},
 };
 
 /// How long background work waits for a free connection before it counts as an outage.
@@ -182,15 +182,11 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Waits until the database answers.
-pub async fn reached(pool: &Pool, page: &Component) {
+pub async fn reached(pool: &Pool, status: &TaskStatus) {
     for pause in backoff() {
         match sqlx::raw_sql("SELECT 1").execute(pool).await {
-            Ok(_) => return page.working(),
-            Err(error) => {
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "waiting for the database");
-                }
-            }
+            Ok(_) => return status.ok(),
+            Err(error) => status.failing(&error, "waiting for the database"),
         }
         tokio::time::sleep(pause).await;
     }

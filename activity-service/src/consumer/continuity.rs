@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{
@@ -34,7 +34,7 @@ pub struct Continuity {
     pub pool: Pool,
     pub broker: Broker,
     pub group: Arc<Group>,
-    pub page: Component,
+    pub status: TaskStatus,
     /// Positions below the low watermark at the last look.
     pub behind: BTreeMap<Partition, i64>,
 }
@@ -65,10 +65,10 @@ impl Continuity {
     /// None: what fails is tried again the next time.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            let page = self.page.clone();
-            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
+            let status = self.status.clone();
+            match shutdown.unless_draining(status.busy(ANSWERS_WITHIN, self.look())).await {
                 Some(Err(error)) => {
-                    let news = self.page.waiting(format!("{error:#}"));
+                    let news = self.status.waiting(format!("{error:#}"));
                     // Else whoever reads and counts tells of the outage.
                     if news && !self.group.held().is_empty() {
                         tracing::warn!(
@@ -77,7 +77,7 @@ impl Continuity {
                         );
                     }
                 }
-                Some(Ok(())) => self.page.working(),
+                Some(Ok(())) => self.status.ok(),
                 None => {}
             }
             let group = Arc::clone(&self.group);
@@ -249,7 +249,7 @@ impl Continuity {
             position,
             "the topic was created anew"
         );
-        self.page.waiting(news);
+        self.status.waiting(news);
     }
 
     fn lost(&self, partition: &Partition, gap: Jump) {
@@ -264,7 +264,7 @@ impl Continuity {
             messages,
             "messages were deleted before they were read"
         );
-        self.page.waiting(news);
+        self.status.waiting(news);
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{
     database::{Failure, Pool, Transaction},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 use sqlx::PgConnection;
@@ -62,7 +62,7 @@ pub struct Counting {
     pub group: Arc<Group>,
     pub shutdown: Shutdown,
     pub in_hand: InHand,
-    pub page: Component,
+    pub status: TaskStatus,
     pub at_once: AtOnce,
     pub room: Room,
 }
@@ -127,7 +127,7 @@ impl Counting {
                     fail::fail_point!("consumer::after_commit", |_| std::process::abort());
                     self.group.counted(&batch.ends(&part));
                     fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
-                    self.page.working();
+                    self.status.ok();
                     self.at_once.was_quick_enough(part.len());
                     pauses = self.backoff.build();
                     sum.add(done);
@@ -172,7 +172,7 @@ impl Counting {
         let suspect = batch.messages[part.start].parsed.as_ref().ok().map(|activity| activity.message_ref);
         let positions = batch.positions(part);
         let trial = trial::count_a_good_one(&self.pool, &self.time_zone, suspect, &positions);
-        self.page.work(ATTEMPT_WITHIN, trial).await.is_ok()
+        self.status.busy(ATTEMPT_WITHIN, trial).await.is_ok()
     }
 
     /// One attempt at a part of a batch, in one transaction.
@@ -183,7 +183,7 @@ impl Counting {
         loop {
             let transaction = self.pool.begin().await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
-            if let Some(counted) = self.page.work(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
+            if let Some(counted) = self.status.busy(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
                 return Ok(counted);
             }
         }
@@ -271,7 +271,7 @@ impl Counting {
 
     /// Once when it begins, not with each attempt.
     fn log_once(&self, failure: Failure, error: &sqlx::Error) {
-        let news = self.page.waiting(error);
+        let news = self.status.waiting(error);
         match failure {
             _ if !news => {}
             Failure::Outage | Failure::Conflict => {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{health::Component, lifecycle::Shutdown};
+use shared::{health::TaskStatus, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -57,21 +57,21 @@ impl Lag {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
+            match shutdown.unless_draining(status.busy(ANSWERS_WITHIN, self.look())).await {
                 Some(Ok(found)) => {
                     set_gauges(&found);
                     if found.unknown.is_empty() {
-                        page.working();
+                        status.ok();
                     } else {
-                        page.waiting(found.unknown.join("; "));
+                        status.waiting(found.unknown.join("; "));
                     }
                 }
                 // Whoever reads tells of the outage.
                 Some(Err(error)) => {
                     LAG_MESSAGES.forget();
-                    page.waiting(format!("{error:#}"));
+                    status.waiting(format!("{error:#}"));
                 }
                 None => {}
             }

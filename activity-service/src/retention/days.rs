@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -98,19 +98,19 @@ impl Retention {
         before: OffsetDateTime,
         lows: &Lows,
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<u64, sqlx::Error> {
         let mut purged = 0;
         for day in days {
             if shutdown.is_draining() || !self.may_be_past(day, lows).await? {
                 continue;
             }
-            self.purge_copies(day, lows, shutdown, page).await?;
-            let Some(keys) = self.empty(day, before, lows, page).await? else { continue };
+            self.purge_copies(day, lows, shutdown, status).await?;
+            let Some(keys) = self.empty(day, before, lows, status).await? else { continue };
             PURGED.add_of("keys", keys);
             purged += keys;
             for _ in 0..TRIES {
-                if shutdown.is_draining() || page.work(ANSWER_WITHIN, self.drop_empty(day)).await? {
+                if shutdown.is_draining() || status.busy(ANSWER_WITHIN, self.drop_empty(day)).await? {
                     break;
                 }
                 self.leave_the_disk_to_others(shutdown).await;
@@ -146,11 +146,11 @@ impl Retention {
         day: Date,
         lows: &Lows,
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<(), sqlx::Error> {
         let (mut after, end) = ((key::begin(day), String::new(), -1), end(day));
         while !shutdown.is_draining() {
-            let next = page.work(ANSWER_WITHIN, self.purge_page_of_copies(&after, end, lows)).await?;
+            let next = status.busy(ANSWER_WITHIN, self.purge_page_of_copies(&after, end, lows)).await?;
             let Some(next) = next else { break };
             after = next;
             self.leave_the_disk_to_others(shutdown).await;
@@ -206,7 +206,7 @@ impl Retention {
         day: Date,
         before: OffsetDateTime,
         lows: &Lows,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<Option<u64>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
@@ -218,7 +218,7 @@ impl Retention {
         if !locked.fetch_one(&mut *transaction).await? {
             return Ok(None);
         }
-        let found = Found::read(&mut transaction, day, page).await?;
+        let found = Found::read(&mut transaction, day, status).await?;
         sqlx::query!("DELETE FROM key_day_ends WHERE day = $1", day).execute(&mut *transaction).await?;
         let is_due =
             found.ends.iter().all(|(of, (last, at))| *at < before && lows.of(of).is_some_and(|low| *last < low));
@@ -258,7 +258,7 @@ impl Retention {
 }
 
 impl Found {
-    async fn read(transaction: &mut PgConnection, day: Date, page: &Component) -> Result<Self, sqlx::Error> {
+    async fn read(transaction: &mut PgConnection, day: Date, status: &TaskStatus) -> Result<Self, sqlx::Error> {
         key::plan_with_values(&mut *transaction).await?;
         let mut found = Self::default();
         let (begin, end) = (key::begin(day).as_u128(), end(day).as_u128());
@@ -281,7 +281,7 @@ impl Found {
                 Uuid::from_u128(from),
                 Uuid::from_u128(from + step)
             );
-            for row in page.work(ANSWER_WITHIN, rows.fetch_all(&mut *transaction)).await? {
+            for row in status.busy(ANSWER_WITHIN, rows.fetch_all(&mut *transaction)).await? {
                 found.keys += row.keys.unsigned_abs();
                 found.newest_activity = found.newest_activity.into_iter().chain(row.activity_at).max();
                 let end = found.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));

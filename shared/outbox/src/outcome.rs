@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     database::{Failure, Pool, backoff, is_rolled_back},
-    health::Component,
+    health::TaskStatus,
 };
 use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
@@ -64,15 +64,15 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
     pool: &Pool,
     transaction: &mut R,
     mut maybe_done: bool,
-    page: &Component,
+    status: &TaskStatus,
 ) -> Outcome<R::Done> {
     let begun = Instant::now();
     for pause in backoff() {
         // Waiting for an identity is no work: the session does it.
-        let (sent, answer) = attempt(pool, transaction, maybe_done, page).await;
+        let (sent, answer) = attempt(pool, transaction, maybe_done, status).await;
         let error = match answer {
             Ok(Some(done)) => {
-                page.working();
+                status.ok();
                 return Outcome::Done { done, again: maybe_done };
             }
             Ok(None) => {
@@ -94,9 +94,7 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
                 Failure::Outage => maybe_done |= !is_rolled_back(&error),
             }
         }
-        if page.waiting(&error) {
-            tracing::warn!(error = %error, "the database takes nothing; trying again");
-        }
+        status.failing(&error, "the database takes nothing; trying again");
         if !maybe_done {
             return Outcome::NotSent;
         }
@@ -113,14 +111,14 @@ async fn attempt<R: Repeatable>(
     pool: &Pool,
     transaction: &R,
     again: bool,
-    page: &Component,
+    status: &TaskStatus,
 ) -> (bool, Result<Option<R::Done>, sqlx::Error>) {
     let mut connection = match pool.acquire().await {
         Ok(connection) => connection,
         Err(error) => return (false, Err(error)),
     };
     let backend = connection.backend();
-    let answer = pool.until_answered(page, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, again)).await;
+    let answer = pool.until_answered(status, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, again)).await;
     connection.end_with(&answer);
     (true, answer)
 }

@@ -24,7 +24,7 @@ pub use lanes::Lanes;
 use outage::{Outage, Reach};
 use parked::Parked;
 use producer::Producers;
-use shared::{health::Component, lifecycle::Shutdown};
+use shared::{health::TaskStatus, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -59,7 +59,7 @@ pub struct Publisher {
     waiting: Waiting,
     outage: Outage,
     reach: Reach,
-    page: Component,
+    status: TaskStatus,
 }
 
 impl Publisher {
@@ -74,7 +74,7 @@ impl Publisher {
         answers: mpsc::UnboundedSender<Answer>,
         returned: mpsc::UnboundedReceiver<Returned>,
         (flight, instance, lanes): (Flight, Instance, Lanes),
-        page: Component,
+        status: TaskStatus,
     ) -> anyhow::Result<Self> {
         let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
         Ok(Self {
@@ -84,7 +84,7 @@ impl Publisher {
                 config,
                 answers,
                 (outage.delivered(), reach.clone(), lanes.clone()),
-                page.clone(),
+                status.clone(),
             )?,
             topic: topic::Creation::new(&config.kafka, config.topic.of_messages(), config.topic.properties(&[]))?,
             flight,
@@ -95,7 +95,7 @@ impl Publisher {
             waiting: Waiting::default(),
             outage,
             reach,
-            page,
+            status,
         })
     }
 
@@ -104,7 +104,7 @@ impl Publisher {
     /// # Errors
     /// librdkafka refuses to make a new producer after a fatal error.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.topic.ensure(Some(&self.lanes), &self.page, &shutdown).await;
+        self.topic.ensure(Some(&self.lanes), &self.status, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
             if self.may_announce(&shutdown).await {
@@ -124,11 +124,11 @@ impl Publisher {
         loop {
             // Again and again: what is in flight lands meanwhile, and writes on the same page.
             if self.instance.is_paused() {
-                self.page.waiting("announcing is paused by an operator");
+                self.status.waiting("announcing is paused by an operator");
             }
             match timeout(TELL_EVERY, &mut resumed).await {
                 Ok(Some(())) => {
-                    self.page.working();
+                    self.status.ok();
                     return true;
                 }
                 Ok(None) => return false,
@@ -213,7 +213,7 @@ impl Publisher {
             }
         };
         let producers = &mut self.producers;
-        self.page.work_at_once(|| {
+        self.status.busy_now(|| {
             fail_point!("publisher::before_send", |_| std::process::abort());
             for message in batch {
                 let permit = permits.split(1).expect("one was acquired for each message");
@@ -245,9 +245,7 @@ impl Publisher {
             // Of a batch that was rejected one message is to blame: alone it shows which.
             Verdict::Rejected(_) => message.alone = true,
             Verdict::Outage(code) => {
-                if self.page.waiting(code) {
-                    tracing::warn!(error = %code, "kafka takes nothing; messages are taken, and wait");
-                }
+                self.status.failing(code, "kafka takes nothing; messages are taken, and wait");
                 self.reach.refused();
                 self.outage.goes_on();
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::{
     database::{self, Pool, Tables},
-    health::Component,
+    health::TaskStatus,
     lifecycle::{Exit, Shutdown, Tasks},
     metrics::exposition::Exposition,
 };
@@ -91,7 +91,7 @@ pub async fn begin(
     database: &database::Settings,
     (pool, requests): (&Pool, &Pool),
     schema: Schema,
-    page: Component,
+    status: TaskStatus,
 ) -> Result<Begun, Unfit> {
     let flight = Flight::new(settings.publisher.max_in_flight);
     let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why }));
@@ -116,14 +116,12 @@ pub async fn begin(
     for pause in database::backoff() {
         match attempt().await {
             Ok(begun) => {
-                page.working();
+                status.ok();
                 return begun;
             }
             Err(error) => {
                 let error: sqlx::Error = error;
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "waiting for the database");
-                }
+                status.failing(&error, "waiting for the database");
             }
         }
         tokio::time::sleep(pause).await;
@@ -168,7 +166,7 @@ impl Begun {
         let drained = CancellationToken::new();
         tasks.spawn("session", {
             let drained = drained.clone();
-            |page| session.run(drained, page)
+            |status| session.run(drained, status)
         });
         let (queue, queued) = Queue::new(settings.publisher.queue_capacity, instance.clone());
         let (answers, answered) = mpsc::unbounded_channel();
@@ -179,39 +177,39 @@ impl Begun {
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
             let shutdown = shutdown.clone();
-            |page| async move {
-                Publisher::new(&settings, queued, answers, returned, (flight, instance, lanes), page)?
+            |status| async move {
+                Publisher::new(&settings, queued, answers, returned, (flight, instance, lanes), status)?
                     .run(shutdown)
                     .await
             }
         });
         tasks.spawn("progress", {
             let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
-            |page| progress.run(drained, page)
+            |status| progress.run(drained, status)
         });
         tasks.spawn("announcer", {
             let announcer = Announcer::new(&settings, pool.clone(), instance.clone())?;
             let shutdown = shutdown.clone();
-            |page| announcer.run(shutdown, page)
+            |status| announcer.run(shutdown, status)
         });
         tasks.spawn("marks", {
             let (pool, settings, instance) = (pool.clone(), settings.publisher.clone(), instance.clone());
-            |page| async move {
+            |status| async move {
                 let _last_to_end = drained.drop_guard();
-                Marks::new(pool, answered, returns, settings, instance, page).run().await
+                Marks::new(pool, answered, returns, settings, instance, status).run().await
             }
         });
         tasks.spawn("reload", {
             let reloader = Reloader::new(&settings, pool.clone(), queue.clone(), lanes);
             let shutdown = shutdown.clone();
-            |page| reloader.run(shutdown, page)
+            |status| reloader.run(shutdown, status)
         });
         tasks.spawn("partitions", {
             let kept_for = settings.retention.published_messages;
             let (pool, instance, settings) = (pool.clone(), instance.clone(), settings.partitions);
             let partitions = Partitions { pool, instance, settings, kept_for };
             let shutdown = shutdown.clone();
-            |page| partitions.run(shutdown, page)
+            |status| partitions.run(shutdown, status)
         });
         Ok((queue, HandOver { pool, instance }))
     }
@@ -233,11 +231,11 @@ impl Begun {
         let (transactions, transactor) = transaction::line(settings, pool, queue);
         for _ in 0..settings.tasks {
             let transactor = transactor.clone();
-            tasks.spawn("transactions", |page| transactor.run(page));
+            tasks.spawn("transactions", |status| transactor.run(status));
         }
         tasks.spawn("retention", {
             let shutdown = shutdown.clone();
-            |page| retention.run(shutdown, page)
+            |status| retention.run(shutdown, status)
         });
         Ok((transactions, hand_over))
     }

@@ -10,7 +10,7 @@ use fail::fail_point;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use shared::{
-    config::Reader, database::Pool, health::Component, http::DATABASE_PATIENCE, message::ActivityTypeCode,
+    config::Reader, database::Pool, health::TaskStatus, http::DATABASE_PATIENCE, message::ActivityTypeCode,
     traces::TraceContext,
 };
 use sqlx::{Connection, postgres::PgConnection};
@@ -158,22 +158,22 @@ impl Transactor {
     ///
     /// # Errors
     /// None: a failure is answered to whoever waits.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
             if let Some(Waiting { work, reply, .. }) = next.pop() {
-                reply.send(self.carry_out(work, &page).await);
+                reply.send(self.carry_out(work, &status).await);
             }
         }
         Ok(())
     }
 
-    async fn carry_out(&self, work: Work, page: &Component) -> Answer {
+    async fn carry_out(&self, work: Work, status: &TaskStatus) -> Answer {
         let Work { activity: Activity { code, content, trace }, rows } = work;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut transaction = Attempted { code, content, rows, announcement, queue };
-        let outcome = until_known(&self.pool, &mut transaction, false, page).await;
+        let outcome = until_known(&self.pool, &mut transaction, false, status).await;
         let Attempted { code, content, announcement, .. } = transaction;
         match outcome {
             Outcome::Done { done: Some(written), .. } => {

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::keys::Keys;
-use crate::{health::Component, lifecycle::Shutdown};
+use crate::{health::TaskStatus, lifecycle::Shutdown};
 
 /// At most one fetch in this time is made because a token asks for it.
 const ASKED_EVERY: Duration = Duration::from_secs(30);
@@ -107,21 +107,19 @@ impl Issuer {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         let (mut pauses, mut told_stale) = (backoff(), false);
         while let Some(looked) = shutdown.unless_draining(self.look()).await {
             let pause = match looked {
                 Ok(()) => {
                     told_stale = false;
-                    page.working();
+                    status.ok();
                     pauses = backoff();
                     self.max_age
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
-                    if page.waiting(&error) {
-                        tracing::warn!(error, "cannot fetch the keys of the issuer; trying again");
-                    }
+                    status.failing(&error, "cannot fetch the keys of the issuer; trying again");
                     self.tell_if_stale(&mut told_stale);
                     pauses.next().expect("the back-off never ends")
                 }

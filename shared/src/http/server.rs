@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     auth::{Authentication, authenticate},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 
@@ -96,12 +96,12 @@ impl Server {
         routes: F,
         authentication: Authentication,
         shutdown: Shutdown,
-        page: Component,
+        status: TaskStatus,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        let (is_measured, heartbeat) = (self.is_measured, page.clone());
+        let (is_measured, heartbeat) = (self.is_measured, status.clone());
         let Settings { max_connections, max_per_address, keep_alive, rate, .. } = self.settings;
         let Settings { allowed_origins, peer_origin, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
         let public_origin = public_url.as_deref().and_then(browsers::origin_of);
@@ -182,7 +182,7 @@ impl Server {
             .map(|server| server.run());
         async move {
             let server = server?;
-            page.working();
+            status.ok();
             Ok(server.await?)
         }
     }

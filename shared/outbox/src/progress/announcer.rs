@@ -14,7 +14,7 @@ use rdkafka::{
 use serde::Serialize;
 use shared::{
     database::{Pool, within},
-    health::Component,
+    health::TaskStatus,
     kafka,
     lifecycle::Shutdown,
 };
@@ -110,22 +110,16 @@ impl Announcer {
     ///
     /// # Errors
     /// None: what fails is told by whoever is first a second later.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        self.creation.ensure(None, &page, &shutdown).await;
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
+        self.creation.ensure(None, &status, &shutdown).await;
         while shutdown.unless_draining(sleep(until(&self.instance, TELLS_AFTER))).await.is_some() {
-            match page.work(TELLS_WITHIN, self.tell()).await {
+            match status.busy(TELLS_WITHIN, self.tell()).await {
                 Ok(is_told) => {
-                    page.working();
+                    status.ok();
                     ANNOUNCEMENTS.add(u64::from(is_told));
                 }
-                Err(error) => {
-                    if page.waiting(format!("{error:#}")) {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "cannot tell how far everything is announced; trying again"
-                        );
-                    }
-                }
+                Err(error) => status
+                    .failing(format_args!("{error:#}"), "cannot tell how far everything is announced; trying again"),
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use fail::fail_point;
 use opentelemetry::trace::SpanKind;
 use shared::{
     database::{self, Pool},
-    health::Component,
+    health::TaskStatus,
     traces,
 };
 use sqlx::PgConnection;
@@ -51,7 +51,7 @@ pub struct Marks {
     logs: BTreeMap<InstanceId, Weak<Log>>,
     /// Half of the queue: the most that may wait in memory for a back-off.
     may_wait: Arc<Semaphore>,
-    page: Component,
+    status: TaskStatus,
 }
 
 /// A message the broker refused while it was alone, and what becomes of it.
@@ -72,10 +72,10 @@ impl Marks {
         returned: mpsc::UnboundedSender<Returned>,
         settings: settings::Publisher,
         instance: Instance,
-        page: Component,
+        status: TaskStatus,
     ) -> Self {
         let may_wait = Arc::new(Semaphore::new(settings.queue_capacity.div_ceil(2) as usize));
-        Self { pool, answers, returned, settings, instance, logs: BTreeMap::new(), may_wait, page }
+        Self { pool, answers, returned, settings, instance, logs: BTreeMap::new(), may_wait, status }
     }
 
     /// Marks until the publisher and its producers are gone.
@@ -118,7 +118,7 @@ impl Marks {
     }
 
     async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Place)>) {
-        self.page.work_at_once(|| {
+        self.status.busy_now(|| {
             fail_point!("marks::delivered", |_| std::process::abort());
             for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
                 let duration = PUBLISH_DURATION.of(label);
@@ -140,7 +140,7 @@ impl Marks {
             }
         }
         fail_point!("marks::published", |_| std::process::abort());
-        self.page.working();
+        self.status.ok();
     }
 
     /// What is acknowledged is settled, and with the acknowledgements it is stated how far: the statement
@@ -259,11 +259,7 @@ impl Marks {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return answer;
                 }
-                Err(error) => {
-                    if self.page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot mark messages; trying again");
-                    }
-                }
+                Err(error) => self.status.failing(&error, "cannot mark messages; trying again"),
             }
             sleep(pauses.next().expect("the back-off never ends")).await;
         }
@@ -277,7 +273,7 @@ impl Marks {
             fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok::<_, sqlx::Error>(answer)
         };
-        let answer = self.pool.until_answered(&self.page, ANSWER_WITHIN, backend, marking).await;
+        let answer = self.pool.until_answered(&self.status, ANSWER_WITHIN, backend, marking).await;
         connection.end_with(&answer);
         answer
     }

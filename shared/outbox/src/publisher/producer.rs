@@ -16,7 +16,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
-use shared::{health::Component, kafka};
+use shared::{health::TaskStatus, kafka};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -52,7 +52,7 @@ impl Producers {
         config: &Settings,
         answers: mpsc::UnboundedSender<Answer>,
         (delivered, reach, lanes): (Delivered, Reach, Lanes),
-        page: Component,
+        status: TaskStatus,
     ) -> anyhow::Result<Self> {
         let topic: Arc<str> = config.topic.name.as_str().into();
         let answers = Answers {
@@ -63,7 +63,7 @@ impl Producers {
             lanes,
             failed: Arc::default(),
             failure: kafka::LastFailure::default(),
-            page,
+            status,
             is_alone: false,
         };
         let max_in_flight = config.publisher.max_in_flight.to_string();
@@ -190,7 +190,7 @@ struct Answers {
     lanes: Lanes,
     failed: Arc<Notify>,
     failure: kafka::LastFailure,
-    page: Component,
+    status: TaskStatus,
     /// Of the second producer, which knows no more of the topic and hears of it later.
     is_alone: bool,
 }
@@ -205,7 +205,7 @@ impl Answers {
             self.delivered.fetch_add(1, Ordering::Relaxed);
             self.reach.delivered();
             if !self.lanes.any_stands() {
-                self.page.working();
+                self.status.ok();
             }
         }
         // Closed only when the process is ending: the row stays as it is in the table.
@@ -230,7 +230,7 @@ impl Answers {
         self.reach.stands(standing.is_some());
         if let Some(standing) = standing {
             // Its line is written already.
-            self.page.waiting(standing);
+            self.status.waiting(standing);
         }
     }
 }
@@ -248,9 +248,7 @@ impl ClientContext for Answers {
         if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
             self.reach.no_broker();
             let reason = self.failure.explain(reason);
-            if self.page.waiting(&reason) {
-                tracing::warn!(reason, "no broker in reach; messages are taken, and wait");
-            }
+            self.status.failing(&reason, "no broker in reach; messages are taken, and wait");
         }
         kafka::Quiet.error(error, reason);
     }
@@ -262,7 +260,7 @@ impl ClientContext for Answers {
             self.failure.forget();
         }
         if connected && self.reach.connected() {
-            self.page.working();
+            self.status.ok();
         }
         if !self.is_alone {
             self.partitions(&statistics, connected);

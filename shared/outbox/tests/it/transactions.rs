@@ -59,7 +59,7 @@ impl World {
         let mut tasks = Tasks::new(health.clone(), shutdown.clone());
         let tables = Tables { service: "things", migrations: &OUTBOX, mark: "things" };
         let schema = Schema { tables, needed: &[("things", "INSERT")] };
-        let begun = start::begin(&of_outbox, &settings, (&pool, &requests), schema, health.component("database"));
+        let begun = start::begin(&of_outbox, &settings, (&pool, &requests), schema, health.task("database"));
         let begun = begun.await.unwrap();
         let exposition = Exposition::default();
         let (transactions, _) = begun.start_transactions(&of_transactions, &mut tasks, &shutdown, &exposition).unwrap();

@@ -60,10 +60,10 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
             probes(routes);
             metrics(routes);
         };
-        |page| server.serve(routes, Authentication::disabled(), shutdown, page)
+        |status| server.serve(routes, Authentication::disabled(), shutdown, status)
     });
 
-    let database = health.component("database");
+    let database = health.task("database");
     let begun = tokio::select! {
         begun = start::begin(&config.outbox, &config.database, (&pool, &requests), SCHEMA, database) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
@@ -78,12 +78,12 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     let (authentication, keys) = Authentication::new(config.auth)?;
     if let Some(keys) = keys {
         let shutdown = shutdown.clone();
-        tasks.spawn("issuer", |page| keys.run(shutdown, page));
+        tasks.spawn("issuer", |status| keys.run(shutdown, status));
     }
     let api = listen("api", config.http, 2, config.shutdown.grace)?;
     tasks.spawn("api", {
         let (routes, shutdown) = (booking::routes(transactions), shutdown.clone());
-        |page| api.serve(routes, authentication, shutdown, page)
+        |status| api.serve(routes, authentication, shutdown, status)
     });
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;

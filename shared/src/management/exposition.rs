@@ -22,7 +22,7 @@ use super::{
     now::Now,
     own,
 };
-use crate::{config::Reader, database::Pool, health::Component, http::only, lifecycle::Shutdown};
+use crate::{config::Reader, database::Pool, health::TaskStatus, http::only, lifecycle::Shutdown};
 
 /// How often recorded values are summed up: until then each takes 16 bytes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -122,12 +122,12 @@ impl Exposition {
     ///
     /// # Errors
     /// None.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         while shutdown.unless_draining(sleep(UPKEEP_EVERY)).await.is_some() {
             if let Some(handle) = &self.handle {
-                page.work_at_once(|| handle.run_upkeep());
+                status.busy_now(|| handle.run_upkeep());
             }
-            page.working();
+            status.ok();
         }
         Ok(())
     }
