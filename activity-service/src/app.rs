@@ -193,9 +193,9 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     health.watch(config.task_hung_after);
     exposition.at_scrape({
         let health = health.clone();
-        move || health.tell()
+        move || health.set_gauges()
     });
-    exposition.at_scrape(telemetry.tell());
+    exposition.at_scrape(telemetry.gauges());
     exposition.of_pool("work", &pool);
     exposition.of_pool("requests", &requests);
     exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);

@@ -37,8 +37,8 @@ pub const REASONS: &[&str] = &{
     names
 };
 
-/// Tells what has entered the figures, once that is committed.
-pub fn tell_activities(counted: &Figures) {
+/// Counts what has entered the figures, once that is committed.
+pub fn count_activities(counted: &Figures) {
     for ((_, code), quantity) in counted {
         let known = TYPES.iter().find(|known| *known == code);
         ACTIVITIES.add_of(known.copied().unwrap_or("other"), *quantity);
@@ -235,6 +235,6 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         COMPLETE_AGE.set(told.age.unwrap_or(0.0).max(0.0));
         SILENT_SOURCES.set_count(told.silent.unsigned_abs());
         DIFFERING_MINUTES.set_count(told.differing.unsigned_abs());
-        days::tell_ahead(connection).await
+        days::gauge_partitions_ahead(connection).await
     })
 }

@@ -63,9 +63,9 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     health.watch(config.task_hung_after);
     exposition.at_scrape({
         let health = health.clone();
-        move || health.tell()
+        move || health.set_gauges()
     });
-    exposition.at_scrape(telemetry.tell());
+    exposition.at_scrape(telemetry.gauges());
     exposition.of_pool("work", &pool);
     exposition.of_pool("requests", &requests);
     exposition.of_database(&pool, metrics::of_database, &config.metrics);
@@ -112,7 +112,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     };
     let begun = match begun {
         Ok(begun) => begun,
-        Err(unfit) => return Ok(unfit.tell()),
+        Err(unfit) => return Ok(unfit.log()),
     };
     tasks.spawn("audit", {
         let (pool, shutdown) = (pool.clone(), shutdown.clone());
@@ -145,7 +145,7 @@ fn spawn_flow(
     };
     let (changes, changer) = change::line(&config.changes, pool.clone(), queue);
 
-    exposition.at_scrape(placement.tell());
+    exposition.at_scrape(placement.gauges());
 
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {

@@ -171,7 +171,7 @@ impl Pause {
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let begun = pause::begin(pool, &self.how.wanted(), &self.how.who.author()).await?;
-        command::tell_paused("announcing", &begun)
+        command::print_paused("announcing", &begun)
     }
 }
 
@@ -180,7 +180,7 @@ impl Resume {
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let was = pause::end(pool, &self.who.author()).await?;
-        command::tell_resumed("announcing", was)
+        command::print_resumed("announcing", was)
     }
 }
 
@@ -272,7 +272,7 @@ impl Messages {
                 } else {
                     verify::compare(pool, &reader, span, &mut out).await?
                 };
-                tell(&mut out, &found, json)?;
+                print_found(&mut out, &found, json)?;
                 return Ok(if found.agree() { Exit::Stopped } else { Exit::Failed });
             }
         }
@@ -280,7 +280,7 @@ impl Messages {
     }
 }
 
-fn tell(out: &mut impl Write, found: &verify::Found, json: bool) -> anyhow::Result<()> {
+fn print_found(out: &mut impl Write, found: &verify::Found, json: bool) -> anyhow::Result<()> {
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(found)?)?;
         return Ok(());

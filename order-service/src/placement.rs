@@ -93,9 +93,9 @@ impl Placement {
         answer
     }
 
-    /// Tells how full the line is.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
-        self.0.tell(&LINE_LENGTH, &LINE_CAPACITY)
+    /// Sets the gauges of the line, each time that it is called.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
+        self.0.gauges(&LINE_LENGTH, &LINE_CAPACITY)
     }
 
     async fn ask(&self, request: Request) -> Answer {

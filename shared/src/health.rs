@@ -136,8 +136,8 @@ impl Health {
         reports
     }
 
-    /// Tells the metrics.
-    pub fn tell(&self) {
+    /// Sets the gauges of all tasks.
+    pub fn set_gauges(&self) {
         for (name, report) in self.reports() {
             let age = Duration::from_secs(report.busy_for_seconds).as_secs_f64();
             metrics::gauge!(TASK_HEARTBEAT_AGE, "task" => name).set(age);

@@ -92,8 +92,8 @@ impl Telemetry {
         Ok(Self { level, lines, _traces: traces, _writers: writers })
     }
 
-    /// Tells the metrics.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+    /// Sets the metrics, each time that it is called.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
         let lines = self.lines.clone();
         move || LINES_DROPPED.set_to(lines.iter().map(|lines| lines.dropped_lines() as u64).sum())
     }

@@ -36,7 +36,7 @@ use crate::{
     admission::Admission,
     gaps,
     key::{self, redelivered},
-    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, tell_activities},
+    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, count_activities},
     quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
     statistics::{self, Outcome, Received},
     trial,
@@ -260,7 +260,7 @@ impl Counting {
             self.group.hold(&partition, generation);
         }
         COUNTED.add(counted);
-        tell_activities(&figures);
+        count_activities(&figures);
         DUPLICATES.add(duplicates);
         if let Some(messages) = kept.get(&Reason::ConflictingCopy) {
             tracing::warn!(messages, "messages have the references of other activities");

@@ -121,7 +121,7 @@ impl Correction<'_> {
             return Ok(Some(Corrected::Possible(FigureChange::of(&outcome.counted))));
         }
         transaction.commit().await?;
-        metrics::tell_activities(&outcome.counted);
+        metrics::count_activities(&outcome.counted);
         tracing::info!(quarantine.id = %self.id, actor = self.author.actor, "message corrected and counted");
         Ok(Some(Corrected::Done))
     }

@@ -22,7 +22,7 @@ use crate::{
     activity::{self, Activity},
     admission::{Admission, expect_rows},
     audit, key,
-    metrics::{REPLAYED, tell_activities},
+    metrics::{REPLAYED, count_activities},
     statistics::{self, Figures, Outcome, Received},
     trial,
 };
@@ -314,7 +314,7 @@ impl<'a> Replay<'a> {
         } else {
             fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
-            tell_activities(&counted);
+            count_activities(&counted);
             REPLAYED.add_of("counted", done.counted);
             REPLAYED.add_of("duplicate", done.duplicates);
             REPLAYED.add_of("still waiting", done.still_waiting);

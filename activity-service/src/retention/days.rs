@@ -59,7 +59,7 @@ pub async fn make_ahead(pool: &Pool) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn tell_ahead(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub async fn gauge_partitions_ahead(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let ahead = sqlx::query_scalar!(
         r#"
         SELECT coalesce(min(ahead) - 1, $1) AS "ahead!" FROM generate_series(1, $1::int) AS ahead

@@ -79,8 +79,8 @@ impl<W, A> Entrance<W, A> {
 }
 
 impl<W: Send + 'static, A: Send + 'static> Entrance<W, A> {
-    /// Tells how much is waiting, and how much can. Does not keep the line open.
-    pub fn tell(&self, length: &'static Gauge, capacity: &'static Gauge) -> impl Fn() + Send + Sync + use<W, A> {
+    /// Sets how much is waiting, and how much can, each time that it is called. Does not keep the line open.
+    pub fn gauges(&self, length: &'static Gauge, capacity: &'static Gauge) -> impl Fn() + Send + Sync + use<W, A> {
         let line = self.0.downgrade();
         move || {
             if let Some(line) = line.upgrade() {

@@ -73,9 +73,9 @@ pub struct Unfit {
 }
 
 impl Unfit {
-    /// Says why in the log; how the process is to end.
+    /// Logs why; how the process is to end.
     #[must_use]
-    pub fn tell(self) -> Exit {
+    pub fn log(self) -> Exit {
         tracing::error!("{}", self.why);
         self.exit
     }
@@ -172,8 +172,8 @@ impl Begun {
         let (answers, answered) = mpsc::unbounded_channel();
         let (returns, returned) = mpsc::unbounded_channel();
         let lanes = Lanes::new(&settings);
-        exposition.at_scrape(queue.tell());
-        exposition.at_scrape(flight.tell());
+        exposition.at_scrape(queue.gauges());
+        exposition.at_scrape(flight.gauges());
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
             let shutdown = shutdown.clone();

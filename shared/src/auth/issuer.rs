@@ -120,7 +120,7 @@ impl Issuer {
                 Err(error) => {
                     let error = format!("{error:#}");
                     status.failing(&error, "cannot fetch the keys of the issuer; trying again");
-                    self.tell_if_stale(&mut told_stale);
+                    self.log_if_stale(&mut told_stale);
                     pauses.next().expect("the back-off never ends")
                 }
             };
@@ -133,7 +133,7 @@ impl Issuer {
     }
 
     /// Once for each time that the issuer is away.
-    fn tell_if_stale(&self, told: &mut bool) {
+    fn log_if_stale(&self, told: &mut bool) {
         let state = self.state.borrow();
         if state.keys.is_some() && state.stale_at <= Instant::now() && !*told {
             *told = true;

@@ -92,7 +92,7 @@ impl Producers {
             Ok(lane) => lane,
             Err(error) => {
                 let result = Err(Verdict::Fatal(format!("{error:#}")));
-                return self.answers.tell(Answer { message, permit, result });
+                return self.answers.pass_on(Answer { message, permit, result });
             }
         };
         let sent = &message.queued.message;
@@ -110,7 +110,7 @@ impl Producers {
             let (message, permit) = *record.delivery_opaque;
             // Refused before it met any neighbour: it was alone.
             let message = Outgoing { alone: true, ..message };
-            self.answers.tell(Answer { message, permit, result: Err(Verdict::of(&error)) });
+            self.answers.pass_on(Answer { message, permit, result: Err(Verdict::of(&error)) });
         }
     }
 
@@ -196,7 +196,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn tell(&self, mut answer: Answer) {
+    fn pass_on(&self, mut answer: Answer) {
         let entry = answer.message.entry.take();
         if answer.result.is_ok() {
             if let Some(entry) = entry {
@@ -226,7 +226,7 @@ impl Answers {
         let leaderless: BTreeSet<i32> =
             known.iter().filter(|(_, partition)| partition.leader < 0).map(|(number, _)| **number).collect();
         self.lanes.know(i32::try_from(known.len()).unwrap_or(i32::MAX), leaderless, is_connected);
-        let standing = self.lanes.tell();
+        let standing = self.lanes.log_standing();
         self.reach.stands(standing.is_some());
         if let Some(standing) = standing {
             // Its line is written already.
@@ -273,6 +273,6 @@ impl ProducerContext for Answers {
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let (message, permit) = *sent;
-        self.tell(Answer { message, permit, result: answer::result_of(delivered) });
+        self.pass_on(Answer { message, permit, result: answer::result_of(delivered) });
     }
 }

@@ -70,7 +70,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     };
     let begun = match begun {
         Ok(begun) => begun,
-        Err(unfit) => return Ok(unfit.tell()),
+        Err(unfit) => return Ok(unfit.log()),
     };
     let (transactions, hand_over) =
         begun.start_transactions(&config.transactions, &mut tasks, &shutdown, &exposition)?;
