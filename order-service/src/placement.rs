@@ -22,7 +22,7 @@ use shared::{
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
-use statement::{Fate, Statement};
+use statement::{PlacementResult, Statement};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -220,11 +220,11 @@ impl Line {
 
     /// Lets the messages into the queue and answers the callers. Gives those back of whom nothing is
     /// known yet: the lock of their key may be held by their own earlier attempt.
-    fn settle(&self, batch: Vec<Accepted>, fates: Vec<Fate>, again: bool) -> Vec<Accepted> {
+    fn settle(&self, batch: Vec<Accepted>, results: Vec<PlacementResult>, again: bool) -> Vec<Accepted> {
         let mut unknown = Vec::new();
-        for (one, fate) in batch.into_iter().zip(fates) {
-            match fate {
-                Fate::Placed { order_id, log, seq, placed_at } => {
+        for (one, result) in batch.into_iter().zip(results) {
+            match result {
+                PlacementResult::Placed { order_id, log, seq, placed_at } => {
                     let Accepted { announcement, order, reply, .. } = one;
                     let content = Content::Thing { number: order_id, version: 1 };
                     let written = Written { log, seq, activity_at: placed_at };
@@ -232,14 +232,14 @@ impl Line {
                     reply.send(Ok(placed(order, order_id, placed_at, false)));
                 }
                 // The request is the same, so this is the same answer.
-                Fate::Remembered { order_id, placed_at } => {
+                PlacementResult::Remembered { order_id, placed_at } => {
                     let Accepted { announcement, order, reply, .. } = one;
                     announcement.absent();
                     reply.send(Ok(placed(order, order_id, placed_at, true)));
                 }
-                Fate::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
-                Fate::KeyInUse if again => unknown.push(one),
-                Fate::KeyInUse => one.refuse(PlaceError::KeyInUse),
+                PlacementResult::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
+                PlacementResult::KeyInUse if again => unknown.push(one),
+                PlacementResult::KeyInUse => one.refuse(PlaceError::KeyInUse),
             }
         }
         fail_point!("placement::announced", |_| std::process::abort());
