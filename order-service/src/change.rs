@@ -8,7 +8,7 @@ use fail::fail_point;
 use outbox::{
     announcement::{Announcement, Written},
     instance,
-    line::{self, Entrance, Exit, Waiting},
+    line::{self, LineReceiver, LineSender, WorkItem},
     message::Content,
     outcome::{Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
@@ -82,7 +82,7 @@ type Answer = Result<(), ChangeError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Changes(Entrance<Wish, Answer>);
+pub struct Changes(LineSender<Wish, Answer>);
 
 impl Changes {
     /// Changes the order, if it is there and can be changed. Afterwards its status tells what
@@ -99,7 +99,7 @@ impl Changes {
 /// The other end: what the tasks share that make the changes.
 #[derive(Clone, Debug)]
 pub struct Changer {
-    waiting: Exit<Wish, Answer>,
+    waiting: LineReceiver<Wish, Answer>,
     pool: Pool,
     queue: Queue,
 }
@@ -107,8 +107,8 @@ pub struct Changer {
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
 pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
-    let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
-    (Changes(entrance), Changer { waiting, pool, queue })
+    let (sender, waiting) = line::line(settings.waiting_line, Duration::ZERO);
+    (Changes(sender), Changer { waiting, pool, queue })
 }
 
 impl Changer {
@@ -120,7 +120,7 @@ impl Changer {
     pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
-            if let Some(Waiting { work, reply, .. }) = next.pop() {
+            if let Some(WorkItem { work, reply, .. }) = next.pop() {
                 reply.send(self.make(work, &status).await);
             }
         }

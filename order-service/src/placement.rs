@@ -11,7 +11,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use fail::fail_point;
 use outbox::{
     announcement::{Announcement, Written},
-    line::{self, Entrance, Exit, Reply, Waiting},
+    line::{self, LineReceiver, LineSender, Reply, WorkItem},
     message::Content,
     outcome::{Outcome, until_known},
     queue::Queue,
@@ -73,7 +73,7 @@ type Answer = Result<Placed, PlaceError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Placement(Entrance<Request, Answer>);
+pub struct Placement(LineSender<Request, Answer>);
 
 impl Placement {
     /// Places an order.
@@ -117,7 +117,7 @@ impl Placement {
 /// The other end: what the placement tasks share.
 #[derive(Clone, Debug)]
 pub struct Line {
-    waiting: Exit<Request, Answer>,
+    waiting: LineReceiver<Request, Answer>,
     pool: Pool,
     queue: Queue,
     batch_max: usize,
@@ -127,8 +127,8 @@ pub struct Line {
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
 pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Line) {
-    let (entrance, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
-    (Placement(entrance), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
+    let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
+    (Placement(sender), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
 impl Line {
@@ -152,12 +152,12 @@ impl Line {
     }
 
     /// Of those under the same key only the first.
-    fn accepted(&self, waiting: impl Iterator<Item = Waiting<Request, Answer>>) -> Vec<Accepted> {
+    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<Request, Answer>>) -> Vec<Accepted> {
         let mut keys = HashSet::new();
         let mut accepted = Vec::new();
         // One log for all: the statement has one fence.
         let log = self.queue.log();
-        for Waiting { work: Request { order, key, trace }, reply, .. } in waiting {
+        for WorkItem { work: Request { order, key, trace }, reply, .. } in waiting {
             if key.is_none_or(|key| keys.insert(key)) {
                 let announcement = Announcement::new(trace, &log, &self.queue);
                 accepted.push(Accepted { announcement, order, key, reply });

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     announcement::{Announcement, Written},
     instance,
-    line::{self, Entrance, Exit, Waiting},
+    line::{self, LineReceiver, LineSender, WorkItem},
     message::{self, Content},
     outcome::{Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
@@ -116,7 +116,7 @@ impl fmt::Debug for Work {
 
 /// The handlers' end.
 #[derive(Clone, Debug)]
-pub struct Transactions(Entrance<Work, Answer>);
+pub struct Transactions(LineSender<Work, Answer>);
 
 impl Transactions {
     /// Writes what `rows` writes, and that `activity` happened, in one transaction. `rows` is given the activity's time. It
@@ -141,7 +141,7 @@ impl Transactions {
 /// The other end: what the tasks share that carry the transactions out.
 #[derive(Clone, Debug)]
 pub struct Transactor {
-    waiting: Exit<Work, Answer>,
+    waiting: LineReceiver<Work, Answer>,
     pool: Pool,
     queue: Queue,
 }
@@ -149,8 +149,8 @@ pub struct Transactor {
 /// A line, and the task at its end; run it `transactions.tasks` times.
 #[must_use]
 pub fn line(settings: &Settings, pool: Pool, queue: Queue) -> (Transactions, Transactor) {
-    let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
-    (Transactions(entrance), Transactor { waiting, pool, queue })
+    let (sender, waiting) = line::line(settings.waiting_line, Duration::ZERO);
+    (Transactions(sender), Transactor { waiting, pool, queue })
 }
 
 impl Transactor {
@@ -161,7 +161,7 @@ impl Transactor {
     pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
-            if let Some(Waiting { work, reply, .. }) = next.pop() {
+            if let Some(WorkItem { work, reply, .. }) = next.pop() {
                 reply.send(self.carry_out(work, &status).await);
             }
         }
