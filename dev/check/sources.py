@@ -17,7 +17,7 @@ STILL_TWICE = {
     "order-service": {
         "Changes", "Filter", "Page", "Place", "Placement", "Retention",
     },
-    "outbox": {"Page", "Partitions", "Publisher", "Retention", "Waiting"},
+    "outbox": {"Page", "Partitions", "Publisher", "Retention"},
     # Two models in one crate, each with states, messages and actions of its own.
     "model": {"Action", "Message", "State"},
 }

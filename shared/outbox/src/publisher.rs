@@ -17,7 +17,7 @@ pub mod topic;
 use std::{pin::pin, time::Duration};
 
 pub use answer::{Answer, Outgoing, Returned, Verdict};
-use backoff::Waiting;
+use backoff::BackoffHeap;
 use fail::fail_point;
 use lanes::Admission;
 pub use lanes::Lanes;
@@ -56,7 +56,7 @@ pub struct Publisher {
     lanes: Lanes,
     parked: Parked,
     settings: settings::Publisher,
-    waiting: Waiting,
+    waiting: BackoffHeap,
     outage: Outage,
     reach: Reach,
     status: TaskStatus,
@@ -92,7 +92,7 @@ impl Publisher {
             parked: Parked::new(lanes.clone(), config.service),
             lanes,
             settings: config.publisher.clone(),
-            waiting: Waiting::default(),
+            waiting: BackoffHeap::default(),
             outage,
             reach,
             status,
