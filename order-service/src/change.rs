@@ -60,7 +60,7 @@ impl Change {
 
 /// What a caller wants.
 #[derive(Debug)]
-pub struct Wish {
+pub struct ChangeRequest {
     pub change: Change,
     pub order_ref: OrderRef,
     /// Where it is set, only an order of this customer's is changed.
@@ -82,7 +82,7 @@ type Answer = Result<(), ChangeError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Changes(LineSender<Wish, Answer>);
+pub struct Changes(LineSender<ChangeRequest, Answer>);
 
 impl Changes {
     /// Changes the order, if it is there and can be changed. Afterwards its status tells what
@@ -90,16 +90,16 @@ impl Changes {
     ///
     /// # Errors
     /// See [`ChangeError`]; within [`DATABASE_PATIENCE`].
-    pub async fn make(&self, wish: Wish) -> Answer {
+    pub async fn make(&self, request: ChangeRequest) -> Answer {
         let deadline = Instant::now() + DATABASE_PATIENCE;
-        self.0.ask(wish, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
+        self.0.ask(request, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
     }
 }
 
 /// The other end: what the tasks share that make the changes.
 #[derive(Clone, Debug)]
 pub struct Changer {
-    waiting: LineReceiver<Wish, Answer>,
+    waiting: LineReceiver<ChangeRequest, Answer>,
     pool: Pool,
     queue: Queue,
 }
@@ -127,8 +127,8 @@ impl Changer {
         Ok(())
     }
 
-    async fn make(&self, wish: Wish, status: &TaskStatus) -> Answer {
-        let Wish { change, order_ref, customer_ref, trace, author } = wish;
+    async fn make(&self, request: ChangeRequest, status: &TaskStatus) -> Answer {
+        let ChangeRequest { change, order_ref, customer_ref, trace, author } = request;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut statement = Statement { change, order_ref, customer_ref, announcement, author, queue };

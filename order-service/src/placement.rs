@@ -40,7 +40,7 @@ const KEY_PAUSE: Duration = Duration::from_millis(25);
 
 /// What a caller wants.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct PlaceRequest {
     pub order: NewOrder,
     pub key: Option<Key>,
     pub trace: TraceContext,
@@ -73,14 +73,14 @@ type Answer = Result<Placed, PlaceError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Placement(LineSender<Request, Answer>);
+pub struct Placement(LineSender<PlaceRequest, Answer>);
 
 impl Placement {
     /// Places an order.
     ///
     /// # Errors
     /// See [`PlaceError`]; within [`DATABASE_PATIENCE`].
-    pub async fn place(&self, request: Request) -> Answer {
+    pub async fn place(&self, request: PlaceRequest) -> Answer {
         let answer = self.ask(request).await;
         match &answer {
             Ok(Placed { replayed: false, .. }) => PLACED.add(1),
@@ -98,7 +98,7 @@ impl Placement {
         self.0.gauges(&LINE_LENGTH, &LINE_CAPACITY)
     }
 
-    async fn ask(&self, request: Request) -> Answer {
+    async fn ask(&self, request: PlaceRequest) -> Answer {
         let begun = Instant::now();
         let deadline = begun + DATABASE_PATIENCE;
         let ask = async |request| self.0.ask(request, deadline).await.unwrap_or(Err(PlaceError::Unavailable));
@@ -116,8 +116,8 @@ impl Placement {
 
 /// The other end: what the placement tasks share.
 #[derive(Clone, Debug)]
-pub struct Line {
-    waiting: LineReceiver<Request, Answer>,
+pub struct Placer {
+    waiting: LineReceiver<PlaceRequest, Answer>,
     pool: Pool,
     queue: Queue,
     batch_max: usize,
@@ -126,12 +126,12 @@ pub struct Line {
 
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Line) {
+pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Placer) {
     let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
-    (Placement(sender), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
+    (Placement(sender), Placer { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
-impl Line {
+impl Placer {
     /// Places what is waiting until every handler is gone.
     ///
     /// # Errors
@@ -152,12 +152,12 @@ impl Line {
     }
 
     /// Of those under the same key only the first.
-    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<Request, Answer>>) -> Vec<Accepted> {
+    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<PlaceRequest, Answer>>) -> Vec<Accepted> {
         let mut keys = HashSet::new();
         let mut accepted = Vec::new();
         // One log for all: the statement has one fence.
         let log = self.queue.log();
-        for WorkItem { work: Request { order, key, trace }, reply, .. } in waiting {
+        for WorkItem { work: PlaceRequest { order, key, trace }, reply, .. } in waiting {
             if key.is_none_or(|key| keys.insert(key)) {
                 let announcement = Announcement::new(trace, &log, &self.queue);
                 accepted.push(Accepted { announcement, order, key, reply });

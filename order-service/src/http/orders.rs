@@ -22,10 +22,10 @@ use shared::{
 use tokio::time::timeout;
 
 use crate::{
-    change::{Change, ChangeError, Changes, Wish},
+    change::{Change, ChangeError, ChangeRequest, Changes},
     idempotency::Key,
     order::{self, NewOrder, NewOrderBody, Order, OrderRef, OrderSummary, Page},
-    placement::{PlaceError, Placement, Request},
+    placement::{PlaceError, PlaceRequest, Placement},
 };
 
 const KEYS: &str = "Under an `Idempotency-Key` the same request of the same caller gives the same order and the same \
@@ -122,7 +122,7 @@ async fn place(
         return Err(Problem::forbidden("The token is for the orders of another customer."));
     }
     let trace = TraceContext::of_request(&request);
-    let placed = traces::step(&request, "place order", placement.place(Request { order, key, trace })).await?;
+    let placed = traces::step(&request, "place order", placement.place(PlaceRequest { order, key, trace })).await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, location(&request, &format!("/orders/{}", placed.order.summary.order_ref))));
     if placed.replayed {
@@ -181,7 +181,7 @@ async fn change(
     let (author, trace) = (Author::of_request(request, &caller), TraceContext::of_request(request));
     let customer_ref = caller.customer()?.cloned();
     let changed = async {
-        changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
+        changes.make(ChangeRequest { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
         Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)
     };
     let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;
