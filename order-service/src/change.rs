@@ -78,11 +78,11 @@ pub enum ChangeError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<(), ChangeError>;
+type ChangeAnswer = Result<(), ChangeError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Changes(LineSender<ChangeRequest, Answer>);
+pub struct Changes(LineSender<ChangeRequest, ChangeAnswer>);
 
 impl Changes {
     /// Changes the order, if it is there and can be changed. Afterwards its status tells what
@@ -90,7 +90,7 @@ impl Changes {
     ///
     /// # Errors
     /// See [`ChangeError`]; within [`DATABASE_PATIENCE`].
-    pub async fn make(&self, request: ChangeRequest) -> Answer {
+    pub async fn make(&self, request: ChangeRequest) -> ChangeAnswer {
         let deadline = Instant::now() + DATABASE_PATIENCE;
         self.0.ask(request, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
     }
@@ -99,7 +99,7 @@ impl Changes {
 /// The other end: what the tasks share that make the changes.
 #[derive(Clone, Debug)]
 pub struct Changer {
-    waiting: LineReceiver<ChangeRequest, Answer>,
+    waiting: LineReceiver<ChangeRequest, ChangeAnswer>,
     pool: Pool,
     queue: Queue,
 }
@@ -127,7 +127,7 @@ impl Changer {
         Ok(())
     }
 
-    async fn make(&self, request: ChangeRequest, status: &TaskStatus) -> Answer {
+    async fn make(&self, request: ChangeRequest, status: &TaskStatus) -> ChangeAnswer {
         let ChangeRequest { change, order_ref, customer_ref, trace, author } = request;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();

@@ -69,18 +69,18 @@ pub enum PlaceError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<Placed, PlaceError>;
+type PlaceAnswer = Result<Placed, PlaceError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Placement(LineSender<PlaceRequest, Answer>);
+pub struct Placement(LineSender<PlaceRequest, PlaceAnswer>);
 
 impl Placement {
     /// Places an order.
     ///
     /// # Errors
     /// See [`PlaceError`]; within [`DATABASE_PATIENCE`].
-    pub async fn place(&self, request: PlaceRequest) -> Answer {
+    pub async fn place(&self, request: PlaceRequest) -> PlaceAnswer {
         let answer = self.ask(request).await;
         match &answer {
             Ok(Placed { replayed: false, .. }) => PLACED.add(1),
@@ -98,7 +98,7 @@ impl Placement {
         self.0.gauges(&LINE_LENGTH, &LINE_CAPACITY)
     }
 
-    async fn ask(&self, request: PlaceRequest) -> Answer {
+    async fn ask(&self, request: PlaceRequest) -> PlaceAnswer {
         let begun = Instant::now();
         let deadline = begun + DATABASE_PATIENCE;
         let ask = async |request| self.0.ask(request, deadline).await.unwrap_or(Err(PlaceError::Unavailable));
@@ -117,7 +117,7 @@ impl Placement {
 /// The other end: what the placement tasks share.
 #[derive(Clone, Debug)]
 pub struct Placer {
-    waiting: LineReceiver<PlaceRequest, Answer>,
+    waiting: LineReceiver<PlaceRequest, PlaceAnswer>,
     pool: Pool,
     queue: Queue,
     batch_max: usize,
@@ -152,7 +152,7 @@ impl Placer {
     }
 
     /// Of those under the same key only the first.
-    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<PlaceRequest, Answer>>) -> Vec<Accepted> {
+    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<PlaceRequest, PlaceAnswer>>) -> Vec<Accepted> {
         let mut keys = HashSet::new();
         let mut accepted = Vec::new();
         // One log for all: the statement has one fence.
@@ -257,7 +257,7 @@ struct Accepted {
     announcement: Announcement,
     order: NewOrder,
     key: Option<Key>,
-    reply: Reply<Answer>,
+    reply: Reply<PlaceAnswer>,
 }
 
 impl Accepted {

@@ -16,7 +16,7 @@ pub mod topic;
 
 use std::{pin::pin, time::Duration};
 
-pub use answer::{Answer, Outgoing, Returned, Verdict};
+pub use answer::{BrokerAnswer, Outgoing, Returned, Verdict};
 use backoff::BackoffHeap;
 use fail::fail_point;
 use lanes::Admission;
@@ -71,7 +71,7 @@ impl Publisher {
     pub fn new(
         config: &Settings,
         queue: queue::Receiver,
-        answers: mpsc::UnboundedSender<Answer>,
+        answers: mpsc::UnboundedSender<BrokerAnswer>,
         returned: mpsc::UnboundedReceiver<Returned>,
         (flight, instance, lanes): (Flight, Instance, Lanes),
         status: TaskStatus,

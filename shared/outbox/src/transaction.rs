@@ -99,7 +99,7 @@ pub enum TransactError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<Option<Told>, TransactError>;
+type TransactAnswer = Result<Option<Told>, TransactError>;
 type Rows =
     dyn for<'c> Fn(&'c mut PgConnection, OffsetDateTime) -> BoxFuture<'c, Result<bool, sqlx::Error>> + Send + Sync;
 
@@ -116,7 +116,7 @@ impl fmt::Debug for Work {
 
 /// The handlers' end.
 #[derive(Clone, Debug)]
-pub struct Transactions(LineSender<Work, Answer>);
+pub struct Transactions(LineSender<Work, TransactAnswer>);
 
 impl Transactions {
     /// Writes what `rows` writes, and that `activity` happened, in one transaction. `rows` is given the activity's time. It
@@ -125,7 +125,7 @@ impl Transactions {
     ///
     /// # Errors
     /// See [`TransactError`]; within [`DATABASE_PATIENCE`].
-    pub async fn transact<F>(&self, activity: Activity, rows: F) -> Answer
+    pub async fn transact<F>(&self, activity: Activity, rows: F) -> TransactAnswer
     where
         F: for<'c> Fn(&'c mut PgConnection, OffsetDateTime) -> BoxFuture<'c, Result<bool, sqlx::Error>>
             + Send
@@ -141,7 +141,7 @@ impl Transactions {
 /// The other end: what the tasks share that carry the transactions out.
 #[derive(Clone, Debug)]
 pub struct Transactor {
-    waiting: LineReceiver<Work, Answer>,
+    waiting: LineReceiver<Work, TransactAnswer>,
     pool: Pool,
     queue: Queue,
 }
@@ -168,7 +168,7 @@ impl Transactor {
         Ok(())
     }
 
-    async fn carry_out(&self, work: Work, status: &TaskStatus) -> Answer {
+    async fn carry_out(&self, work: Work, status: &TaskStatus) -> TransactAnswer {
         let Work { activity: Activity { code, content, trace }, rows } = work;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();

@@ -29,7 +29,7 @@ impl From<Queued> for Outgoing {
 
 /// The broker's answer to a message, which is in flight until it has been dealt with.
 #[derive(Debug)]
-pub struct Answer {
+pub struct BrokerAnswer {
     pub message: Outgoing,
     pub permit: flight::Permit,
     pub result: Result<Place, Verdict>,

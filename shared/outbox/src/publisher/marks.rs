@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Answer, Outgoing, Returned, Verdict, answer::Place, backoff};
+use super::{BrokerAnswer, Outgoing, Returned, Verdict, answer::Place, backoff};
 use crate::{
     flight::Permit,
     instance::Instance,
@@ -43,7 +43,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Marks {
     pool: Pool,
-    answers: mpsc::UnboundedReceiver<Answer>,
+    answers: mpsc::UnboundedReceiver<BrokerAnswer>,
     returned: mpsc::UnboundedSender<Returned>,
     settings: settings::Publisher,
     instance: Instance,
@@ -68,7 +68,7 @@ impl Marks {
     #[must_use]
     pub fn new(
         pool: Pool,
-        answers: mpsc::UnboundedReceiver<Answer>,
+        answers: mpsc::UnboundedReceiver<BrokerAnswer>,
         returned: mpsc::UnboundedSender<Returned>,
         settings: settings::Publisher,
         instance: Instance,
@@ -95,9 +95,9 @@ impl Marks {
         Ok(())
     }
 
-    async fn mark(&mut self, answers: impl Iterator<Item = Answer>) {
+    async fn mark(&mut self, answers: impl Iterator<Item = BrokerAnswer>) {
         let (mut delivered, mut blamed) = (Vec::new(), Vec::new());
-        for Answer { message, permit, result } in answers {
+        for BrokerAnswer { message, permit, result } in answers {
             match result {
                 Ok(place) => delivered.push((message, permit, place)),
                 Err(Verdict::Rejected(error)) if message.alone => blamed.push(self.blame(message, permit, error)),

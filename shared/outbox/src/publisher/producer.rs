@@ -20,7 +20,7 @@ use shared::{health::TaskStatus, kafka};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Answer, Outgoing,
+    BrokerAnswer, Outgoing,
     answer::{self, Verdict},
     lanes::{Entry, Lanes},
     outage::{Delivered, Reach},
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Lane {
 impl Producers {
     pub(super) fn new(
         config: &Settings,
-        answers: mpsc::UnboundedSender<Answer>,
+        answers: mpsc::UnboundedSender<BrokerAnswer>,
         (delivered, reach, lanes): (Delivered, Reach, Lanes),
         status: TaskStatus,
     ) -> anyhow::Result<Self> {
@@ -92,7 +92,7 @@ impl Producers {
             Ok(lane) => lane,
             Err(error) => {
                 let result = Err(Verdict::Fatal(format!("{error:#}")));
-                return self.answers.pass_on(Answer { message, permit, result });
+                return self.answers.pass_on(BrokerAnswer { message, permit, result });
             }
         };
         let sent = &message.queued.message;
@@ -110,7 +110,7 @@ impl Producers {
             let (message, permit) = *record.delivery_opaque;
             // Refused before it met any neighbour: it was alone.
             let message = Outgoing { alone: true, ..message };
-            self.answers.pass_on(Answer { message, permit, result: Err(Verdict::of(&error)) });
+            self.answers.pass_on(BrokerAnswer { message, permit, result: Err(Verdict::of(&error)) });
         }
     }
 
@@ -183,7 +183,7 @@ fn producer(
 #[derive(Clone, Debug)]
 struct Answers {
     // Unbounded, because what is in flight is bounded.
-    answers: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedSender<BrokerAnswer>,
     topic: Arc<str>,
     delivered: Delivered,
     reach: Reach,
@@ -196,7 +196,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn pass_on(&self, mut answer: Answer) {
+    fn pass_on(&self, mut answer: BrokerAnswer) {
         let entry = answer.message.entry.take();
         if answer.result.is_ok() {
             if let Some(entry) = entry {
@@ -273,6 +273,6 @@ impl ProducerContext for Answers {
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let (message, permit) = *sent;
-        self.pass_on(Answer { message, permit, result: answer::result_of(delivered) });
+        self.pass_on(BrokerAnswer { message, permit, result: answer::result_of(delivered) });
     }
 }
