@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{BrokerAnswer, Outgoing, Returned, Verdict, answer::Place, backoff};
+use super::{BrokerAnswer, Outgoing, Returned, Verdict, answer::Acknowledged, backoff};
 use crate::{
     flight::Permit,
     instance::Instance,
@@ -117,7 +117,7 @@ impl Marks {
         }
     }
 
-    async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Place)>) {
+    async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Acknowledged)>) {
         self.status.busy_now(|| {
             fail_point!("marks::delivered", |_| std::process::abort());
             for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
@@ -145,7 +145,7 @@ impl Marks {
 
     /// What is acknowledged is settled, and with the acknowledgements it is stated how far: the statement
     /// holds both or neither.
-    fn settle(&mut self, delivered: &[(Outgoing, Permit, Place)]) -> Vec<(Arc<Log>, SettledTo)> {
+    fn settle(&mut self, delivered: &[(Outgoing, Permit, Acknowledged)]) -> Vec<(Arc<Log>, SettledTo)> {
         let mut by_log: BTreeMap<InstanceId, (&Arc<Log>, Vec<i64>)> = BTreeMap::new();
         for (message, ..) in delivered {
             if let Source::Log(log) = &message.queued.source {
@@ -301,7 +301,7 @@ impl Fact<'_> {
     }
 }
 
-fn published(queued: &Queued, place: Place) -> Published {
+fn published(queued: &Queued, place: Acknowledged) -> Published {
     let message = &queued.message;
     Published {
         message_ref: message.message_ref,
