@@ -4,7 +4,7 @@ mod listing;
 
 use std::fmt;
 
-pub use listing::{Filter, Page, Status, list};
+pub use listing::{Filter, Page, PlaceInOrders, Status, list};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected},

@@ -65,15 +65,20 @@ pub struct Page {
     /// The only customer whose orders the caller sees.
     only: Option<CustomerRef>,
     limit: i64,
-    after: Option<Place>,
+    after: Option<PlaceInOrders>,
 }
 
-/// A place in a list, between two orders.
+/// A place among the orders, as they are listed, exported and erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Place {
+pub struct PlaceInOrders {
     #[serde(with = "time::serde::rfc3339")]
-    placed_at: OffsetDateTime,
-    order_id: i64,
+    pub placed_at: OffsetDateTime,
+    pub order_id: i64,
+}
+
+impl PlaceInOrders {
+    /// Before the first.
+    pub const BEGINNING: Self = Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0 };
 }
 
 impl Page {
@@ -124,9 +129,8 @@ impl Page {
 pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
     let from = page.filter.placed_from.unwrap_or(EVER.0);
     // "Before a time" is "before its first order": one bound serves the filter and the cursor.
-    let before = (page.filter.placed_before.unwrap_or(EVER.1), 0);
-    let after = page.after.map_or(before, |place| (place.placed_at, place.order_id));
-    let (time, id) = before.min(after);
+    let before = PlaceInOrders { placed_at: page.filter.placed_before.unwrap_or(EVER.1), order_id: 0 };
+    let before = before.min(page.after.unwrap_or(before));
     let limit = page.limit + 1;
     let status = page.filter.status.as_deref();
     let mut found = match page.filter.customer_ref.as_deref() {
@@ -148,8 +152,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             "#,
                 customer_ref,
                 from,
-                time,
-                id,
+                before.placed_at,
+                before.order_id,
                 status,
                 limit,
                 LOOKED_AT
@@ -171,8 +175,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             ORDER BY placed_at DESC, order_id DESC LIMIT $5
             "#,
                 from,
-                time,
-                id,
+                before.placed_at,
+                before.order_id,
                 status,
                 limit,
                 LOOKED_AT
@@ -184,10 +188,10 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
     .into_iter()
     .map(OrderSummary::from)
     .collect::<Vec<_>>();
-    let place = |last: &OrderSummary| Place { placed_at: last.placed_at, order_id: last.order_ref.number() };
+    let place = |last: &OrderSummary| PlaceInOrders { placed_at: last.placed_at, order_id: last.order_ref.number() };
     let mut next = paging::cut(&mut found, page.limit, place, &page.filter);
     if next.is_none() && status.is_some() {
-        let floor = floor(pool, page, from, Place { placed_at: time, order_id: id }).await?;
+        let floor = floor(pool, page, from, before).await?;
         // Where orders have come since, this floor is above the one of the page.
         let floor = floor.map(|floor| found.last().map_or(floor, |last| floor.min(place(last))));
         next = floor.map(|floor| Cursor::encode(&floor, &page.filter));
@@ -196,13 +200,18 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
 }
 
 /// The place at which a page before `before` has looked at enough; none where there is less.
-async fn floor(pool: &Pool, page: &Page, from: OffsetDateTime, before: Place) -> Result<Option<Place>, sqlx::Error> {
+async fn floor(
+    pool: &Pool,
+    page: &Page,
+    from: OffsetDateTime,
+    before: PlaceInOrders,
+) -> Result<Option<PlaceInOrders>, sqlx::Error> {
     match page.filter.customer_ref.as_deref() {
         Some(customer_ref) if page.only.as_ref().is_some_and(|only| only.as_str() != customer_ref) => Ok(None),
         Some(customer_ref) if customer_ref.contains('\0') => Ok(None),
         Some(customer_ref) => {
             sqlx::query_as!(
-                Place,
+                PlaceInOrders,
                 r#"
                 SELECT placed_at, order_id FROM orders
                 WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
@@ -219,7 +228,7 @@ async fn floor(pool: &Pool, page: &Page, from: OffsetDateTime, before: Place) ->
         }
         None => {
             sqlx::query_as!(
-                Place,
+                PlaceInOrders,
                 r#"
                 SELECT placed_at, order_id FROM orders
                 WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3)
