@@ -133,7 +133,7 @@ impl Rejected {
 /// A message on its way into quarantine.
 #[derive(Debug)]
 pub struct Kept<'a> {
-    pub place: Place<'a>,
+    pub place: TopicPlace<'a>,
     pub identity: Identity,
     pub content: Content<'a>,
     pub why: Cow<'a, Rejected>,
@@ -143,11 +143,12 @@ pub struct Kept<'a> {
 #[derive(Debug)]
 pub struct Again<'a> {
     pub original: Original,
-    pub place: Place<'a>,
+    pub place: TopicPlace<'a>,
 }
 
+/// Where a message stands on a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place<'a> {
+pub struct TopicPlace<'a> {
     pub topic: &'a str,
     pub partition: i32,
     pub offset: i64,
@@ -202,7 +203,7 @@ async fn insert(
     let identities: Vec<&[u8]> = new.keys().map(Identity::as_bytes).collect();
     let first: Vec<&Kept<'_>> = new.values().filter_map(|same| same.first()).collect();
     // They are listed by their ids: in the order in which they stand on the topic.
-    let by_place: BTreeMap<Place<'_>, Uuid> =
+    let by_place: BTreeMap<TopicPlace<'_>, Uuid> =
         first.iter().map(|one| one.place).collect::<BTreeSet<_>>().into_iter().map(|at| (at, Uuid::now_v7())).collect();
     let ids: Vec<Uuid> = first.iter().filter_map(|one| by_place.get(&one.place).copied()).collect();
     let topics: Vec<&str> = first.iter().map(|one| one.place.topic).collect();

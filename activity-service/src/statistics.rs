@@ -13,7 +13,7 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{activity::Activity, consumer::record::Digest, key, quarantine::Place};
+use crate::{activity::Activity, consumer::record::Digest, key, quarantine::TopicPlace};
 
 mod hours;
 
@@ -35,8 +35,8 @@ pub struct Received<'a> {
 
 impl<'a> Received<'a> {
     #[must_use]
-    pub fn place(&self) -> Place<'a> {
-        Place { topic: self.topic, partition: self.partition, offset: self.offset }
+    pub fn place(&self) -> TopicPlace<'a> {
+        TopicPlace { topic: self.topic, partition: self.partition, offset: self.offset }
     }
 }
 

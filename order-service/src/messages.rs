@@ -10,7 +10,7 @@ pub mod verify;
 use std::borrow::Cow;
 
 pub use filter::{Filter, part_of_error};
-pub use listing::{Page, Place, find, list};
+pub use listing::{Page, PlaceInMessages, find, list};
 use outbox::metrics::{DISCARDED, RETRIED};
 use serde::Serialize;
 use shared::{

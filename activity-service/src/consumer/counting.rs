@@ -37,7 +37,7 @@ use crate::{
     gaps,
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, count_activities},
-    quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
+    quarantine::{self, Again, Known, Reason, Rejected, Room, TopicPlace},
     statistics::{self, Outcome, Received},
     trial,
 };
@@ -218,7 +218,7 @@ impl Counting {
         for (message, _) in new {
             match admission.judge(&message.parsed) {
                 Ok(activity) => {
-                    let Place { topic, partition, offset } = place(batch, message);
+                    let TopicPlace { topic, partition, offset } = place(batch, message);
                     received.push(Received { activity, topic, partition, offset });
                 }
                 Err(why) => kept.push(to_keep(batch, message, why)),

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Place, Reason};
+use super::{Reason, TopicPlace};
 use crate::key::plan_with_values;
 
 /// What makes two messages in quarantine the same. A migration has made them too: they never change.
@@ -78,8 +78,8 @@ impl Original {
     }
 
     #[must_use]
-    pub fn stands_at(&self, place: Place<'_>) -> bool {
-        Place { topic: &self.topic, partition: self.partition, offset: self.offset } == place
+    pub fn stands_at(&self, place: TopicPlace<'_>) -> bool {
+        TopicPlace { topic: &self.topic, partition: self.partition, offset: self.offset } == place
     }
 }
 

@@ -24,12 +24,12 @@ pub struct Page {
     pub filter: Filter,
     pub limit: i64,
     /// Where the page before ended.
-    pub after: Option<Place>,
+    pub after: Option<PlaceInMessages>,
 }
 
 /// A place in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
+pub enum PlaceInMessages {
     /// Failed and published messages are listed by reference.
     Message(Uuid),
     /// Unpublished ones by log, and by their place in it: there they stand together.
@@ -51,7 +51,7 @@ impl Page {
     }
 
     /// The place of a cursor that was made for this list.
-    fn place(&self, cursor: &str) -> Option<Place> {
+    fn place(&self, cursor: &str) -> Option<PlaceInMessages> {
         Cursor::decode(cursor, &self.name())
     }
 
@@ -87,10 +87,10 @@ struct Listed {
 }
 
 impl Listed {
-    fn place(&self, state: State) -> Place {
+    fn place(&self, state: State) -> PlaceInMessages {
         match state {
-            State::Failed | State::Discarded | State::Published => Place::Message(self.message_ref),
-            State::Unpublished => Place::InLog(self.instance, self.seq),
+            State::Failed | State::Discarded | State::Published => PlaceInMessages::Message(self.message_ref),
+            State::Unpublished => PlaceInMessages::InLog(self.instance, self.seq),
         }
     }
 }
@@ -164,13 +164,13 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Optio
         State::Unpublished | State::Published if page.filter.order_id.is_some() => (of_order(pool, page).await?, None),
         State::Unpublished => {
             let floor = if page.is_filtered() { unpublished_floor(pool, page).await? } else { None };
-            (unpublished(pool, page, floor).await?, floor.map(|(log, seq)| Place::InLog(log, seq)))
+            (unpublished(pool, page, floor).await?, floor.map(|(log, seq)| PlaceInMessages::InLog(log, seq)))
         }
         // What is published has no error.
         State::Published if page.filter.error.is_some() => (Vec::new(), None),
         State::Published => {
             let (before, floor) = published_bounds(pool, page).await?;
-            (published(pool, page, before, floor).await?, floor.map(Place::Message))
+            (published(pool, page, before, floor).await?, floor.map(PlaceInMessages::Message))
         }
     };
     let next = paging::cut(&mut found, page.limit, |last| last.place(page.state), &page.name());
@@ -196,8 +196,8 @@ async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
     );
     let mut found = found.fetch_all(pool).await?;
     found.retain(|one| match page.after {
-        Some(Place::Message(message_ref)) => one.message_ref < message_ref,
-        Some(Place::InLog(log, seq)) => (one.instance, one.seq) < (log, seq),
+        Some(PlaceInMessages::Message(message_ref)) => one.message_ref < message_ref,
+        Some(PlaceInMessages::InLog(log, seq)) => (one.instance, one.seq) < (log, seq),
         None => true,
     });
     match page.state {
@@ -348,8 +348,8 @@ async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) 
 impl Page {
     fn before_message(&self) -> Uuid {
         match self.after {
-            Some(Place::Message(message_ref)) => message_ref,
-            Some(Place::InLog(..)) | None => Uuid::max(),
+            Some(PlaceInMessages::Message(message_ref)) => message_ref,
+            Some(PlaceInMessages::InLog(..)) | None => Uuid::max(),
         }
     }
 
@@ -359,8 +359,8 @@ impl Page {
 
     fn before_in_log(&self) -> (i64, i64) {
         match self.after {
-            Some(Place::InLog(log, seq)) => (log, seq),
-            Some(Place::Message(_)) | None => (i64::MAX, i64::MAX),
+            Some(PlaceInMessages::InLog(log, seq)) => (log, seq),
+            Some(PlaceInMessages::Message(_)) | None => (i64::MAX, i64::MAX),
         }
     }
 }

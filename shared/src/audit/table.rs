@@ -78,7 +78,8 @@ macro_rules! audit_table {
                     .await?
                 }
             };
-            let place = |last: &$crate::audit::Entry| $crate::audit::Place { at: last.at, audit_id: last.audit_id };
+            let place =
+                |last: &$crate::audit::Entry| $crate::audit::PlaceInAudit { at: last.at, audit_id: last.audit_id };
             let next = $crate::paging::cut(&mut found, page.limit, place, &page.filter);
             Ok((found, next))
         }
