@@ -106,7 +106,7 @@ pub struct Changer {
 
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
+pub fn line(settings: &config::ChangesSettings, pool: Pool, queue: Queue) -> (Changes, Changer) {
     let (sender, waiting) = line::line(settings.waiting_line, Duration::ZERO);
     (Changes(sender), Changer { waiting, pool, queue })
 }

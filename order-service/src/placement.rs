@@ -126,7 +126,12 @@ pub struct Placer {
 
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Placer) {
+pub fn line(
+    settings: &config::PlacementSettings,
+    keys_kept_for: Duration,
+    pool: Pool,
+    queue: Queue,
+) -> (Placement, Placer) {
     let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
     (Placement(sender), Placer { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }

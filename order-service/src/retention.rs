@@ -30,7 +30,7 @@ const EVER: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
 pub struct Retention {
     pub outbox: outbox::Retention,
     pub pool: Pool,
-    pub settings: config::Retention,
+    pub settings: config::RetentionSettings,
     pub looked_at: LookedAt,
 }
 

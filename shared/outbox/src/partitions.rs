@@ -28,7 +28,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct Partitions {
     pub pool: Pool,
     pub instance: Instance,
-    pub settings: settings::Partitions,
+    pub settings: settings::PartitionsSettings,
     /// How long messages stay, from the end of their day.
     pub kept_for: Duration,
 }

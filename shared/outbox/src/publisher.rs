@@ -55,7 +55,7 @@ pub struct Publisher {
     instance: Instance,
     lanes: Lanes,
     parked: Parked,
-    settings: settings::Publisher,
+    settings: settings::PublisherSettings,
     waiting: BackoffHeap,
     outage: Outage,
     reach: Reach,

@@ -16,7 +16,7 @@ const KNOWN_FOR: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub struct Retention {
     pub pool: Pool,
-    pub settings: settings::Retention,
+    pub settings: settings::RetentionSettings,
 }
 
 impl Retention {

@@ -45,7 +45,7 @@ pub struct Marks {
     pool: Pool,
     answers: mpsc::UnboundedReceiver<BrokerAnswer>,
     returned: mpsc::UnboundedSender<Returned>,
-    settings: settings::Publisher,
+    settings: settings::PublisherSettings,
     instance: Instance,
     /// Those of which messages came.
     logs: BTreeMap<InstanceId, Weak<Log>>,
@@ -70,7 +70,7 @@ impl Marks {
         pool: Pool,
         answers: mpsc::UnboundedReceiver<BrokerAnswer>,
         returned: mpsc::UnboundedSender<Returned>,
-        settings: settings::Publisher,
+        settings: settings::PublisherSettings,
         instance: Instance,
         status: TaskStatus,
     ) -> Self {

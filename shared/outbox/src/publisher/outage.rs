@@ -83,7 +83,7 @@ impl Reach {
 }
 
 impl Outage {
-    pub(super) fn new(settings: &settings::Publisher) -> Self {
+    pub(super) fn new(settings: &settings::PublisherSettings) -> Self {
         Self {
             pause_initial: settings.backoff_initial,
             pause_max: settings.outage_backoff_max,
