@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     messages::{
-        self, Decision, Filter, OutboxMessage, Page, State,
+        self, Decision, MessageFilter, MessagePage, OutboxMessage, State,
         history::{self, Event},
         part_of_error, verify,
     },
@@ -53,7 +53,7 @@ pub struct Choice {
     error: Option<String>,
 }
 
-impl From<Choice> for Filter {
+impl From<Choice> for MessageFilter {
     fn from(choice: Choice) -> Self {
         let Choice { order, activity_type_code, since, until, error } = choice;
         Self { order_id: order, activity_type_code, from: since, to: until, error }
@@ -191,7 +191,7 @@ impl Messages {
         let mut out = std::io::stdout().lock();
         match self {
             Self::List { state, choice, limit, json } => {
-                let page = Page { state, filter: choice.into(), limit, after: None };
+                let page = MessagePage { state, filter: choice.into(), limit, after: None };
                 let found = whole(pool, page).await?;
                 if json {
                     writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
@@ -305,7 +305,7 @@ fn report(out: &mut impl Write, done: &str, count: u64, dry_run: bool, json: boo
 }
 
 /// As many messages as are wanted, whatever a page looks at.
-async fn whole(pool: &Pool, mut page: Page) -> anyhow::Result<Vec<OutboxMessage>> {
+async fn whole(pool: &Pool, mut page: MessagePage) -> anyhow::Result<Vec<OutboxMessage>> {
     let (mut found, mut next) = messages::list(pool, &page).await?;
     let limit = page.limit;
     while let Some(cursor) = next.filter(|_| i64::try_from(found.len()).is_ok_and(|count| count < limit)) {

@@ -9,8 +9,8 @@ pub mod verify;
 
 use std::borrow::Cow;
 
-pub use filter::{Filter, part_of_error};
-pub use listing::{Page, PlaceInMessages, find, list};
+pub use filter::{MessageFilter, part_of_error};
+pub use listing::{MessagePage, PlaceInMessages, find, list};
 use outbox::metrics::{DISCARDED, RETRIED};
 use serde::Serialize;
 use shared::{
@@ -193,7 +193,7 @@ async fn undecided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Err
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(pool: &Pool, filter: &MessageFilter, author: &Author) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
         let mut transaction = pool.begin().await?;
@@ -232,7 +232,7 @@ pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<
 ///
 /// # Errors
 /// The database's.
-pub async fn count_failed(pool: &Pool, filter: &Filter) -> Result<u64, sqlx::Error> {
+pub async fn count_failed(pool: &Pool, filter: &MessageFilter) -> Result<u64, sqlx::Error> {
     let count = sqlx::query_scalar!(
         r#"
         SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'

@@ -4,7 +4,7 @@ mod listing;
 
 use std::fmt;
 
-pub use listing::{Filter, Page, PlaceInOrders, Status, list};
+pub use listing::{OrderFilter, OrderPage, PlaceInOrders, Status, list};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected},

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::{
     change::{Change, ChangeError, ChangeRequest, Changes},
     idempotency::Key,
-    order::{self, NewOrder, NewOrderBody, Order, OrderRef, OrderSummary, Page},
+    order::{self, NewOrder, NewOrderBody, Order, OrderPage, OrderRef, OrderSummary},
     placement::{PlaceError, PlaceRequest, Placement},
 };
 
@@ -61,12 +61,12 @@ pub(super) fn operations() -> [Operation; 6] {
         Operation::new(Method::GET, "/orders", "orders:read", list)
             .named("listOrders", "Orders, newest first", "")
             .parameter(Parameter::query("customerRef", "Orders of this customer only.", schema::text()))
-            .parameters(Page::parameters())
+            .parameters(OrderPage::parameters())
             .answers_page::<OrderSummary>("A page.", json!([summary("New")])),
         Operation::new(Method::GET, "/orders/customer/{customerRef}", "orders:read", list_of_customer)
             .named("listOrdersOfCustomer", "Orders of one customer, newest first", "An unknown customer has none.")
             .parameter(Parameter::path("customerRef", "Who ordered.", schema::text()))
-            .parameters(Page::parameters())
+            .parameters(OrderPage::parameters())
             .answers_page::<OrderSummary>("A page.", json!([summary("New")]))
             .problems(&[404]),
         Operation::new(Method::GET, "/orders/{orderRef}", "orders:read", find)
@@ -139,14 +139,14 @@ async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<
 }
 
 async fn list(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
-    let page = Page::parse(request.query_string(), None, caller.customer()?.cloned())?;
+    let page = OrderPage::parse(request.query_string(), None, caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
 async fn list_of_customer(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
-    let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
+    let page = OrderPage::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }

@@ -26,7 +26,7 @@ const DRAWN_WITHIN: Duration = Duration::minutes(10);
 const CLOCKS_DIFFER: Duration = Duration::seconds(10);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Filter {
+pub struct MessageFilter {
     pub order_id: Option<i64>,
     pub activity_type_code: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -37,7 +37,7 @@ pub struct Filter {
     pub error: Option<String>,
 }
 
-impl Filter {
+impl MessageFilter {
     pub const PARAMETERS: [&str; 5] = ["orderRef", "activityTypeCode", "from", "to", "error"];
 
     /// For the document.

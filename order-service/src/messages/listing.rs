@@ -11,7 +11,7 @@ use shared::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Filter, OutboxMessage, State};
+use super::{MessageFilter, OutboxMessage, State};
 
 /// Messages that one page looks at, whatever it finds: some 100 ms. A page of which little passes the filter ends
 /// there, shorter than its limit, and the next one goes on.
@@ -19,9 +19,9 @@ const LOOKED_AT: i64 = 50_000;
 
 /// One page of a list, newest first.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct MessagePage {
     pub state: State,
-    pub filter: Filter,
+    pub filter: MessageFilter,
     pub limit: i64,
     /// Where the page before ended.
     pub after: Option<PlaceInMessages>,
@@ -36,15 +36,15 @@ pub enum PlaceInMessages {
     InLog(i64, i64),
 }
 
-impl Page {
+impl MessagePage {
     /// # Errors
     /// 400 for what does not parse or is not known, 422 for a limit out of range.
     pub fn parse(query: &str) -> Result<Self, Problem> {
-        let known = [&["state", "limit", "cursor"], &Filter::PARAMETERS[..]].concat();
+        let known = [&["state", "limit", "cursor"], &MessageFilter::PARAMETERS[..]].concat();
         let mut query = Query::parse(query, &known)?;
         let state =
             query.get("state", "failed, unpublished, published or discarded", State::parse)?.unwrap_or_default();
-        let filter = Filter::read(&mut query)?;
+        let filter = MessageFilter::read(&mut query)?;
         let mut page = Self { state, filter, limit: query.limit()?, after: None };
         page.after = query.get("cursor", "a cursor of this list", |text| page.place(text))?;
         Ok(page)
@@ -62,7 +62,7 @@ impl Page {
         Self { after, ..self }
     }
 
-    fn name(&self) -> (&'static str, &Filter) {
+    fn name(&self) -> (&'static str, &MessageFilter) {
         (self.state.name(), &self.filter)
     }
 }
@@ -157,7 +157,7 @@ macro_rules! refused {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &MessagePage) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
     let (mut found, floor) = match page.state {
         State::Failed => (refused!("state = 'failed'", page).fetch_all(pool).await?, None),
         State::Discarded => (refused!("state = 'discarded'", page).fetch_all(pool).await?, None),
@@ -179,8 +179,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Optio
 }
 
 /// The few messages of one order.
-async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
-    let Filter { order_id, activity_type_code, error, .. } = &page.filter;
+async fn of_order(pool: &Pool, page: &MessagePage) -> Result<Vec<Listed>, sqlx::Error> {
+    let MessageFilter { order_id, activity_type_code, error, .. } = &page.filter;
     let found = listed!(
         [r#"
         FROM outbox_messages WHERE message_ref = ANY (messages_of_order($1)) AND state = $2 AND ($3::text IS NULL OR activity_type_code = $3)
@@ -210,7 +210,7 @@ async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
 }
 
 /// The place at which a page has looked at enough; none where there is less before it.
-async fn unpublished_floor(pool: &Pool, page: &Page) -> Result<Option<(i64, i64)>, sqlx::Error> {
+async fn unpublished_floor(pool: &Pool, page: &MessagePage) -> Result<Option<(i64, i64)>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let floor = sqlx::query!(
         r#"
@@ -231,10 +231,10 @@ async fn unpublished_floor(pool: &Pool, page: &Page) -> Result<Option<(i64, i64)
 }
 
 /// Newest log first. What is settled is never looked at.
-async fn unpublished(pool: &Pool, page: &Page, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn unpublished(pool: &Pool, page: &MessagePage, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let (floor_log, floor_seq) = floor.unwrap_or((i64::MIN, i64::MIN));
-    let Filter { activity_type_code, error, .. } = &page.filter;
+    let MessageFilter { activity_type_code, error, .. } = &page.filter;
     listed!(
         [r#"
         FROM (
@@ -287,7 +287,7 @@ async fn unpublished(pool: &Pool, page: &Page, floor: Option<(i64, i64)>) -> Res
 /// Before which reference a page begins, and the one at which it has looked at enough; none where there is less.
 ///
 /// It begins at what was published last: everything written since may wait for Kafka.
-async fn published_bounds(pool: &Pool, page: &Page) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
+async fn published_bounds(pool: &Pool, page: &MessagePage) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
     let (from, to) = page.filter.references();
     let bounds = sqlx::query!(
         r#"
@@ -316,7 +316,12 @@ async fn published_bounds(pool: &Pool, page: &Page) -> Result<(Uuid, Option<Uuid
     Ok((bounds.before, bounds.floor))
 }
 
-async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn published(
+    pool: &Pool,
+    page: &MessagePage,
+    before: Uuid,
+    floor: Option<Uuid>,
+) -> Result<Vec<Listed>, sqlx::Error> {
     listed!(
         [r#"
         FROM (
@@ -345,7 +350,7 @@ async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) 
     .await
 }
 
-impl Page {
+impl MessagePage {
     fn before_message(&self) -> Uuid {
         match self.after {
             Some(PlaceInMessages::Message(message_ref)) => message_ref,
@@ -354,7 +359,7 @@ impl Page {
     }
 
     fn is_filtered(&self) -> bool {
-        self.filter != Filter::default()
+        self.filter != MessageFilter::default()
     }
 
     fn before_in_log(&self) -> (i64, i64) {

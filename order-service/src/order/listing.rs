@@ -47,7 +47,7 @@ const LOOKED_AT: i64 = 50_000;
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Filter {
+pub struct OrderFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_ref: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,8 +60,8 @@ pub struct Filter {
 
 /// One page of a list: from where, and how much.
 #[derive(Clone, Debug)]
-pub struct Page {
-    pub filter: Filter,
+pub struct OrderPage {
+    pub filter: OrderFilter,
     /// The only customer whose orders the caller sees.
     only: Option<CustomerRef>,
     limit: i64,
@@ -81,7 +81,7 @@ impl PlaceInOrders {
     pub const BEGINNING: Self = Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0 };
 }
 
-impl Page {
+impl OrderPage {
     /// The parameters of a list that narrow it.
     pub fn parameters() -> [Parameter; 3] {
         [
@@ -105,7 +105,7 @@ impl Page {
         // A list of one customer has its filter in the path.
         let known = if customer_ref.is_some() { &known[..5] } else { &known[..] };
         let mut query = Query::parse(query, known)?;
-        let filter = Filter {
+        let filter = OrderFilter {
             customer_ref: customer_ref
                 .or_else(|| query.text("customerRef"))
                 // As it is stored. What no order can have any more may stand in old ones.
@@ -126,7 +126,7 @@ impl Page {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &OrderPage) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
     let from = page.filter.placed_from.unwrap_or(EVER.0);
     // "Before a time" is "before its first order": one bound serves the filter and the cursor.
     let before = PlaceInOrders { placed_at: page.filter.placed_before.unwrap_or(EVER.1), order_id: 0 };
@@ -202,7 +202,7 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
 /// The place at which a page before `before` has looked at enough; none where there is less.
 async fn floor(
     pool: &Pool,
-    page: &Page,
+    page: &OrderPage,
     from: OffsetDateTime,
     before: PlaceInOrders,
 ) -> Result<Option<PlaceInOrders>, sqlx::Error> {

@@ -38,7 +38,7 @@ pub enum Source {
     /// An operator wants a failed message sent again.
     Retry,
     /// A span of time is published once more.
-    Rebroadcast(Arc<rebroadcast::Page>),
+    Rebroadcast(Arc<rebroadcast::RebroadcastPage>),
 }
 
 /// How a message came into memory.

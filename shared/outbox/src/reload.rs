@@ -22,7 +22,7 @@ use crate::{
     log::{
         Log,
         adopted::{self, Adopted},
-        own::Page,
+        own::OwnPage,
     },
     message::{Format, Message},
     metrics::RELOADED,
@@ -64,7 +64,7 @@ pub struct Reloader {
 struct Work {
     holder: InstanceId,
     /// Of the own log, until it is read.
-    page: Option<Page>,
+    page: Option<OwnPage>,
     adopted: Vec<Adopted>,
     rebroadcast: Option<Rebroadcast>,
 }
