@@ -10,7 +10,7 @@ use outbox::{
     instance,
     line::{self, LineReceiver, LineSender, WorkItem},
     message::Content,
-    outcome::{Outcome, Repeatable, committed_before, until_known},
+    outcome::{Earlier, Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
 };
 use shared::{
@@ -132,7 +132,7 @@ impl Changer {
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut statement = Statement { change, order_ref, customer_ref, announcement, author, queue };
-        let outcome = until_known(&self.pool, &mut statement, false, status).await;
+        let outcome = until_known(&self.pool, &mut statement, Earlier::DidNothing, status).await;
         let Statement { announcement, .. } = statement;
         match outcome {
             Outcome::Done { done: Some(Changed { log, seq, order_id, order_version, activity_at }), .. } => {
@@ -152,12 +152,12 @@ impl Changer {
                 announcement.absent();
                 Err(ChangeError::Unavailable)
             }
-            Outcome::Refused { maybe_done: true, .. } => {
+            Outcome::Refused { earlier: Earlier::MayHaveDone, .. } => {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 Err(ChangeError::Unavailable)
             }
-            Outcome::Refused { error, maybe_done: false } => {
+            Outcome::Refused { error, earlier: Earlier::DidNothing } => {
                 announcement.absent();
                 Err(ChangeError::Refused(error))
             }
@@ -188,7 +188,11 @@ impl Repeatable for Statement {
     /// The message, where this changed the order.
     type Done = Option<Changed>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        earlier: Earlier,
+    ) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("change::before", |_| std::process::abort());
         let mut row = self.change(connection).await?;
         if row.is_none() {
@@ -196,7 +200,7 @@ impl Repeatable for Statement {
             if instance::has_ended(connection, log).await.map_err(committed_before)? {
                 return Ok(None);
             }
-            if again {
+            if earlier == Earlier::MayHaveDone {
                 row = self.changed_before(connection).await.map_err(committed_before)?;
             }
         }

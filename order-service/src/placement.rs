@@ -13,7 +13,7 @@ use outbox::{
     announcement::{Announcement, Written},
     line::{self, LineReceiver, LineSender, Reply, WorkItem},
     message::Content,
-    outcome::{Outcome, until_known},
+    outcome::{Earlier, Outcome, until_known},
     queue::Queue,
 };
 use shared::{
@@ -148,7 +148,7 @@ impl Placer {
             let orders = batch.len();
             PLACEMENT_BATCH.record_count(orders);
             let begun = Instant::now();
-            self.place(batch, false, &status).await;
+            self.place(batch, Earlier::DidNothing, &status).await;
             let took_seconds = begun.elapsed().as_secs_f64();
             PLACEMENT_DURATION.record(took_seconds);
             tracing::debug!(orders, took_seconds, "a batch of orders came to its end");
@@ -174,18 +174,18 @@ impl Placer {
     }
 
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
-    /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
-    async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, status: &TaskStatus) {
+    /// one never takes its neighbours with it.
+    async fn place(&self, mut batch: Vec<Accepted>, mut earlier: Earlier, status: &TaskStatus) {
         let mut pauses = database::backoff();
         while !batch.is_empty() {
             let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
-            let outcome = until_known(&self.pool, &mut statement, maybe_placed, status).await;
+            let outcome = until_known(&self.pool, &mut statement, earlier, status).await;
             batch = statement.into_batch();
             match outcome {
-                Outcome::Done { done, again } => {
+                Outcome::Done { done, earlier: before } => {
                     fail_point!("placement::committed", |_| std::process::abort());
-                    batch = self.settle(batch, done, again);
-                    maybe_placed = again;
+                    batch = self.settle(batch, done, before);
+                    earlier = before;
                     if !batch.is_empty() {
                         // Their earlier attempt may wait for a standby: less and less often.
                         sleep(pauses.next().expect("the back-off never ends")).await;
@@ -194,26 +194,20 @@ impl Placer {
                 Outcome::NotSent => {
                     return batch.into_iter().for_each(|one| one.refuse(PlaceError::Unavailable));
                 }
-                Outcome::Refused { error, maybe_done } => {
-                    return self.each_alone(batch, &error, maybe_done, status).await;
+                Outcome::Refused { error, earlier } => {
+                    return self.each_alone(batch, &error, earlier, status).await;
                 }
             }
         }
     }
 
     /// What becomes of a batch that the database refused.
-    async fn each_alone(
-        &self,
-        batch: Vec<Accepted>,
-        error: &Arc<sqlx::Error>,
-        maybe_placed: bool,
-        status: &TaskStatus,
-    ) {
+    async fn each_alone(&self, batch: Vec<Accepted>, error: &Arc<sqlx::Error>, earlier: Earlier, status: &TaskStatus) {
         let alone = batch.len() == 1;
         for one in batch {
             if !alone {
-                Box::pin(self.place(vec![one], maybe_placed, status)).await;
-            } else if maybe_placed {
+                Box::pin(self.place(vec![one], earlier, status)).await;
+            } else if earlier == Earlier::MayHaveDone {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 one.reply.send(Err(PlaceError::Unavailable));
@@ -225,7 +219,7 @@ impl Placer {
 
     /// Lets the messages into the queue and answers the callers. Gives those back of whom nothing is
     /// known yet: the lock of their key may be held by their own earlier attempt.
-    fn settle(&self, batch: Vec<Accepted>, results: Vec<PlacementResult>, again: bool) -> Vec<Accepted> {
+    fn settle(&self, batch: Vec<Accepted>, results: Vec<PlacementResult>, earlier: Earlier) -> Vec<Accepted> {
         let mut unknown = Vec::new();
         for (one, result) in batch.into_iter().zip(results) {
             match result {
@@ -243,7 +237,7 @@ impl Placer {
                     reply.send(Ok(placed(order, order_id, placed_at, true)));
                 }
                 PlacementResult::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
-                PlacementResult::KeyInUse if again => unknown.push(one),
+                PlacementResult::KeyInUse if earlier == Earlier::MayHaveDone => unknown.push(one),
                 PlacementResult::KeyInUse => one.refuse(PlaceError::KeyInUse),
             }
         }

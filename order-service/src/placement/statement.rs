@@ -6,7 +6,7 @@ use fail::fail_point;
 use outbox::{
     instance,
     instance_id::InstanceId,
-    outcome::{Repeatable, committed_before},
+    outcome::{Earlier, Repeatable, committed_before},
     queue::Queue,
 };
 use sqlx::postgres::PgConnection;
@@ -107,7 +107,11 @@ impl Repeatable for Statement {
     /// In the order of the batch.
     type Done = Vec<PlacementResult>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        earlier: Earlier,
+    ) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("placement::before", |_| std::process::abort());
         let mut rows = place(connection, self.log, &self.columns).await?;
         let mut remembered = Vec::new();
@@ -118,7 +122,7 @@ impl Repeatable for Statement {
             // In this order: whoever sees the key of an earlier attempt of this batch then sees its
             // orders too, and does not take them for another request's.
             remembered = self::remembered(connection, &self.columns).await.map_err(committed_before)?;
-            if again {
+            if earlier == Earlier::MayHaveDone {
                 rows.extend(placed_before(connection, &self.columns).await.map_err(committed_before)?);
             }
         }

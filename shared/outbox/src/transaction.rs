@@ -23,7 +23,7 @@ use crate::{
     instance,
     line::{self, LineReceiver, LineSender, WorkItem},
     message::{self, Content},
-    outcome::{Outcome, Repeatable, committed_before, until_known},
+    outcome::{Earlier, Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
 };
 
@@ -173,7 +173,7 @@ impl Transactor {
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut transaction = Attempted { code, content, rows, announcement, queue };
-        let outcome = until_known(&self.pool, &mut transaction, false, status).await;
+        let outcome = until_known(&self.pool, &mut transaction, Earlier::DidNothing, status).await;
         let Attempted { code, content, announcement, .. } = transaction;
         match outcome {
             Outcome::Done { done: Some(written), .. } => {
@@ -191,12 +191,12 @@ impl Transactor {
                 announcement.absent();
                 Err(TransactError::Unavailable)
             }
-            Outcome::Refused { maybe_done: true, .. } => {
+            Outcome::Refused { earlier: Earlier::MayHaveDone, .. } => {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 Err(TransactError::Unavailable)
             }
-            Outcome::Refused { error, maybe_done: false } => {
+            Outcome::Refused { error, earlier: Earlier::DidNothing } => {
                 announcement.absent();
                 Err(TransactError::Refused(error))
             }
@@ -217,7 +217,7 @@ impl Repeatable for Attempted {
     /// The message; none where there is nothing to tell.
     type Done = Option<Written>;
 
-    async fn attempt(&self, connection: &mut PgConnection, _again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(&self, connection: &mut PgConnection, _: Earlier) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("transaction::before", |_| std::process::abort());
         // Whatever the role's default is: an older snapshot would not see the end of the identity.
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
