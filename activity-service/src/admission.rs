@@ -1,5 +1,5 @@
-//! Who is let into the figures, for the time of one transaction: days that are believable, types that
-//! are registered, and messages whose key, if it was there, is there still.
+//! Which messages may be counted, decided for the time of one transaction: those of a believable day and a registered
+//! type, whose key cannot have been purged.
 //!
 //! Two things can change meanwhile. A type can be registered: that and the transactions exclude each
 //! other by an advisory lock, so that no message is left behind as of an unknown type when those that
@@ -36,7 +36,8 @@ pub struct Admission {
     horizon: Horizon,
     /// Nothing is too old, by an operator's word.
     forced: bool,
-    strangers: HashSet<Uuid>,
+    /// So old that their keys may have been purged, and without one.
+    too_old: HashSet<Uuid>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +68,8 @@ struct Horizon {
 }
 
 impl Horizon {
-    /// Postgres keeps microseconds; a message may tell nanoseconds.
-    fn hides(&self, at: OffsetDateTime) -> bool {
+    /// Whether a key of that time may have been purged. Postgres keeps microseconds; a message may tell nanoseconds.
+    fn may_have_purged(&self, at: OffsetDateTime) -> bool {
         self.newest_purged.is_some_and(|newest| at < newest + Duration::MICROSECOND)
     }
 }
@@ -77,7 +78,7 @@ impl Horizon {
 /// the end of a partition.
 ///
 /// # Errors
-/// Those that are in do not come to their end `within` that time, or as Postgres answers.
+/// Those under way do not come to their end `within` that time, or as Postgres answers.
 pub async fn close(transaction: &mut PgConnection, within: &str) -> Result<(), sqlx::Error> {
     // Whoever comes later stands in line behind this one: a batch that hangs must not make them wait.
     let limit = sqlx::query!("SELECT set_config('lock_timeout', $1, true) AS limit", within);
@@ -116,7 +117,7 @@ impl Admission {
             quarantine_is_empty: known.quarantine_is_empty,
             horizon: Horizon { purges: opened.purges, newest_purged: opened.newest_purged },
             forced: false,
-            strangers: HashSet::new(),
+            too_old: HashSet::new(),
         })
     }
 
@@ -138,7 +139,7 @@ impl Admission {
         self.days.now
     }
 
-    /// Lets in what is too old.
+    /// Whether what is too old may be counted as well.
     #[must_use]
     pub fn forced(self, forced: bool) -> Self {
         Self { forced, ..self }
@@ -161,17 +162,17 @@ impl Admission {
         if self.forced {
             return Ok(());
         }
-        let hidden = activities.filter(|one| self.horizon.hides(one.at) && self.days.refusal(one.at).is_none());
-        let hidden: BTreeMap<Uuid, &Activity> = hidden.map(|one| (one.message_ref, one)).collect();
-        if hidden.is_empty() {
+        let old = activities.filter(|one| self.horizon.may_have_purged(one.at) && self.days.refusal(one.at).is_none());
+        let old: BTreeMap<Uuid, &Activity> = old.map(|one| (one.message_ref, one)).collect();
+        if old.is_empty() {
             return Ok(());
         }
-        let refs: Vec<Uuid> = hidden.keys().copied().collect();
-        let codes: Vec<&str> = hidden.values().map(|one| one.code.as_str()).collect();
-        let times: Vec<OffsetDateTime> = hidden.values().map(|one| one.at).collect();
+        let refs: Vec<Uuid> = old.keys().copied().collect();
+        let codes: Vec<&str> = old.values().map(|one| one.code.as_str()).collect();
+        let times: Vec<OffsetDateTime> = old.values().map(|one| one.at).collect();
         // Only an insert knows: it waits for whoever is inserting the same key right now.
         let mut trial = transaction.begin().await?;
-        let strangers = sqlx::query_scalar!(
+        let without_key = sqlx::query_scalar!(
             r#"
             INSERT INTO processed_messages
                 (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
@@ -185,9 +186,9 @@ impl Admission {
             &codes as _,
             &times,
         );
-        let strangers = strangers.fetch_all(&mut *trial).await?;
+        let without_key = without_key.fetch_all(&mut *trial).await?;
         trial.rollback().await?;
-        self.strangers.extend(strangers);
+        self.too_old.extend(without_key);
         Ok(())
     }
 
@@ -204,7 +205,7 @@ impl Admission {
         if !self.types.contains(activity.code.as_str()) {
             return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
         }
-        if self.strangers.contains(&activity.message_ref) {
+        if self.too_old.contains(&activity.message_ref) {
             return rejected(Reason::TooOld, "activityAt must be later than that of every purged key");
         }
         Ok(activity)
@@ -227,7 +228,7 @@ impl Admission {
         };
         let horizon = sqlx::query_as!(Horizon, "SELECT purges, newest_purged FROM key_horizon");
         let horizon = horizon.fetch_one(transaction).await?;
-        Ok(horizon.purges == self.horizon.purges || !horizon.hides(oldest))
+        Ok(horizon.purges == self.horizon.purges || !horizon.may_have_purged(oldest))
     }
 }
 
@@ -252,10 +253,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_postgres_rounds_down_to_the_horizon_is_hidden() {
+    fn a_key_of_a_time_that_postgres_rounds_down_may_have_been_purged() {
         let horizon = Horizon { purges: 1, newest_purged: Some(datetime!(2026-11-22 12:00:00.000001 UTC)) };
-        assert!(horizon.hides(datetime!(2026-11-22 12:00:00.000001999 UTC)));
-        assert!(!horizon.hides(datetime!(2026-11-22 12:00:00.000002 UTC)));
-        assert!(!Horizon { newest_purged: None, ..horizon }.hides(datetime!(2000-01-01 0:00 UTC)));
+        assert!(horizon.may_have_purged(datetime!(2026-11-22 12:00:00.000001999 UTC)));
+        assert!(!horizon.may_have_purged(datetime!(2026-11-22 12:00:00.000002 UTC)));
+        assert!(!Horizon { newest_purged: None, ..horizon }.may_have_purged(datetime!(2000-01-01 0:00 UTC)));
     }
 }

@@ -110,7 +110,7 @@ impl Settings {
                  SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
                  SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'",
             self.takeover_after.as_millis(),
-            // What a stranger has locked must not keep this from proving that it lives.
+            // What somebody else has locked must not keep this from proving that it lives.
             self.takeover_after.as_millis() * 4 / 5,
             self.takeover_after.as_millis() / 10,
         );
