@@ -28,6 +28,8 @@ const LOCK: i64 = 0x74_7970_6573;
 /// Time zones and clocks apart, nothing has happened later.
 const AHEAD_OF_THE_CLOCK: Duration = Duration::DAY;
 
+/// A transaction that has begun to find out what may be counted. It becomes a [`Judge`], which is asked once more when all is
+/// counted: whoever counts cannot leave out a step, or take them in another order.
 #[derive(Debug)]
 pub struct Admission {
     types: HashSet<String>,
@@ -36,6 +38,12 @@ pub struct Admission {
     horizon: Horizon,
     /// Nothing is too old, by an operator's word.
     forced: bool,
+}
+
+/// Which of the messages that were looked at may be counted.
+#[derive(Debug)]
+pub struct Judge {
+    admission: Admission,
     /// So old that their keys may have been purged, and without one.
     too_old: HashSet<Uuid>,
 }
@@ -117,7 +125,6 @@ impl Admission {
             quarantine_is_empty: known.quarantine_is_empty,
             horizon: Horizon { purges: opened.purges, newest_purged: opened.newest_purged },
             forced: false,
-            too_old: HashSet::new(),
         })
     }
 
@@ -146,26 +153,26 @@ impl Admission {
     }
 
     /// Sees to it that there is a partition for each key, and finds those whose key is new although they
-    /// are so old that it may have been purged. Called once, before anything is judged.
+    /// are so old that it may have been purged.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn look_at<'a>(
-        &mut self,
+        self,
         transaction: &mut PgConnection,
         activities: impl Iterator<Item = &'a Activity> + Clone,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<Judge, sqlx::Error> {
         let days = key::days(activities.clone().map(|one| one.message_ref));
         if !days.is_empty() {
             key::make_partitions(&mut *transaction, &days).await?;
         }
         if self.forced {
-            return Ok(());
+            return Ok(Judge { admission: self, too_old: HashSet::new() });
         }
         let old = activities.filter(|one| self.horizon.may_have_purged(one.at) && self.days.refusal(one.at).is_none());
         let old: BTreeMap<Uuid, &Activity> = old.map(|one| (one.message_ref, one)).collect();
         if old.is_empty() {
-            return Ok(());
+            return Ok(Judge { admission: self, too_old: HashSet::new() });
         }
         let refs: Vec<Uuid> = old.keys().copied().collect();
         let codes: Vec<&str> = old.values().map(|one| one.code.as_str()).collect();
@@ -188,21 +195,22 @@ impl Admission {
         );
         let without_key = without_key.fetch_all(&mut *trial).await?;
         trial.rollback().await?;
-        self.too_old.extend(without_key);
-        Ok(())
+        Ok(Judge { admission: self, too_old: without_key.into_iter().collect() })
     }
+}
 
+impl Judge {
     /// The activity of a message that may be counted, or why it may not.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge<'a>(&mut self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
+    pub fn judge<'a>(&self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
         let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
         let rejected = |reason, detail: &'static str| Err(Cow::Owned(Rejected::activity(activity, reason, detail)));
-        if let Some(detail) = self.days.refusal(activity.at) {
+        if let Some(detail) = self.admission.days.refusal(activity.at) {
             return rejected(Reason::BadDate, detail);
         }
-        if !self.types.contains(activity.code.as_str()) {
+        if !self.admission.types.contains(activity.code.as_str()) {
             return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
         }
         if self.too_old.contains(&activity.message_ref) {
@@ -219,16 +227,16 @@ impl Admission {
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn still_holds(
-        &self,
+        self,
         transaction: &mut PgConnection,
         oldest_counted: Option<OffsetDateTime>,
     ) -> Result<bool, sqlx::Error> {
-        let Some(oldest) = oldest_counted.filter(|_| !self.forced) else {
+        let Some(oldest) = oldest_counted.filter(|_| !self.admission.forced) else {
             return Ok(true);
         };
         let horizon = sqlx::query_as!(Horizon, "SELECT purges, newest_purged FROM key_horizon");
         let horizon = horizon.fetch_one(transaction).await?;
-        Ok(horizon.purges == self.horizon.purges || !horizon.may_have_purged(oldest))
+        Ok(horizon.purges == self.admission.horizon.purges || !horizon.may_have_purged(oldest))
     }
 }
 

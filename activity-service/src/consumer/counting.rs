@@ -198,7 +198,7 @@ impl Counting {
     ) -> Result<Option<Counted>, sqlx::Error> {
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
-        let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
+        let admission = Admission::open(&mut transaction, &self.time_zone).await?;
         let identities = if admission.quarantine_is_empty() {
             Vec::new()
         } else {
@@ -208,7 +208,8 @@ impl Counting {
         let with_original =
             messages.iter().enumerate().map(|(index, message)| (message, known.original(identities.get(index))));
         let (again, new): (Vec<_>, Vec<_>) = with_original.partition(|(_, original)| original.is_some());
-        admission.look_at(&mut transaction, new.iter().flat_map(|(message, _)| message.parsed.as_ref())).await?;
+        let activities = new.iter().flat_map(|(message, _)| message.parsed.as_ref());
+        let judge = admission.look_at(&mut transaction, activities).await?;
         fail::fail_point!("consumer::admitted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let again = again.into_iter().filter_map(|(message, original)| {
             Some(Again { original: original?.clone(), place: place(batch, message) })
@@ -216,7 +217,7 @@ impl Counting {
         let again: Vec<_> = again.collect();
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
         for (message, _) in new {
-            match admission.judge(&message.parsed) {
+            match judge.judge(&message.parsed) {
                 Ok(activity) => {
                     let TopicPlace { topic, partition, offset } = place(batch, message);
                     received.push(Received { activity, topic, partition, offset });
@@ -247,7 +248,7 @@ impl Counting {
         }
         let kept = quarantine::keep(&mut transaction, kept, again, &self.room).await?;
         fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
-        if !admission.still_holds(&mut transaction, oldest_counted).await? {
+        if !judge.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(None);
         }

@@ -231,7 +231,7 @@ impl<'a> Replay<'a> {
 
     async fn try_part(&self, part: &[Uuid]) -> Result<Tried, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let mut admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
+        let admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
         let rows = sqlx::query_as!(
             Row,
             r#"
@@ -259,10 +259,10 @@ impl<'a> Replay<'a> {
             transaction.rollback().await?;
             return Ok(Tried::TooMuch);
         }
-        admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
+        let judge = admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
         let (mut received, mut ids, mut still, mut rows_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (row, parsed) in rows.iter().zip(&parsed) {
-            match admission.judge(parsed) {
+            match judge.judge(parsed) {
                 Ok(activity) => {
                     ids.push(row.quarantine_id);
                     received.push(Received {
@@ -300,7 +300,7 @@ impl<'a> Replay<'a> {
         let (action, why) = (Action::QuarantineReplayed, Some(self.how.why));
         audit::record(&mut transaction, self.how.author, action, &subjects, why).await?;
         still_waiting(&mut transaction, &still).await?;
-        if !admission.still_holds(&mut transaction, oldest_counted).await? {
+        if !judge.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(Tried::Again);
         }
