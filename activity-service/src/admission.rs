@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     activity::Activity,
     key,
-    quarantine::{Reason, Rejected},
+    rejection::{Reason, Rejected},
 };
 
 /// The key of the lock between those who count, all together, and whoever needs them out: "types" in ASCII.
@@ -206,7 +206,7 @@ impl Judge {
     /// Why not.
     pub fn judge<'a>(&self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
         let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
-        let rejected = |reason, detail: &'static str| Err(Cow::Owned(Rejected::activity(activity, reason, detail)));
+        let rejected = |reason, detail: &'static str| Err(Cow::Owned(activity.rejected(reason, detail)));
         if let Some(detail) = self.admission.days.refusal(activity.at) {
             return rejected(Reason::BadDate, detail);
         }

@@ -31,6 +31,7 @@ use crate::{
         reading::{self, Member},
         watermarks::Broker,
     },
+    gauges,
     http::{self, Api},
     live::Live,
     metrics, pause,
@@ -198,7 +199,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     exposition.at_scrape(telemetry.gauges());
     exposition.of_pool("work", &pool);
     exposition.of_pool("requests", &requests);
-    exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
+    exposition.of_database(&pool, gauges::of_database, &config.metrics.shared);
     tasks.spawn("metrics", |status| exposition.clone().run(shutdown.clone(), status));
 
     if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::{
     audit,
-    consumer::{group::Partition, positions::Jump},
+    place::{Jump, Partition},
 };
 
 /// More than this many are checked in several looks.

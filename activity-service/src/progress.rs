@@ -12,12 +12,14 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
-use serde::Deserialize;
 use shared::{database::Pool, health::TaskStatus, kafka::ClosedAside, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{completeness, consumer::watermarks::Reader};
+use crate::{
+    completeness::{self, Announcement, Counts},
+    consumer::watermarks::Reader,
+};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,37 +35,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks at figures of days: one that differs at both is named, within two minutes of whatever it was.
 const FIGURES_EVERY: Duration = Duration::from_secs(20);
-
-/// An announcement, as the contract has it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Announcement {
-    pub source: String,
-    /// Absent where the source writes to the one topic there is.
-    pub topic: Option<String>,
-    #[serde(with = "time::serde::rfc3339")]
-    pub announced_to: OffsetDateTime,
-    /// By partition an offset behind everything up to then.
-    pub ends: BTreeMap<i32, i64>,
-    pub unannounced: i64,
-    #[serde(with = "time::serde::rfc3339::option", default)]
-    pub oldest_unannounced_at: Option<OffsetDateTime>,
-    pub failed: i64,
-    /// Given up by operators of the source.
-    #[serde(default)]
-    pub discarded: i64,
-    pub counts: Option<Counts>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Counts {
-    #[serde(with = "time::serde::rfc3339")]
-    pub from: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    pub to: OffsetDateTime,
-    pub quantities: BTreeMap<String, i64>,
-}
 
 /// What is announced and not counted yet.
 #[derive(Clone, Debug)]

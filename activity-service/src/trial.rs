@@ -6,9 +6,9 @@ use shared::message::ActivityTypeCode;
 use uuid::Uuid;
 
 use crate::{
-    activity::Activity,
+    activity::{Activity, Received},
     admission::Admission,
-    statistics::{self, PositionAfter, Received},
+    statistics::{self, PositionAfter},
 };
 
 /// The bits of a UUIDv7 below its time and version.

@@ -13,15 +13,16 @@ use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{
-    group::{Beginning, Group, Partition},
+    group::{Beginning, Group},
     lag::ANSWERS_WITHIN,
-    positions::{self, Jump, Position},
-    record::Digest,
+    positions::{self, Position},
     watermarks::{Broker, Watermarks},
 };
 use crate::{
     gaps::{self, Unchecked},
     metrics::{CREATED_ANEW, OFFSETS_AHEAD},
+    place::{Jump, Partition},
+    record::Digest,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -27,18 +27,21 @@ use super::{
     Settings,
     at_once::AtOnce,
     batch::Batch,
-    group::{Group, Partition},
+    group::Group,
     kept::{place, to_keep},
     lag::{InHand, seconds_since},
     positions::{self, Position},
 };
 use crate::{
+    activity::Received,
     admission::Admission,
     gaps,
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, count_activities},
-    quarantine::{self, Again, Known, Reason, Rejected, Room, TopicPlace},
-    statistics::{self, Outcome, Received},
+    place::{Partition, TopicPlace},
+    quarantine::{self, Again, Known, Room},
+    rejection::{Reason, Rejected},
+    statistics::{self, Outcome},
     trial,
 };
 
@@ -242,7 +245,7 @@ impl Counting {
             for message in &batch.messages[part.clone()] {
                 if let Some(activity) = message.parsed.as_ref().ok().filter(|_| places.contains(&place(batch, message)))
                 {
-                    kept.push(to_keep(batch, message, Cow::Owned(Rejected::conflicting(activity))));
+                    kept.push(to_keep(batch, message, Cow::Owned(activity.conflicting())));
                 }
             }
         }

@@ -11,8 +11,7 @@ use std::{
 
 use rdkafka::Statistics;
 
-use super::group::Partition;
-use crate::metrics::THROTTLED;
+use crate::{metrics::THROTTLED, place::Partition};
 
 #[derive(Clone, Copy, Debug)]
 struct Fetched {

@@ -26,7 +26,8 @@ use shared::kafka::{LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{batch::AssignedPartition, fetched::Fetching};
+use super::fetched::Fetching;
+use crate::place::Partition;
 
 /// One assignment of one partition, from where its reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,21 @@ pub struct Tenure {
     pub generation: i64,
 }
 
+/// A partition, under one assignment of it to this member.
+#[derive(Clone, Debug)]
+pub struct AssignedPartition {
+    pub topic: String,
+    pub partition: i32,
+    /// None for what comes from a partition that is not assigned any more, or whose beginning is not known yet.
+    pub tenure: Option<Tenure>,
+}
+
 /// Where the reading of a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     pub offset: i64,
     pub generation: i64,
 }
-
-/// Topic and number.
-pub type Partition = (String, i32);
 
 #[derive(Debug, Default)]
 pub struct Group {

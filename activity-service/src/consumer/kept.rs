@@ -3,7 +3,11 @@
 use std::borrow::Cow;
 
 use super::batch::{Batch, Message};
-use crate::quarantine::{Identities, Kept, Rejected, TopicPlace};
+use crate::{
+    place::TopicPlace,
+    quarantine::{Identities, Kept},
+    rejection::Rejected,
+};
 
 pub(super) fn place<'a>(batch: &'a Batch, message: &Message) -> TopicPlace<'a> {
     let place = batch.place_of(message);

@@ -12,10 +12,13 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    group::{Group, Partition},
+    group::Group,
     watermarks::{Broker, Watermarks},
 };
-use crate::metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD};
+use crate::{
+    metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD},
+    place::Partition,
+};
 
 /// So long an open transaction may hide messages before that is told: as long as most may take.
 const OPEN_FOR: Duration = Duration::from_secs(30);

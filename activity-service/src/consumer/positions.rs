@@ -6,8 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::{batch::Batch, group::Partition, record::Digest};
-use crate::gaps;
+use super::batch::Batch;
+use crate::{
+    gaps,
+    place::{Jump, Partition},
+    record::Digest,
+};
 
 /// What is to be read next of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,27 +32,11 @@ pub struct Record {
     pub digest: Vec<u8>,
 }
 
-/// The next message of a partition is not the one that was expected. Often there never was one in
-/// between: transactions and compaction leave holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Jump {
-    pub expected: i64,
-    pub came: i64,
-}
-
 impl Position {
     /// The record that has to stand where it stood, if one of those known can still be read.
     #[must_use]
     pub fn evidence(&self, low: i64) -> Option<&Record> {
         self.seen.iter().chain(&self.last).find(|record| record.offset >= low)
-    }
-}
-
-impl Jump {
-    /// Up to where the topic does not have what was jumped over; `None` where it has it all: holes.
-    #[must_use]
-    pub fn lost_to(self, low: i64) -> Option<i64> {
-        Some(low.min(self.came)).filter(|to| *to > self.expected)
     }
 }
 

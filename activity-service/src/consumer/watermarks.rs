@@ -18,9 +18,9 @@ use rdkafka::{
 use shared::kafka::{self, ClosedAside, Quiet};
 use tokio::sync::oneshot;
 
-use super::{
-    group::Partition,
-    reading::SESSION,
+use super::reading::SESSION;
+use crate::{
+    place::Partition,
     record::{self, Digest},
 };
 

@@ -14,10 +14,10 @@ use super::{
     replay::{FigureChange, places},
 };
 use crate::{
-    activity::{self, Activity},
+    activity::{self, Activity, Received},
     admission::{Admission, expect_rows},
     audit, metrics,
-    statistics::{self, Outcome, Received},
+    statistics::{self, Outcome},
     trial,
 };
 
@@ -94,7 +94,7 @@ impl Correction<'_> {
         let outcome = statistics::count(&mut transaction, self.time_zone, &received, &[]).await?;
         let Outcome { conflicting, .. } = &outcome;
         if !conflicting.is_empty() {
-            return refused(Cow::Owned(Rejected::conflicting(activity)));
+            return refused(Cow::Owned(activity.conflicting()));
         }
         let counted = sqlx::query!(
             r#"

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Reason, TopicPlace};
-use crate::key::plan_with_values;
+use super::Reason;
+use crate::{key::plan_with_values, place::TopicPlace};
 
 /// What makes two messages in quarantine the same. A migration has made them too: they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

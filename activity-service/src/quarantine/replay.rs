@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use super::{Pass, Reason, Rejected, filter::PageEntry};
 use crate::{
-    activity::{self, Activity},
+    activity::{self, Activity, Received},
     admission::{Admission, expect_rows},
     audit, key,
     metrics::{REPLAYED, count_activities},
-    statistics::{self, Figures, Outcome, Received},
+    statistics::{self, Figures, Outcome},
     trial,
 };
 
@@ -284,7 +284,7 @@ impl<'a> Replay<'a> {
         let conflicting: BTreeMap<Uuid, &Activity> =
             conflicting.iter().map(|index| (rows_of[*index], received[*index].activity)).collect();
         ids.retain(|id| !conflicting.contains_key(id));
-        still.extend(conflicting.iter().map(|(id, activity)| (*id, Cow::Owned(Rejected::conflicting(activity)))));
+        still.extend(conflicting.iter().map(|(id, activity)| (*id, Cow::Owned(activity.conflicting()))));
         let resolved = sqlx::query!(
             r#"
             UPDATE quarantine SET state = 'counted', resolved_at = now(), resolved_by = $2, resolution = $3
