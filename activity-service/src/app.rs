@@ -7,12 +7,11 @@ use anyhow::Context;
 use shared::{
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
-    health::{Health, Probes, TaskStatus},
+    health::{Health, TaskStatus},
     http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
-    management,
-    metrics::exposition::Exposition,
+    management::{self, Probes, exposition::Exposition},
     telemetry::Telemetry,
     terminal,
 };

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shared::{
     config::Reader,
-    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES, exposition},
+    management::exposition,
+    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES},
 };
 
 use crate::{rejection::Reason, statistics::Figures};

@@ -12,12 +12,11 @@ use outbox::{
 use shared::{
     auth::Authentication,
     database::{Pool, Tables},
-    health::{Health, Probes},
+    health::Health,
     http::listen,
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    management,
-    metrics::exposition::Exposition,
+    management::{self, Probes, exposition::Exposition},
     telemetry::Telemetry,
 };
 use sqlx::migrate::Migrator;

@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use shared::{
     auth,
     config::{Reader, Shown},
-    database, health, lifecycle, management,
-    metrics::exposition,
+    database, health, lifecycle,
+    management::{self, exposition},
     pages, telemetry,
 };
 

@@ -11,7 +11,7 @@ use actix_web::web::{Data, ServiceConfig};
 use shared::{
     database::Pool,
     http::{Api, Shares},
-    metrics::exposition::Exposition,
+    management::exposition::Exposition,
     pages::Pages,
 };
 

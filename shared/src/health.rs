@@ -1,7 +1,6 @@
 //! What the probes tell: the state of the process and of each of its background tasks.
 
 mod heartbeat;
-mod probes;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +12,6 @@ use std::{
 pub use heartbeat::TimedOut;
 pub(crate) use heartbeat::limited;
 use heartbeat::{Heartbeat, Threads, Watched};
-pub use probes::Probes;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -47,8 +45,8 @@ struct Book {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
-    state: State,
+pub(crate) struct Report {
+    pub state: State,
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -60,7 +58,7 @@ struct Report {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(crate) enum State {
     Starting,
     Working,
     /// For something outside the process to come back.
@@ -121,7 +119,7 @@ impl Health {
     }
 
     /// Of each task, with what its heartbeats say.
-    fn reports(&self) -> BTreeMap<&'static str, Report> {
+    pub(crate) fn reports(&self) -> BTreeMap<&'static str, Report> {
         let book = self.book();
         let mut reports = book.reports.clone();
         let tasks = book.heartbeats.iter().map(|(name, beats, watched)| (*name, watched.busy_for, beats.limit()));

@@ -20,6 +20,7 @@ pub mod paging;
 pub mod pause;
 pub mod problem;
 pub mod query;
+pub mod schema;
 pub mod telemetry;
 pub mod terminal;
 pub mod text;

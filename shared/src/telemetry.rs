@@ -4,12 +4,13 @@
 //! Whoever logs never waits: lines go through a bounded buffer, and what does not fit is counted.
 
 mod level;
+mod panics;
 mod repeated;
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
-pub(crate) use level::ALWAYS;
+pub(crate) use level::{ALWAYS, LevelError, RULE};
 pub use level::{Level, check_level};
 use repeated::Repeated;
 use tracing_appender::{
@@ -18,7 +19,7 @@ use tracing_appender::{
 };
 use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{config::Reader, http::panics, metrics::own::LINES_DROPPED, traces};
+use crate::{config::Reader, metrics::own::LINES_DROPPED, traces};
 
 /// Lines on their way out: some 3 MB.
 const BUFFERED_LINES: usize = 8192;

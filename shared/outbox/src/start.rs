@@ -7,7 +7,7 @@ use shared::{
     database::{self, Pool, Tables},
     health::TaskStatus,
     lifecycle::{Exit, Shutdown, Tasks},
-    metrics::exposition::Exposition,
+    management::exposition::Exposition,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
 use super::{
-    PublicUrl, Settings, address, around,
+    PublicUrl, Settings, address, around, authenticate,
     browsers::{self, Browsers},
     closing,
     connection::Connection,
@@ -27,11 +27,7 @@ use super::{
     refusal,
     slots::Slots,
 };
-use crate::{
-    auth::{Authentication, authenticate},
-    health::TaskStatus,
-    lifecycle::Shutdown,
-};
+use crate::{auth::Authentication, health::TaskStatus, lifecycle::Shutdown};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -128,7 +124,7 @@ impl Server {
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(rate_limit::limited))
-                .wrap(from_fn(authenticate))
+                .wrap(from_fn(authenticate::authenticate))
                 .wrap(from_fn(browsers::guarded))
                 .wrap(cors(&readers, &allowed_headers))
                 .wrap(from_fn(panics::caught))

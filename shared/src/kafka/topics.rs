@@ -25,7 +25,7 @@ use crate::{
     config::Reader,
     health::TaskStatus,
     lifecycle::Shutdown,
-    metrics::own::{TOPIC_PROBLEMS, TOPICS_MISSING},
+    metrics::own::{TOPIC_PROBLEMS, TOPICS_MISSING, TopicProblem},
 };
 
 /// How often it is asked whether the topics are there: one small request.
@@ -57,31 +57,7 @@ impl Expected {
     }
 }
 
-/// What is wrong with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TopicProblem {
-    Compacted,
-    ShortRetention,
-    FewInSync,
-    NotReplicated,
-    TimestampsRefused,
-}
-
 impl TopicProblem {
-    pub const ALL: [Self; 5] =
-        [Self::Compacted, Self::ShortRetention, Self::FewInSync, Self::NotReplicated, Self::TimestampsRefused];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Compacted => "compacted",
-            Self::ShortRetention => "short retention",
-            Self::FewInSync => "few in sync",
-            Self::NotReplicated => "not replicated",
-            Self::TimestampsRefused => "timestamps refused",
-        }
-    }
-
     /// What it means, and what to do.
     fn advice(self) -> &'static str {
         match self {

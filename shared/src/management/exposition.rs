@@ -16,13 +16,15 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::time::sleep;
 
-use super::{
-    Metric,
-    from_database::{FromDatabase, Question},
-    now::Now,
-    own,
+use super::from_database::{FromDatabase, Question};
+use crate::{
+    config::Reader,
+    database::Pool,
+    health::TaskStatus,
+    http::only,
+    lifecycle::Shutdown,
+    metrics::{Metric, now::Now, own},
 };
-use crate::{config::Reader, database::Pool, health::TaskStatus, http::only, lifecycle::Shutdown};
 
 /// How often recorded values are summed up: until then each takes 16 bytes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

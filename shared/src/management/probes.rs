@@ -14,9 +14,9 @@ use serde::Serialize;
 use sqlx::migrate::Migrator;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Health, Report, State};
 use crate::{
     database::{self, Pool},
+    health::{Health, Report, State},
     http::only,
     lifecycle::Shutdown,
     problem::Problem,

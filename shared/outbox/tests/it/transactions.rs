@@ -13,8 +13,8 @@ use shared::{
     database::{self, Tables},
     health::Health,
     lifecycle::{Shutdown, Tasks},
+    management::exposition::Exposition,
     message::ActivityTypeCode,
-    metrics::exposition::Exposition,
     traces::TraceContext,
 };
 use sqlx::migrate::Migrator;

@@ -10,10 +10,10 @@ use outbox::start::{self, Schema};
 use shared::{
     auth::Authentication,
     database::{self, Migrate, Tables},
-    health::{Health, Probes},
+    health::Health,
     http::listen,
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    metrics::exposition::Exposition,
+    management::{Probes, exposition::Exposition},
     telemetry::Telemetry,
     terminal,
 };
