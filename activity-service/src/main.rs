@@ -71,7 +71,7 @@ async fn main() -> ExitCode {
         Command::Man => return printed(terminal::manual(Arguments::command())),
         _ => {}
     }
-    let (config, shown) = match Config::read_for(command.needs(), arguments.config.as_deref()) {
+    let (config, shown) = match Config::load_for(command.needs(), arguments.config.as_deref()) {
         Ok(read) => read,
         Err(mistakes) => {
             mistakes.iter().for_each(terminal::complain);

@@ -44,7 +44,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 
 /// Orders a second through that many services, each with its share of the connections.
 async fn place(scale: &Scale, instances: usize) -> Result<f64> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let topic = Topic::new(PARTITIONS, &[]).await;
     let setup = services::order_service(&database, &topic)?;
     let mut running = Vec::new();

@@ -62,20 +62,28 @@ pub struct Publisher {
     status: TaskStatus,
 }
 
+/// Where messages come from and answers go.
+#[derive(Debug)]
+pub struct Channels {
+    pub queue: queue::Receiver,
+    /// For the producers' answers.
+    pub answers: mpsc::UnboundedSender<BrokerAnswer>,
+    /// The messages that did not get through.
+    pub returned: mpsc::UnboundedReceiver<Returned>,
+}
+
 impl Publisher {
-    /// `answers` is where the producers' answers go, `returned` where the messages come from that
-    /// did not get through.
-    ///
     /// # Errors
     /// librdkafka refuses its settings.
     pub fn new(
         config: &Settings,
-        queue: queue::Receiver,
-        answers: mpsc::UnboundedSender<BrokerAnswer>,
-        returned: mpsc::UnboundedReceiver<Returned>,
-        (flight, instance, lanes): (Flight, Instance, Lanes),
+        channels: Channels,
+        flight: Flight,
+        instance: Instance,
+        lanes: Lanes,
         status: TaskStatus,
     ) -> anyhow::Result<Self> {
+        let Channels { queue, answers, returned } = channels;
         let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
         Ok(Self {
             queue,
@@ -83,7 +91,9 @@ impl Publisher {
             producers: Producers::new(
                 config,
                 answers,
-                (outage.delivered(), reach.clone(), lanes.clone()),
+                outage.delivered(),
+                reach.clone(),
+                lanes.clone(),
                 status.clone(),
             )?,
             topic: topic::Creation::new(&config.kafka, config.topic.of_messages(), config.topic.properties(&[]))?,

@@ -17,7 +17,7 @@ use crate::{
     instance::{Instance, session::Session},
     partitions::Partitions,
     progress::{Progress, announcer::Announcer},
-    publisher::{Lanes, Publisher, marks::Marks},
+    publisher::{Channels, Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
     retention::Retention,
@@ -81,18 +81,27 @@ impl Unfit {
     }
 }
 
-/// Waits for the database and takes an identity. The work is done on the first pool; of the second it needs one
-/// connection, once.
+/// The pools of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Pools<'a> {
+    /// On which the work is done.
+    pub work: &'a Pool,
+    /// Of which one connection is needed, once.
+    pub requests: &'a Pool,
+}
+
+/// Waits for the database and takes an identity.
 ///
 /// # Errors
 /// See [`Unfit`].
 pub async fn begin(
     settings: &Settings,
     database: &database::Settings,
-    (pool, requests): (&Pool, &Pool),
+    pools: Pools<'_>,
     schema: Schema,
     status: TaskStatus,
 ) -> Result<Begun, Unfit> {
+    let (pool, requests) = (pools.work, pools.requests);
     let flight = Flight::new(settings.publisher.max_in_flight);
     let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why }));
     let attempt = async || {
@@ -177,10 +186,9 @@ impl Begun {
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
             let shutdown = shutdown.clone();
+            let channels = Channels { queue: queued, answers, returned };
             |status| async move {
-                Publisher::new(&settings, queued, answers, returned, (flight, instance, lanes), status)?
-                    .run(shutdown)
-                    .await
+                Publisher::new(&settings, channels, flight, instance, lanes, status)?.run(shutdown).await
             }
         });
         tasks.spawn("progress", {

@@ -64,6 +64,14 @@ struct Blamed {
     stays: bool,
 }
 
+/// A message that the broker has taken. It is in flight until its mark is committed.
+#[derive(Debug)]
+struct Delivery {
+    message: Outgoing,
+    _permit: Permit,
+    acknowledged: Acknowledged,
+}
+
 impl Marks {
     #[must_use]
     pub fn new(
@@ -99,7 +107,7 @@ impl Marks {
         let (mut delivered, mut blamed) = (Vec::new(), Vec::new());
         for BrokerAnswer { message, permit, result } in answers {
             match result {
-                Ok(place) => delivered.push((message, permit, place)),
+                Ok(acknowledged) => delivered.push(Delivery { message, _permit: permit, acknowledged }),
                 Err(Verdict::Rejected(error)) if message.alone => blamed.push(self.blame(message, permit, error)),
                 // Lands before it goes back.
                 Err(why) => {
@@ -117,24 +125,23 @@ impl Marks {
         }
     }
 
-    async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Acknowledged)>) {
+    async fn mark_published(&mut self, delivered: Vec<Delivery>) {
         self.status.busy_now(|| {
             fail_point!("marks::delivered", |_| std::process::abort());
             for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
                 let duration = PUBLISH_DURATION.of(label);
-                let of_origin = delivered.iter().filter(|(message, ..)| message.queued.origin == origin);
-                of_origin.for_each(|(message, _, place)| duration.record(place.at - message.queued.since));
+                let of_origin = delivered.iter().filter(|one| one.message.queued.origin == origin);
+                of_origin.for_each(|one| duration.record(one.acknowledged.at - one.message.queued.since));
             }
-            delivered.iter().for_each(|(message, ..)| trace(&message.queued));
+            delivered.iter().for_each(|one| trace(&one.message.queued));
         });
-        let published: Vec<_> =
-            delivered.iter().map(|(message, _, place)| published(&message.queued, *place)).collect();
+        let published: Vec<_> = delivered.iter().map(published).collect();
         let words = self.settle(&delivered);
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
         self.until_committed(Fact::Published(&published, &settled)).await;
         PUBLISHED.add(published.len() as u64);
         words.into_iter().for_each(|(log, word)| log.stated(word));
-        for (message, ..) in &delivered {
+        for Delivery { message, .. } in &delivered {
             if let Source::Rebroadcast(page) = &message.queued.source {
                 page.handled_one();
             }
@@ -145,9 +152,9 @@ impl Marks {
 
     /// What is acknowledged is settled, and with the acknowledgements it is stated how far: the statement
     /// holds both or neither.
-    fn settle(&mut self, delivered: &[(Outgoing, Permit, Acknowledged)]) -> Vec<(Arc<Log>, SettledTo)> {
+    fn settle(&mut self, delivered: &[Delivery]) -> Vec<(Arc<Log>, SettledTo)> {
         let mut by_log: BTreeMap<InstanceId, (&Arc<Log>, Vec<i64>)> = BTreeMap::new();
-        for (message, ..) in delivered {
+        for Delivery { message, .. } in delivered {
             if let Source::Log(log) = &message.queued.source {
                 by_log.entry(log.id).or_insert_with(|| (log, Vec::new())).1.push(message.queued.message.seq);
             }
@@ -301,14 +308,15 @@ impl Fact<'_> {
     }
 }
 
-fn published(queued: &Queued, place: Acknowledged) -> Published {
+fn published(delivery: &Delivery) -> Published {
+    let Delivery { message: Outgoing { queued, .. }, acknowledged, .. } = delivery;
     let message = &queued.message;
     Published {
         message_ref: message.message_ref,
         log: message.log,
         seq: message.seq,
-        partition: place.partition,
-        offset: place.offset,
+        partition: acknowledged.partition,
+        offset: acknowledged.offset,
         was_refused: message.failures > 0 || matches!(queued.source, Source::Retry),
     }
 }

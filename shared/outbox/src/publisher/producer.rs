@@ -51,7 +51,9 @@ impl Producers {
     pub(super) fn new(
         config: &Settings,
         answers: mpsc::UnboundedSender<BrokerAnswer>,
-        (delivered, reach, lanes): (Delivered, Reach, Lanes),
+        delivered: Delivered,
+        reach: Reach,
+        lanes: Lanes,
         status: TaskStatus,
     ) -> anyhow::Result<Self> {
         let topic: Arc<str> = config.topic.name.as_str().into();

@@ -6,7 +6,7 @@ mod config;
 use std::{process::ExitCode, time::Duration};
 
 use config::Config;
-use outbox::start::{self, Schema};
+use outbox::start::{self, Pools, Schema};
 use shared::{
     auth::Authentication,
     database::{self, Migrate, Tables},
@@ -65,7 +65,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
 
     let database = health.task("database");
     let begun = tokio::select! {
-        begun = start::begin(&config.outbox, &config.database, (&pool, &requests), SCHEMA, database) => begun,
+        begun = start::begin(&config.outbox, &config.database, Pools { work: &pool, requests: &requests }, SCHEMA, database) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let begun = match begun {
