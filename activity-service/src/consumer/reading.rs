@@ -137,7 +137,8 @@ pub async fn read(
     settings: Settings,
     batches: mpsc::Sender<Batch>,
     mut pause: pause::IsPaused,
-    (shutdown, away): (Shutdown, Away),
+    shutdown: Shutdown,
+    away: Away,
     status: TaskStatus,
 ) -> anyhow::Result<()> {
     let group = Arc::clone(member.consumer().context());
