@@ -8,6 +8,8 @@ use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
+use crate::place::Partition;
+
 mod check;
 mod day;
 mod figures;
@@ -215,10 +217,15 @@ pub(crate) async fn note(
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<(String, i32), i64>, sqlx::Error> {
+pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
     let rows =
         sqlx::query!("SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1)", topics);
-    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| ((row.topic, row.partition), row.next_offset)).collect())
+    Ok(rows
+        .fetch_all(pool)
+        .await?
+        .into_iter()
+        .map(|row| (Partition::new(row.topic, row.partition), row.next_offset))
+        .collect())
 }
 
 /// Everything that a source wrote up to this time is counted, or in quarantine.

@@ -1,7 +1,23 @@
 //! Where messages stand on topics.
 
-/// Topic and number.
-pub type Partition = (String, i32);
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    pub topic: String,
+    pub number: i32,
+}
+
+impl Partition {
+    pub fn new(topic: impl Into<String>, number: i32) -> Self {
+        Self { topic: topic.into(), number }
+    }
+
+    /// Its topics and numbers, for a statement.
+    #[must_use]
+    pub fn columns<'a>(partitions: impl IntoIterator<Item = &'a Self>) -> (Vec<&'a str>, Vec<i32>) {
+        partitions.into_iter().map(|one| (one.topic.as_str(), one.number)).unzip()
+    }
+}
 
 /// Where a message stands on a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

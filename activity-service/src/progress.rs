@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use crate::{
     completeness::{self, Announcement, Counts},
     consumer::watermarks::Reader,
+    place::Partition,
 };
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
@@ -152,7 +153,8 @@ impl Progress {
         let positions = completeness::positions(&self.pool, &self.topics).await?;
         let is_counted = |one: &Pending| {
             one.ends.iter().all(|(partition, end)| {
-                *end == 0 || positions.get(&(one.topic.clone(), *partition)).is_some_and(|next| next >= end)
+                *end == 0
+                    || positions.get(&Partition::new(one.topic.as_str(), *partition)).is_some_and(|next| next >= end)
             })
         };
         let mut complete: BTreeMap<String, OffsetDateTime> = BTreeMap::new();

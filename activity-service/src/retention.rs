@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{consumer::watermarks::Broker, metrics::PURGED};
+use crate::{consumer::watermarks::Broker, metrics::PURGED, place::Partition};
 
 pub mod days;
 
@@ -70,9 +70,10 @@ struct Lows {
 }
 
 impl Lows {
-    fn of(&self, (topic, partition): &(String, i32)) -> Option<i64> {
+    fn of(&self, partition: &Partition) -> Option<i64> {
         let mut all = self.topics.iter().zip(&self.partitions).zip(&self.offsets);
-        all.find(|((name, number), _)| (*name, *number) == (topic, partition)).map(|(_, low)| *low)
+        let found = all.find(|((topic, number), _)| **topic == partition.topic && **number == partition.number);
+        found.map(|(_, low)| *low)
     }
 }
 
@@ -182,10 +183,10 @@ impl Retention {
         let mut lows = Lows::default();
         let read = sqlx::query!("SELECT topic, partition FROM consumer_positions ORDER BY topic, partition");
         let read = read.fetch_all(&self.pool).await?;
-        let partitions = read.into_iter().map(|row| (row.topic, row.partition)).collect();
-        for ((topic, partition), marks) in self.broker.watermarks(partitions).await? {
+        let partitions = read.into_iter().map(|row| Partition::new(row.topic, row.partition)).collect();
+        for (Partition { topic, number }, marks) in self.broker.watermarks(partitions).await? {
             lows.topics.push(topic);
-            lows.partitions.push(partition);
+            lows.partitions.push(number);
             lows.offsets.push(marks.low);
         }
         Ok(Some(lows))

@@ -200,7 +200,7 @@ impl Continuity {
         let is_new = position.is_some_and(|position| generation > 0 && position.last.is_none());
         if let Some(committed) = committed.filter(|committed| *committed > next && !is_new) {
             OFFSETS_AHEAD.add(1);
-            let (topic, number) = partition;
+            let Partition { topic, number } = partition;
             tracing::error!(
                 messaging.destination.name = topic,
                 messaging.destination.partition.id = number,
@@ -242,7 +242,7 @@ impl Continuity {
 
     fn created_anew(&self, partition: &Partition, position: i64) {
         CREATED_ANEW.add(1);
-        let (topic, number) = partition;
+        let Partition { topic, number } = partition;
         let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
         tracing::error!(
             messaging.destination.name = topic,
@@ -254,7 +254,7 @@ impl Continuity {
     }
 
     fn lost(&self, partition: &Partition, gap: Jump) {
-        let (topic, number) = partition;
+        let Partition { topic, number } = partition;
         let messages = gap.came - gap.expected;
         let news = format!("{messages} messages of partition {number} of {topic} were deleted unread");
         tracing::error!(

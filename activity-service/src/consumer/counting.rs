@@ -341,8 +341,7 @@ async fn leave_out_redelivered(
     positions: &BTreeMap<Partition, Position>,
 ) -> Result<(), sqlx::Error> {
     let expected_of = |one: &Received<'_>| {
-        let mut all =
-            positions.iter().filter(|((topic, partition), _)| *partition == one.partition && topic == one.topic);
+        let mut all = positions.iter().filter(|(read, _)| read.number == one.partition && read.topic == one.topic);
         all.next().map(|(_, position)| position.next_offset)
     };
     let is_again = |index: &usize| expected_of(&received[*index]).is_some_and(|next| received[*index].offset < next);
@@ -356,7 +355,7 @@ async fn leave_out_redelivered(
 /// The partitions that turned out to be others while this was on its way: it has moved no position of theirs,
 /// and where reading goes on is to be decided anew.
 fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::PositionAfter<'_>]) -> Vec<(Partition, i64)> {
-    let read = after.iter().map(|one| ((one.topic.to_owned(), one.partition), one.generation));
+    let read = after.iter().map(|one| (Partition::new(one.topic, one.partition), one.generation));
     let is_outdated = |(partition, generation): &(Partition, i64)| {
         before.get(partition).is_some_and(|position| position.generation != *generation)
     };

@@ -45,7 +45,7 @@ impl Fetching {
             let name = topic.topic;
             topic.partitions.into_values().map(move |one| {
                 let fetched = Fetched { next: one.next_offset, queued: one.fetchq_cnt };
-                ((name.clone(), one.partition), fetched)
+                (Partition::new(name.as_str(), one.partition), fetched)
             })
         });
         *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = fetched.collect();

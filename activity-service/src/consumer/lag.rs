@@ -99,7 +99,7 @@ impl Lag {
             let marks = match marks {
                 Ok(marks) => marks,
                 Err(why) => {
-                    found.unknown.push(format!("partition {} of {}: {why}", partition.1, partition.0));
+                    found.unknown.push(format!("partition {} of {}: {why}", partition.number, partition.topic));
                     continue;
                 }
             };
@@ -142,7 +142,7 @@ impl Seen {
     }
 
     /// Says once that a transaction hides messages.
-    fn told(mut self, (topic, number): &Partition, marks: Watermarks) -> Self {
+    fn told(mut self, Partition { topic, number }: &Partition, marks: Watermarks) -> Self {
         if !self.is_told && self.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
             self.is_told = true;
             tracing::warn!(

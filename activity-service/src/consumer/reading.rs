@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{Settings, batch::Batch, group::Group};
-use crate::pause;
+use crate::{pause, place::Partition};
 
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
 /// is told again. Not polling for as long only delays a rebalance.
@@ -218,10 +218,10 @@ impl Reading<'_> {
     fn begin(&self) -> anyhow::Result<bool> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
-        let all = consumer.context().begin_all(|(topic, partition), offset| {
-            let went = consumer.seek(topic, *partition, Offset::Offset(offset), SEEK_WITHIN);
+        let all = consumer.context().begin_all(|Partition { topic, number }, offset| {
+            let went = consumer.seek(topic, *number, Offset::Offset(offset), SEEK_WITHIN);
             match &went {
-                Ok(()) => drop(begun.add_partition(topic, *partition)),
+                Ok(()) => drop(begun.add_partition(topic, *number)),
                 Err(error) => tracing::debug!(error = %error, "reading does not begin yet"),
             }
             went.is_ok()
@@ -308,9 +308,9 @@ impl Reading<'_> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
         for element in consumer.assignment()?.elements() {
-            let partition = (element.topic().to_owned(), element.partition());
+            let partition = Partition::new(element.topic(), element.partition());
             if consumer.context().is_read(&partition) {
-                begun.add_partition(&partition.0, partition.1);
+                begun.add_partition(&partition.topic, partition.number);
             }
         }
         consumer.resume(&begun).context("kafka does not resume")

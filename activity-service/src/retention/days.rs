@@ -17,6 +17,7 @@ use super::{ANSWER_WITHIN, Lows, Retention, is_mine};
 use crate::{
     admission, key,
     metrics::{PARTITIONS_AHEAD, PURGED},
+    place::Partition,
 };
 
 /// Partitions are made for so many days after today: long enough to notice that no more come.
@@ -34,7 +35,7 @@ struct Found {
     keys: u64,
     newest_activity: Option<OffsetDateTime>,
     /// Of each partition of a topic the last offset, copies included, and when its last key was written.
-    ends: BTreeMap<(String, i32), (i64, OffsetDateTime)>,
+    ends: BTreeMap<Partition, (i64, OffsetDateTime)>,
 }
 
 /// Makes the partitions that are missing from today on.
@@ -284,7 +285,7 @@ impl Found {
             for row in status.busy(ANSWER_WITHIN, rows.fetch_all(&mut *transaction)).await? {
                 found.keys += row.keys.unsigned_abs();
                 found.newest_activity = found.newest_activity.into_iter().chain(row.activity_at).max();
-                let end = found.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));
+                let end = found.ends.entry(Partition::new(row.topic, row.partition)).or_insert((row.offset, row.at));
                 *end = (end.0.max(row.offset), end.1.max(row.at));
             }
         }
@@ -292,8 +293,7 @@ impl Found {
     }
 
     async fn remember(&self, transaction: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
-        let topics: Vec<&str> = self.ends.keys().map(|(topic, _)| topic.as_str()).collect();
-        let partitions: Vec<i32> = self.ends.keys().map(|(_, partition)| *partition).collect();
+        let (topics, partitions) = Partition::columns(self.ends.keys());
         let offsets: Vec<i64> = self.ends.values().map(|(offset, _)| *offset).collect();
         let times: Vec<OffsetDateTime> = self.ends.values().map(|(_, at)| *at).collect();
         let remembered = sqlx::query!(
