@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
+use shared::database::OwnFinding;
 use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -248,10 +249,7 @@ pub fn expect_rows(what: &str, expected: usize, rows: u64) -> Result<(), sqlx::E
     if u64::try_from(expected) == Ok(rows) {
         return Ok(());
     }
-    Err(sqlx::Error::ColumnDecode {
-        index: what.to_owned(),
-        source: format!("{rows} rows instead of {expected}").into(),
-    })
+    Err(OwnFinding::Rows { what: what.to_owned(), expected, rows }.into())
 }
 
 #[cfg(test)]

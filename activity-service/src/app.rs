@@ -8,7 +8,7 @@ use shared::{
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
     health::{Health, TaskStatus},
-    http::listen,
+    http::{Port, listen},
     kafka::topics::{Away, Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
     management::{self, Probes, exposition::Exposition},
@@ -198,7 +198,7 @@ impl Service {
         telemetry: &Telemetry,
         authentication: &Authentication,
     ) -> anyhow::Result<mpsc::Receiver<Deed>> {
-        let server = listen("management", self.config.management.http.clone(), 1, self.config.shutdown.grace)?;
+        let server = listen(Port::Management, self.config.management.http.clone(), 1, self.config.shutdown.grace)?;
         let (deeds, done) = shared::audit::deeds();
         let operators = self.config.management.operators(authentication);
         let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
@@ -235,7 +235,7 @@ impl Service {
 
     /// The listener, and the one look at the figures for all streams.
     fn api(&mut self, time_zone: &str, authentication: Authentication) -> anyhow::Result<()> {
-        let server = listen("api", self.config.http.clone(), API_WORKERS, self.config.shutdown.grace)?;
+        let server = listen(Port::Api, self.config.http.clone(), API_WORKERS, self.config.shutdown.grace)?;
         let (topics, time_zone) = (self.config.consumer.topics.clone(), time_zone.to_owned());
         let live = Live::new(self.requests.clone(), topics.clone(), time_zone.clone(), self.config.max_streams);
         self.exposition.at_scrape({
@@ -301,10 +301,10 @@ impl Service {
         let in_hand = InHand::default();
         self.exposition.at_scrape(in_hand.gauge());
         self.spawn("counting", {
-            let (pool, backoff) = (self.pool.clone(), self.config.consumer.backoff());
+            let (pool, settings) = (self.pool.clone(), self.config.consumer.clone());
             let (at_once, room) = (AtOnce::default(), Room::new(self.config.quarantine.clone()));
             |shutdown, status| {
-                let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, status, at_once, room };
+                let counting = Counting { pool, time_zone, settings, group, shutdown, in_hand, status, at_once, room };
                 counting::run(counting, batches)
             }
         });

@@ -14,7 +14,7 @@ use shared::{
     auth::Authentication,
     database::{Pool, Tables},
     health::{Health, TaskStatus},
-    http::listen,
+    http::{Port, listen},
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management::{self, Probes, exposition::Exposition},
@@ -150,7 +150,7 @@ impl Service {
         telemetry: &Telemetry,
         authentication: &Authentication,
     ) -> anyhow::Result<mpsc::Receiver<Deed>> {
-        let server = listen("management", self.config.management.http.clone(), 1, Duration::from_secs(1))?;
+        let server = listen(Port::Management, self.config.management.http.clone(), 1, Duration::from_secs(1))?;
         let (deeds, done) = shared::audit::deeds();
         let operators = self.config.management.operators(authentication);
         let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
@@ -181,7 +181,7 @@ impl Service {
         let (placement, placer) = placement::line(&self.config.placement, kept_for, self.pool.clone(), queue.clone());
         let (changes, changer) = change::line(&self.config.changes, self.pool.clone(), queue);
         self.exposition.at_scrape(placement.gauges());
-        let api = listen("api", self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
+        let api = listen(Port::Api, self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
         let pages = http::pages::of(&self.config.pages, self.config.auth.needs_token());
         let routes = http::routes(self.requests.clone(), placement, changes, self.exposition.clone(), pages);
         self.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));

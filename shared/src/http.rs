@@ -44,7 +44,7 @@ pub use channel::{Channel, Direction, Header};
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
-pub use server::{Server, listen};
+pub use server::{Port, Server, listen};
 pub use settings::Settings;
 pub use share::Shares;
 use tracing::Instrument;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod customer;

@@ -12,6 +12,7 @@ use std::io::IsTerminal;
 use anyhow::Context;
 pub(crate) use level::{ALWAYS, LevelError, RULE};
 pub use level::{Level, check_level};
+pub(crate) use repeated::LIBRDKAFKA;
 use repeated::Repeated;
 use tracing_appender::{
     non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard},

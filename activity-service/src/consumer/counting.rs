@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{
+    backoff::backoff,
     database::{Failure, Pool, Transaction},
     health::TaskStatus,
     lifecycle::Shutdown,
@@ -61,7 +61,7 @@ pub struct Counted {
 pub struct Counting {
     pub pool: Pool,
     pub time_zone: String,
-    pub backoff: ExponentialBuilder,
+    pub settings: Settings,
     pub group: Arc<Group>,
     pub shutdown: Shutdown,
     pub in_hand: InHand,
@@ -73,12 +73,8 @@ pub struct Counting {
 impl Settings {
     /// The pauses between attempts while the database is out of reach.
     #[must_use]
-    pub fn backoff(&self) -> ExponentialBuilder {
-        ExponentialBuilder::new()
-            .with_min_delay(self.backoff_initial)
-            .with_max_delay(self.backoff_max)
-            .without_max_times()
-            .with_jitter()
+    fn backoff(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        backoff(self.backoff_initial, self.backoff_max)
     }
 }
 
@@ -111,7 +107,7 @@ impl Counting {
     /// is possible; Kafka still has what is left.
     pub async fn count_batch(&self, batch: &mut Batch) -> Option<Counted> {
         let mut sum = Counted::default();
-        let mut pauses = self.backoff.build();
+        let mut pauses = self.settings.backoff();
         // The next part last. Parts are never reordered: an offset says that all before is done.
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
@@ -132,7 +128,7 @@ impl Counting {
                     fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
                     self.status.ok();
                     self.at_once.was_quick_enough(part.len());
-                    pauses = self.backoff.build();
+                    pauses = self.settings.backoff();
                     sum.add(done);
                     continue;
                 }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    database::{Failure, Pool, backoff, is_rolled_back},
+    database::{Failure, OwnFinding, Pool, backoff, is_rolled_back},
     health::TaskStatus,
 };
 use sqlx::postgres::PgConnection;
@@ -53,7 +53,7 @@ const RENEWED_WITHIN: Duration = Duration::from_secs(3);
 /// transaction itself, which may be committed: to take it for refused would be to forget its message.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub fn committed_before(error: sqlx::Error) -> sqlx::Error {
-    sqlx::Error::Protocol(format!("after the statement: {error}"))
+    OwnFinding::AfterStatement(error.to_string()).into()
 }
 
 /// How it ended.

@@ -8,7 +8,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::{Client, Url, header::ACCEPT, redirect::Policy};
 use tokio::{
     sync::{Notify, watch},
@@ -199,12 +198,7 @@ impl Issuer {
 
 /// The pause after a fetch that failed: an issuer that is back is not waited for long.
 fn backoff() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(15))
-        .without_max_times()
-        .with_jitter()
-        .build()
+    crate::backoff::backoff(Duration::from_millis(500), Duration::from_secs(15))
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ const ERRORS: u32 = 60;
 /// What librdkafka and the exporter of traces have to say.
 const CHATTER: u32 = 3;
 
+/// The target of what librdkafka says.
+pub(crate) const LIBRDKAFKA: &str = "shared::kafka";
+
 #[derive(Debug, Default)]
 pub(super) struct Repeated(Mutex<HashMap<Origin, Window>>);
 
@@ -65,7 +68,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Repeated {
             _ if metadata.target().starts_with("opentelemetry") => CHATTER,
             Level::WARN => WARNINGS,
             Level::ERROR => ERRORS,
-            _ if metadata.target() == "shared::kafka" => CHATTER,
+            _ if metadata.target() == LIBRDKAFKA => CHATTER,
             _ => return true,
         };
         if context.event_span(event).is_some() {

@@ -14,7 +14,7 @@ use std::{
 
 use fail::fail_point;
 use shared::{
-    database::{self, Address, Pool, backoff, within},
+    database::{self, Address, OwnFinding, Pool, backoff, within},
     health::TaskStatus,
 };
 use sqlx::{Executor, postgres::PgConnection};
@@ -196,7 +196,8 @@ impl Session {
                 return Ok(landed.await);
             }
             if !look.is_held {
-                return Err(sqlx::Error::Protocol("the session does not hold its lock on this server any more".into()));
+                let why = "the session does not hold its lock on this server any more";
+                return Err(OwnFinding::Unfit(why.into()).into());
             }
             self.note_timeline(look.timeline);
             if self.instance.log().log.is_doubted() {

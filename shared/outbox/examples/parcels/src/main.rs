@@ -11,7 +11,7 @@ use shared::{
     auth::Authentication,
     database::{self, Migrate, Tables},
     health::Health,
-    http::listen,
+    http::{Port, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
     management::{Probes, exposition::Exposition},
     telemetry::Telemetry,
@@ -53,7 +53,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, outbox::metrics::of_database, &config.metrics);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
-    let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
+    let server = listen(Port::Management, config.management.http.clone(), 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
         let (probes, metrics, shutdown) = (probes.routes(), exposition.routes(), shutdown.clone());
         let routes = move |routes: &mut _| {
@@ -80,7 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
         let shutdown = shutdown.clone();
         tasks.spawn("issuer", |status| keys.run(shutdown, status));
     }
-    let api = listen("api", config.http, 2, config.shutdown.grace)?;
+    let api = listen(Port::Api, config.http, 2, config.shutdown.grace)?;
     tasks.spawn("api", {
         let (routes, shutdown) = (booking::routes(transactions), shutdown.clone());
         |status| api.serve(routes, authentication, shutdown, status)
