@@ -6,6 +6,7 @@ mod operators;
 mod orders;
 mod overview;
 pub mod pages;
+mod queries;
 
 use actix_web::web::{Data, ServiceConfig};
 use shared::{

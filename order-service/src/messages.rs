@@ -9,6 +9,7 @@ pub mod verify;
 
 use std::borrow::Cow;
 
+pub(crate) use filter::MOST_OF_AN_ERROR;
 pub use filter::{MessageFilter, part_of_error};
 pub use listing::{MessagePage, PlaceInMessages, find, list};
 use outbox::metrics::{DISCARDED, RETRIED};
@@ -107,7 +108,7 @@ impl PartialSchema for State {
 impl State {
     const ALL: [Self; 4] = [Self::Failed, Self::Unpublished, Self::Published, Self::Discarded];
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == text)
     }
 

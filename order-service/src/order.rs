@@ -4,6 +4,7 @@ mod listing;
 
 use std::fmt;
 
+pub(crate) use listing::STATUSES;
 pub use listing::{OrderFilter, OrderPage, PlaceInOrders, Status, list};
 use serde::{
     Deserialize, Deserializer, Serialize,

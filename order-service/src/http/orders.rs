@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::{
     change::{Change, ChangeError, ChangeRequest, Changes},
-    idempotency::Key,
+    idempotency::{self, Key},
     order::{self, NewOrder, NewOrderBody, Order, OrderPage, OrderRef, OrderSummary},
     placement::{PlaceError, PlaceRequest, Placement},
 };
@@ -114,7 +114,7 @@ async fn place(
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
-    let key = Key::of(request.headers(), &caller)?;
+    let key = key_of(&request, &caller)?;
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
@@ -129,6 +129,19 @@ async fn place(
         response.insert_header(("idempotency-replayed", "true"));
     }
     Ok(response.json(placed.order))
+}
+
+/// The key that comes with a request, if one does.
+///
+/// # Errors
+/// 400 where it is malformed or there are several.
+fn key_of(request: &HttpRequest, caller: &Caller) -> Result<Option<Key>, Problem> {
+    let mut values = request.headers().get_all("idempotency-key");
+    let Some(first) = values.next() else { return Ok(None) };
+    let key = Key::parse(first.as_bytes(), caller).filter(|_| values.next().is_none());
+    let most = idempotency::MAX_LENGTH;
+    let rule = || format!("There must be one Idempotency-Key, of 1 to {most} visible ASCII characters.");
+    key.map(Some).ok_or_else(|| Problem::bad_request(rule()))
 }
 
 async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {

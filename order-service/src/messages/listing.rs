@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 use shared::{
     database::Pool,
     paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -37,21 +35,8 @@ pub enum PlaceInMessages {
 }
 
 impl MessagePage {
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str) -> Result<Self, Problem> {
-        let known = [&["state", "limit", "cursor"], &MessageFilter::PARAMETERS[..]].concat();
-        let mut query = Query::parse(query, &known)?;
-        let state =
-            query.get("state", "failed, unpublished, published or discarded", State::parse)?.unwrap_or_default();
-        let filter = MessageFilter::read(&mut query)?;
-        let mut page = Self { state, filter, limit: query.limit()?, after: None };
-        page.after = query.get("cursor", "a cursor of this list", |text| page.place(text))?;
-        Ok(page)
-    }
-
     /// The place of a cursor that was made for this list.
-    fn place(&self, cursor: &str) -> Option<PlaceInMessages> {
+    pub(crate) fn place(&self, cursor: &str) -> Option<PlaceInMessages> {
         Cursor::decode(cursor, &self.name())
     }
 

@@ -7,10 +7,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     customer::CustomerRef,
     database::Pool,
-    http::{Parameter, schema},
+    http::schema,
     paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
 };
 use time::{OffsetDateTime, macros::datetime};
 use utoipa::{
@@ -20,7 +18,7 @@ use utoipa::{
 
 use super::{OrderRef, OrderSummary};
 
-const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
+pub(crate) const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
 /// Before and after everything that can be placed: bounds that are always there make one query.
 const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
 
@@ -63,9 +61,9 @@ pub struct OrderFilter {
 pub struct OrderPage {
     pub filter: OrderFilter,
     /// The only customer whose orders the caller sees.
-    only: Option<CustomerRef>,
-    limit: i64,
-    after: Option<PlaceInOrders>,
+    pub only: Option<CustomerRef>,
+    pub limit: i64,
+    pub after: Option<PlaceInOrders>,
 }
 
 /// A place among the orders, as they are listed, exported and erased.
@@ -79,47 +77,6 @@ pub struct PlaceInOrders {
 impl PlaceInOrders {
     /// Before the first.
     pub const BEGINNING: Self = Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0 };
-}
-
-impl OrderPage {
-    /// The parameters of a list that narrow it.
-    pub fn parameters() -> [Parameter; 3] {
-        [
-            Parameter::query(
-                "status",
-                "Orders of this status only. Where few have it, a page may be shorter than its limit, and there is a next one all the same.",
-                schema::named::<Status>(),
-            ),
-            Parameter::query("placedFrom", "Orders placed at this time or later.", schema::formatted("date-time")),
-            Parameter::query("placedBefore", "Orders placed before this time.", schema::formatted("date-time")),
-        ]
-    }
-
-    /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one. Where
-    /// `only` is given, nobody else's orders are in the list, whatever is asked for.
-    ///
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str, customer_ref: Option<String>, only: Option<CustomerRef>) -> Result<Self, Problem> {
-        let known = ["limit", "cursor", "status", "placedFrom", "placedBefore", "customerRef"];
-        // A list of one customer has its filter in the path.
-        let known = if customer_ref.is_some() { &known[..5] } else { &known[..] };
-        let mut query = Query::parse(query, known)?;
-        let filter = OrderFilter {
-            customer_ref: customer_ref
-                .or_else(|| query.text("customerRef"))
-                // As it is stored. What no order can have any more may stand in old ones.
-                .map(|text| CustomerRef::parse(&text).map_or(text, |known| known.as_str().to_owned()))
-                .or_else(|| only.as_ref().map(|only| only.as_str().to_owned())),
-            status: query
-                .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,
-            placed_from: query.time("placedFrom")?,
-            placed_before: query.time("placedBefore")?,
-        };
-        let limit = query.limit()?;
-        let after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &filter))?;
-        Ok(Self { filter, only, limit, after })
-    }
 }
 
 /// The page, and the cursor of the next one where there is more.
