@@ -75,6 +75,7 @@ check: ## Formatting, lints, spelling, types of the pages' scripts; whether docu
 	dev/provide check
 	python3 dev/check/documents.py
 	python3 dev/check/sources.py
+	python3 dev/check/rooms.py
 	.dev/tools/lint/bin/shellcheck $$(git grep -lE '^#!.*\bbash$$' -- .ci dev)
 	.dev/tools/lint/bin/typos
 	dev/provide test

@@ -24,13 +24,47 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use crate::quarantine::{Reason, Rejected};
+use crate::{
+    place::TopicPlace,
+    rejection::{Reason, Rejected},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
     pub message_ref: Uuid,
     pub code: ActivityTypeCode,
     pub at: OffsetDateTime,
+}
+
+impl Activity {
+    #[must_use]
+    pub fn rejected(&self, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Rejected {
+        let (code, message_ref) = (Some(self.code.clone()), Some(self.message_ref));
+        Rejected { reason, detail: detail.into(), code, message_ref }
+    }
+
+    /// Where another activity was counted under its reference.
+    #[must_use]
+    pub fn conflicting(&self) -> Rejected {
+        const RULE: &str = "activityTypeCode and activityAt must be those that were counted under this messageRef";
+        self.rejected(Reason::ConflictingCopy, RULE)
+    }
+}
+
+/// An activity and where its message stands.
+#[derive(Debug)]
+pub struct Received<'a> {
+    pub activity: &'a Activity,
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl<'a> Received<'a> {
+    #[must_use]
+    pub fn place(&self) -> TopicPlace<'a> {
+        TopicPlace { topic: self.topic, partition: self.partition, offset: self.offset }
+    }
 }
 
 /// An activity as another service tells it.

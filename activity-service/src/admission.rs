@@ -1,5 +1,5 @@
-//! Who is let into the figures, for the time of one transaction: days that are believable, types that
-//! are registered, and messages whose key, if it was there, is there still.
+//! Which messages may be counted, decided for the time of one transaction: those of a believable day and a registered
+//! type, whose key cannot have been purged.
 //!
 //! Two things can change meanwhile. A type can be registered: that and the transactions exclude each
 //! other by an advisory lock, so that no message is left behind as of an unknown type when those that
@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
+use shared::database::OwnFinding;
 use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     activity::Activity,
     key,
-    quarantine::{Reason, Rejected},
+    rejection::{Reason, Rejected},
 };
 
 /// The key of the lock between those who count, all together, and whoever needs them out: "types" in ASCII.
@@ -28,6 +29,8 @@ const LOCK: i64 = 0x74_7970_6573;
 /// Time zones and clocks apart, nothing has happened later.
 const AHEAD_OF_THE_CLOCK: Duration = Duration::DAY;
 
+/// A transaction that has begun to find out what may be counted. It becomes a [`Judge`], which is asked once more when all is
+/// counted: whoever counts cannot leave out a step, or take them in another order.
 #[derive(Debug)]
 pub struct Admission {
     types: HashSet<String>,
@@ -36,7 +39,14 @@ pub struct Admission {
     horizon: Horizon,
     /// Nothing is too old, by an operator's word.
     forced: bool,
-    strangers: HashSet<Uuid>,
+}
+
+/// Which of the messages that were looked at may be counted.
+#[derive(Debug)]
+pub struct Judge {
+    admission: Admission,
+    /// So old that their keys may have been purged, and without one.
+    too_old: HashSet<Uuid>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +77,8 @@ struct Horizon {
 }
 
 impl Horizon {
-    /// Postgres keeps microseconds; a message may tell nanoseconds.
-    fn hides(&self, at: OffsetDateTime) -> bool {
+    /// Whether a key of that time may have been purged. Postgres keeps microseconds; a message may tell nanoseconds.
+    fn may_have_purged(&self, at: OffsetDateTime) -> bool {
         self.newest_purged.is_some_and(|newest| at < newest + Duration::MICROSECOND)
     }
 }
@@ -77,7 +87,7 @@ impl Horizon {
 /// the end of a partition.
 ///
 /// # Errors
-/// Those that are in do not come to their end `within` that time, or as Postgres answers.
+/// Those under way do not come to their end `within` that time, or as Postgres answers.
 pub async fn close(transaction: &mut PgConnection, within: &str) -> Result<(), sqlx::Error> {
     // Whoever comes later stands in line behind this one: a batch that hangs must not make them wait.
     let limit = sqlx::query!("SELECT set_config('lock_timeout', $1, true) AS limit", within);
@@ -116,7 +126,6 @@ impl Admission {
             quarantine_is_empty: known.quarantine_is_empty,
             horizon: Horizon { purges: opened.purges, newest_purged: opened.newest_purged },
             forced: false,
-            strangers: HashSet::new(),
         })
     }
 
@@ -138,40 +147,40 @@ impl Admission {
         self.days.now
     }
 
-    /// Lets in what is too old.
+    /// Whether what is too old may be counted as well.
     #[must_use]
     pub fn forced(self, forced: bool) -> Self {
         Self { forced, ..self }
     }
 
     /// Sees to it that there is a partition for each key, and finds those whose key is new although they
-    /// are so old that it may have been purged. Called once, before anything is judged.
+    /// are so old that it may have been purged.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn look_at<'a>(
-        &mut self,
+        self,
         transaction: &mut PgConnection,
         activities: impl Iterator<Item = &'a Activity> + Clone,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<Judge, sqlx::Error> {
         let days = key::days(activities.clone().map(|one| one.message_ref));
         if !days.is_empty() {
             key::make_partitions(&mut *transaction, &days).await?;
         }
         if self.forced {
-            return Ok(());
+            return Ok(Judge { admission: self, too_old: HashSet::new() });
         }
-        let hidden = activities.filter(|one| self.horizon.hides(one.at) && self.days.refusal(one.at).is_none());
-        let hidden: BTreeMap<Uuid, &Activity> = hidden.map(|one| (one.message_ref, one)).collect();
-        if hidden.is_empty() {
-            return Ok(());
+        let old = activities.filter(|one| self.horizon.may_have_purged(one.at) && self.days.refusal(one.at).is_none());
+        let old: BTreeMap<Uuid, &Activity> = old.map(|one| (one.message_ref, one)).collect();
+        if old.is_empty() {
+            return Ok(Judge { admission: self, too_old: HashSet::new() });
         }
-        let refs: Vec<Uuid> = hidden.keys().copied().collect();
-        let codes: Vec<&str> = hidden.values().map(|one| one.code.as_str()).collect();
-        let times: Vec<OffsetDateTime> = hidden.values().map(|one| one.at).collect();
+        let refs: Vec<Uuid> = old.keys().copied().collect();
+        let codes: Vec<&str> = old.values().map(|one| one.code.as_str()).collect();
+        let times: Vec<OffsetDateTime> = old.values().map(|one| one.at).collect();
         // Only an insert knows: it waits for whoever is inserting the same key right now.
         let mut trial = transaction.begin().await?;
-        let strangers = sqlx::query_scalar!(
+        let without_key = sqlx::query_scalar!(
             r#"
             INSERT INTO processed_messages
                 (message_ref, undated, activity_type_code, activity_date, activity_at, topic, partition, "offset")
@@ -185,26 +194,27 @@ impl Admission {
             &codes as _,
             &times,
         );
-        let strangers = strangers.fetch_all(&mut *trial).await?;
+        let without_key = without_key.fetch_all(&mut *trial).await?;
         trial.rollback().await?;
-        self.strangers.extend(strangers);
-        Ok(())
+        Ok(Judge { admission: self, too_old: without_key.into_iter().collect() })
     }
+}
 
+impl Judge {
     /// The activity of a message that may be counted, or why it may not.
     ///
     /// # Errors
     /// Why not.
-    pub fn judge<'a>(&mut self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
+    pub fn judge<'a>(&self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
         let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
-        let rejected = |reason, detail: &'static str| Err(Cow::Owned(Rejected::activity(activity, reason, detail)));
-        if let Some(detail) = self.days.refusal(activity.at) {
+        let rejected = |reason, detail: &'static str| Err(Cow::Owned(activity.rejected(reason, detail)));
+        if let Some(detail) = self.admission.days.refusal(activity.at) {
             return rejected(Reason::BadDate, detail);
         }
-        if !self.types.contains(activity.code.as_str()) {
+        if !self.admission.types.contains(activity.code.as_str()) {
             return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
         }
-        if self.strangers.contains(&activity.message_ref) {
+        if self.too_old.contains(&activity.message_ref) {
             return rejected(Reason::TooOld, "activityAt must be later than that of every purged key");
         }
         Ok(activity)
@@ -218,16 +228,16 @@ impl Admission {
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn still_holds(
-        &self,
+        self,
         transaction: &mut PgConnection,
         oldest_counted: Option<OffsetDateTime>,
     ) -> Result<bool, sqlx::Error> {
-        let Some(oldest) = oldest_counted.filter(|_| !self.forced) else {
+        let Some(oldest) = oldest_counted.filter(|_| !self.admission.forced) else {
             return Ok(true);
         };
         let horizon = sqlx::query_as!(Horizon, "SELECT purges, newest_purged FROM key_horizon");
         let horizon = horizon.fetch_one(transaction).await?;
-        Ok(horizon.purges == self.horizon.purges || !horizon.hides(oldest))
+        Ok(horizon.purges == self.admission.horizon.purges || !horizon.may_have_purged(oldest))
     }
 }
 
@@ -239,10 +249,7 @@ pub fn expect_rows(what: &str, expected: usize, rows: u64) -> Result<(), sqlx::E
     if u64::try_from(expected) == Ok(rows) {
         return Ok(());
     }
-    Err(sqlx::Error::ColumnDecode {
-        index: what.to_owned(),
-        source: format!("{rows} rows instead of {expected}").into(),
-    })
+    Err(OwnFinding::Rows { what: what.to_owned(), expected, rows }.into())
 }
 
 #[cfg(test)]
@@ -252,10 +259,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_postgres_rounds_down_to_the_horizon_is_hidden() {
+    fn a_key_of_a_time_that_postgres_rounds_down_may_have_been_purged() {
         let horizon = Horizon { purges: 1, newest_purged: Some(datetime!(2026-11-22 12:00:00.000001 UTC)) };
-        assert!(horizon.hides(datetime!(2026-11-22 12:00:00.000001999 UTC)));
-        assert!(!horizon.hides(datetime!(2026-11-22 12:00:00.000002 UTC)));
-        assert!(!Horizon { newest_purged: None, ..horizon }.hides(datetime!(2000-01-01 0:00 UTC)));
+        assert!(horizon.may_have_purged(datetime!(2026-11-22 12:00:00.000001999 UTC)));
+        assert!(!horizon.may_have_purged(datetime!(2026-11-22 12:00:00.000002 UTC)));
+        assert!(!Horizon { newest_purged: None, ..horizon }.may_have_purged(datetime!(2000-01-01 0:00 UTC)));
     }
 }

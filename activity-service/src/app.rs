@@ -3,24 +3,23 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use shared::{
+    audit::Deed,
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
-    health::{Component, Health, Probes},
-    http::listen,
-    kafka::topics::{Topics, Watch},
+    health::{Health, TaskStatus},
+    http::{Port, listen},
+    kafka::topics::{Away, Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
-    management,
-    metrics::exposition::Exposition,
+    management::{self, Probes, exposition::Exposition},
     telemetry::Telemetry,
     terminal,
 };
-use sqlx::{Connection, migrate::Migrator};
+use sqlx::migrate::Migrator;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    audit, calendar, commands,
+    audit, calendar,
     config::Config,
     consumer::{
         at_once::AtOnce,
@@ -31,6 +30,7 @@ use crate::{
         reading::{self, Member},
         watermarks::Broker,
     },
+    gauges,
     http::{self, Api},
     live::Live,
     metrics, pause,
@@ -100,234 +100,234 @@ pub async fn serve(config: Config) -> Exit {
     }
 }
 
-/// The command `migrate`.
-pub async fn migrate(config: &Config, how: database::Migrate) -> Exit {
-    match database::migrate(&config.database, &TABLES, how).await {
-        Ok(None) => Exit::Stopped,
-        Ok(Some(found)) => {
-            terminal::complain(format_args!("database.url: {found}"));
-            Exit::WrongSettings
-        }
-        Err(error) => {
-            terminal::complain(told_once(&error));
-            Exit::Failed
-        }
-    }
-}
-
-/// The command `quarantine`.
-pub async fn quarantine(config: &Config, command: commands::Quarantine) -> Exit {
-    on_the_database(config, "activity-service quarantine", async |pool, zone| command.run(pool, zone).await).await
-}
-
-/// The command `gaps`.
-pub async fn gaps(config: &Config, command: commands::Gaps) -> Exit {
-    on_the_database(config, "activity-service gaps", async |pool, _| command.run(pool).await).await
-}
-
-/// The command `calendar`. It is for when the setting and what is kept do not agree, so that is not asked.
-pub async fn calendar(config: &Config, command: commands::Calendar) -> Exit {
-    let work = async {
-        let pool = config.database.pool("activity-service calendar")?;
-        if !schema_fits(&pool).await.context("the database cannot be used")? {
-            return Ok(Exit::OldSchema);
-        }
-        command.run(&pool).await.map(|()| Exit::Stopped)
-    };
-    told(work.await)
-}
-
-/// The command `figures`.
-pub async fn figures(config: &Config, command: commands::FiguresCommand) -> Exit {
-    on_the_database(config, "activity-service figures", async |pool, zone| {
-        command.run(pool, &config.consumer.topics, zone).await
-    })
-    .await
-}
-
-/// The command `pause`.
-pub async fn pause(config: &Config, command: commands::Pause) -> Exit {
-    on_the_database(config, "activity-service pause", async |pool, _| command.run(pool).await).await
-}
-
-/// The command `resume`.
-pub async fn resume(config: &Config, command: commands::Resume) -> Exit {
-    on_the_database(config, "activity-service resume", async |pool, _| command.run(pool).await).await
-}
-
-async fn on_the_database(
-    config: &Config,
-    name: &str,
-    command: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
-) -> Exit {
-    let work = async {
-        database::reach(&config.database).await?.close().await?;
-        let pool = config.database.pool(name)?;
-        match fits(&pool, &config.database.address, &config.time_zone).await.context("the database cannot be used")? {
-            Ok(zone) => command(&pool, &zone).await.map(|()| Exit::Stopped),
-            Err(exit) => Ok(exit),
-        }
-    };
-    told(work.await)
-}
-
-fn told(done: anyhow::Result<Exit>) -> Exit {
-    done.unwrap_or_else(|error| {
-        if terminal::is_closed_pipe(&error) {
-            return Exit::Stopped;
-        }
-        terminal::complain(told_once(&error));
-        Exit::Failed
-    })
-}
-
 async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
-    let (health, shutdown, grace) = (Health::default(), Shutdown::default(), config.shutdown.grace);
-    let pool = config.database.pool("activity-service")?;
-    let requests = config.database.request_pool("activity-service requests")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
-    let mut tasks = Tasks::new(health.clone(), shutdown.clone());
-
-    let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
-    health.watch(config.task_hung_after);
-    exposition.at_scrape({
-        let health = health.clone();
-        move || health.tell()
-    });
-    exposition.at_scrape(telemetry.tell());
-    exposition.of_pool("work", &pool);
-    exposition.of_pool("requests", &requests);
-    exposition.of_database(&pool, metrics::of_database, &config.metrics.shared);
-    tasks.spawn("metrics", |page| exposition.clone().run(shutdown.clone(), page));
-
-    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
-        tasks.spawn("credentials", |page| renewal.run(shutdown.clone(), page));
-    }
-    let needs_token = config.auth.needs_token();
-    let (authentication, keys) = Authentication::new(config.auth)?;
-    if let Some(keys) = keys {
-        tasks.spawn("issuer", |page| keys.run(shutdown.clone(), page));
-    }
-    let operators = config.management.operators(&authentication);
-    let server = listen("management", config.management.http, 1, grace)?;
-    let (deeds, done) = shared::audit::deeds();
-    let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
-    tasks.spawn("management", |page| server.serve(routes, Authentication::disabled(), shutdown.clone(), page));
-
-    let topics = Topics::new(&config.kafka, config.consumer.topics.clone(), config.expected)?;
+    let health = Health::default();
+    let mut service = Service::new(config, &health)?;
+    let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
+    service.metrics(&health, telemetry);
+    service.credentials();
+    let authentication = service.authentication()?;
+    let deeds = service.management(&probes, telemetry, &authentication)?;
+    let topics = service.topics()?;
     if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
         eprintln!("{refusal}");
         return Ok(Exit::WrongSettings);
     }
-    let page = health.component("database");
     let ready = tokio::select! {
-        ready = database_ready(&pool, &config.database.address, &config.time_zone, &page) => ready,
+        ready = service.database_ready(health.task("database")) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let time_zone = match ready? {
         Ok(zone) => zone,
         Err(exit) => return Ok(exit),
     };
-    if time_zone != config.time_zone {
-        let asked = "the database does not know the time zone by its name and is asked for another name of it";
-        tracing::warn!(zone = config.time_zone, name = time_zone, "{asked}");
-    }
-    probes.needs("calendar");
-    tasks.spawn("calendar", |page| {
-        calendar::Watch { pool: pool.clone(), zone: time_zone.clone(), page }.run(shutdown.clone())
-    });
-
-    let api = listen("api", config.http, API_WORKERS, grace)?;
-    let topics_read = config.consumer.topics.clone();
-    let live = Live::new(requests.clone(), topics_read.clone(), time_zone.clone(), config.max_streams);
-    exposition.at_scrape({
-        let live = Arc::clone(&live);
-        move || metrics::STREAMS.set_count(live.streams() as u64)
-    });
-    tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
-    let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
-    let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
-    tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
-
-    tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));
-
-    let (seen, pause) = watch::channel(None);
-    tasks.spawn("pause", |page| pause::watch(pool.clone(), seen, shutdown.clone(), page));
-
-    let broker = Broker::new(&config.kafka, &config.consumer.group_id)?;
-    let retention = Retention { pool: pool.clone(), broker: broker.clone(), settings: config.retention };
-    tasks.spawn("retention", |page| retention.run(shutdown.clone(), page));
-
-    tasks.spawn("progress", |page| {
-        let progress = Progress {
-            reader: broker.reader(),
-            topic: config.consumer.progress_topic.clone(),
-            topics: config.consumer.topics.clone(),
-            time_zone: time_zone.clone(),
-            pool: pool.clone(),
-        };
-        progress.run(shutdown.clone(), page)
-    });
-
-    let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
-    exposition.at_scrape({
-        let group = Arc::clone(&group);
-        move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
-    });
-    let watch = Watch::new(topics);
-    let away = watch.away();
-    tasks.spawn("topics", |page| watch.run(shutdown.clone(), page));
-    tasks.spawn("lag", |page| {
-        let lag = Lag {
-            broker: broker.clone(),
-            group: Arc::clone(&group),
-            every: config.metrics.lag_every,
-            seen: BTreeMap::new(),
-        };
-        lag.run(shutdown.clone(), page)
-    });
-    tasks.spawn("continuity", |page| {
-        let (pool, group) = (pool.clone(), group.clone());
-        Continuity { pool, broker, group, page, behind: BTreeMap::new() }.run(shutdown.clone())
-    });
-    // One batch waits while another is counted and a third is collected.
-    let (read, batches) = mpsc::channel(1);
-    let in_hand = InHand::default();
-    exposition.at_scrape(in_hand.gauge());
-    tasks.spawn("counting", |page| {
-        let backoff = config.consumer.backoff();
-        let shutdown = shutdown.clone();
-        let (at_once, room) = (AtOnce::default(), Room::new(config.quarantine));
-        let counting = Counting { pool, time_zone, backoff, group, shutdown, in_hand, page, at_once, room };
-        counting::run(counting, batches)
-    });
-    let from = (shutdown, away);
-    tasks.spawn("consumer", |page| reading::read(member, config.consumer, read, pause, from, page));
-
+    service.calendar(&time_zone, &probes);
+    service.api(&time_zone, authentication)?;
+    service.audit(deeds);
+    let broker = Broker::new(&service.config.kafka, &service.config.consumer.group_id)?;
+    service.retention(&broker);
+    service.progress(&broker, &time_zone);
+    let away = service.watch(topics);
+    service.consumer(&broker, time_zone, away)?;
     probes.started();
-    Ok(tasks.run(signal, config.shutdown).await)
+    Ok(service.tasks.run(signal, service.config.shutdown).await)
 }
 
-/// Waits for the database, then sees whether it is the right one.
-async fn database_ready(
+/// What the parts of the service have in common, as it starts: a method each.
+struct Service {
+    config: Config,
+    pool: Pool,
+    requests: Pool,
+    exposition: Exposition,
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+impl Service {
+    fn new(config: Config, health: &Health) -> anyhow::Result<Self> {
+        let pool = config.database.pool("activity-service")?;
+        let requests = config.database.request_pool("activity-service requests")?;
+        let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
+        let shutdown = Shutdown::default();
+        let tasks = Tasks::new(health.clone(), shutdown.clone());
+        Ok(Self { config, pool, requests, exposition, shutdown, tasks })
+    }
+
+    fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    where
+        F: FnOnce(Shutdown, TaskStatus) -> T,
+        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(name, |status| task(shutdown, status));
+    }
+
+    fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
+        health.watch(self.config.task_hung_after);
+        self.exposition.at_scrape({
+            let health = health.clone();
+            move || health.set_gauges()
+        });
+        self.exposition.at_scrape(telemetry.gauges());
+        self.exposition.of_pool("work", &self.pool);
+        self.exposition.of_pool("requests", &self.requests);
+        self.exposition.of_database(&self.pool, gauges::of_database, &self.config.metrics.shared);
+        let exposition = self.exposition.clone();
+        self.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
+    }
+
+    fn credentials(&mut self) {
+        if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
+            self.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
+        }
+    }
+
+    fn authentication(&mut self) -> anyhow::Result<Authentication> {
+        let (authentication, keys) = Authentication::new(self.config.auth.clone())?;
+        if let Some(keys) = keys {
+            self.spawn("issuer", |shutdown, status| keys.run(shutdown, status));
+        }
+        Ok(authentication)
+    }
+
+    /// What operators do at its port comes out for the audit.
+    fn management(
+        &mut self,
+        probes: &Probes,
+        telemetry: &Telemetry,
+        authentication: &Authentication,
+    ) -> anyhow::Result<mpsc::Receiver<Deed>> {
+        let server = listen(Port::Management, self.config.management.http.clone(), 1, self.config.shutdown.grace)?;
+        let (deeds, done) = shared::audit::deeds();
+        let operators = self.config.management.operators(authentication);
+        let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
+        self.spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
+        Ok(done)
+    }
+
+    fn topics(&self) -> anyhow::Result<Topics> {
+        Topics::new(&self.config.kafka, self.config.consumer.topics.clone(), self.config.expected.clone())
+    }
+
+    /// Waits for the database, then sees whether it is the right one.
+    async fn database_ready(&self, status: TaskStatus) -> anyhow::Result<Result<String, Exit>> {
+        loop {
+            database::reached(&self.pool, &status).await;
+            match fits(&self.pool, &self.config.database.address, &self.config.time_zone).await {
+                // It went away again between two questions.
+                Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn calendar(&mut self, time_zone: &str, probes: &Probes) {
+        let zone = &self.config.time_zone;
+        if time_zone != zone {
+            let asked = "the database does not know the time zone by its name and is asked for another name of it";
+            tracing::warn!(zone, name = time_zone, "{asked}");
+        }
+        probes.needs("calendar");
+        let (pool, zone) = (self.pool.clone(), time_zone.to_owned());
+        self.spawn("calendar", |shutdown, status| calendar::Watch { pool, zone, status }.run(shutdown));
+    }
+
+    /// The listener, and the one look at the figures for all streams.
+    fn api(&mut self, time_zone: &str, authentication: Authentication) -> anyhow::Result<()> {
+        let server = listen(Port::Api, self.config.http.clone(), API_WORKERS, self.config.shutdown.grace)?;
+        let (topics, time_zone) = (self.config.consumer.topics.clone(), time_zone.to_owned());
+        let live = Live::new(self.requests.clone(), topics.clone(), time_zone.clone(), self.config.max_streams);
+        self.exposition.at_scrape({
+            let live = Arc::clone(&live);
+            move || metrics::STREAMS.set_count(live.streams() as u64)
+        });
+        let looking = Arc::clone(&live);
+        self.spawn("streams", |shutdown, status| looking.run(shutdown, status));
+        let api = Api { pool: self.requests.clone(), time_zone, topics, live };
+        let needs_token = self.config.auth.needs_token();
+        let routes = http::routes(api, self.exposition.clone(), &self.config.pages, needs_token);
+        self.spawn("api", |shutdown, status| server.serve(routes, authentication, shutdown, status));
+        Ok(())
+    }
+
+    fn audit(&mut self, deeds: mpsc::Receiver<Deed>) {
+        let pool = self.pool.clone();
+        self.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
+    }
+
+    fn retention(&mut self, broker: &Broker) {
+        let (pool, broker, settings) = (self.pool.clone(), broker.clone(), self.config.retention.clone());
+        let retention = Retention { pool, broker, settings };
+        self.spawn("retention", |shutdown, status| retention.run(shutdown, status));
+    }
+
+    fn progress(&mut self, broker: &Broker, time_zone: &str) {
+        let progress = Progress {
+            reader: broker.reader(),
+            topic: self.config.consumer.progress_topic.clone(),
+            topics: self.config.consumer.topics.clone(),
+            time_zone: time_zone.to_owned(),
+            pool: self.pool.clone(),
+        };
+        self.spawn("progress", |shutdown, status| progress.run(shutdown, status));
+    }
+
+    fn watch(&mut self, topics: Topics) -> Away {
+        let watch = Watch::new(topics);
+        let away = watch.away();
+        self.spawn("topics", |shutdown, status| watch.run(shutdown, status));
+        away
+    }
+
+    /// From Kafka into the figures.
+    fn consumer(&mut self, broker: &Broker, time_zone: String, away: Away) -> anyhow::Result<()> {
+        let (member, group) = Member::join(&self.config.kafka, &self.config.consumer, Group::default())?;
+        self.exposition.at_scrape({
+            let group = Arc::clone(&group);
+            move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
+        });
+        self.spawn("lag", {
+            let every = self.config.metrics.lag_every;
+            let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every, seen: BTreeMap::new() };
+            |shutdown, status| lag.run(shutdown, status)
+        });
+        self.spawn("continuity", {
+            let (pool, broker, group) = (self.pool.clone(), broker.clone(), Arc::clone(&group));
+            |shutdown, status| Continuity { pool, broker, group, status, behind: BTreeMap::new() }.run(shutdown)
+        });
+        // One batch waits while another is counted and a third is collected.
+        let (read, batches) = mpsc::channel(1);
+        let in_hand = InHand::default();
+        self.exposition.at_scrape(in_hand.gauge());
+        self.spawn("counting", {
+            let (pool, settings) = (self.pool.clone(), self.config.consumer.clone());
+            let (at_once, room) = (AtOnce::default(), Room::new(self.config.quarantine.clone()));
+            |shutdown, status| {
+                let counting = Counting { pool, time_zone, settings, group, shutdown, in_hand, status, at_once, room };
+                counting::run(counting, batches)
+            }
+        });
+        let (seen, pause) = watch::channel(None);
+        self.spawn("pause", {
+            let pool = self.pool.clone();
+            |shutdown, status| pause::watch(pool, seen, shutdown, status)
+        });
+        let settings = self.config.consumer.clone();
+        self.spawn("consumer", |shutdown, status| reading::read(member, settings, read, pause, shutdown, away, status));
+        Ok(())
+    }
+}
+
+/// The name by which the database is to be asked for the time zone, or how the process is to end, which is said.
+///
+/// # Errors
+/// The database's.
+pub async fn fits(
     pool: &Pool,
     address: &database::Address,
     time_zone: &str,
-    page: &Component,
-) -> anyhow::Result<Result<String, Exit>> {
-    loop {
-        database::reached(pool, page).await;
-        match fits(pool, address, time_zone).await {
-            // It went away again between two questions.
-            Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
-            other => return Ok(other?),
-        }
-    }
-}
-
-/// The name by which the database is to be asked for the time zone.
-async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Result<Result<String, Exit>, sqlx::Error> {
+) -> Result<Result<String, Exit>, sqlx::Error> {
     if !database::keeps_prepared_statements(address, "activity-service start").await? {
         let found =
             "leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md";
@@ -348,7 +348,11 @@ async fn fits(pool: &Pool, address: &database::Address, time_zone: &str) -> Resu
     }))
 }
 
-async fn schema_fits(pool: &Pool) -> Result<bool, sqlx::Error> {
+/// Whether it is as new as this program needs; else that is said.
+///
+/// # Errors
+/// The database's.
+pub async fn schema_fits(pool: &Pool) -> Result<bool, sqlx::Error> {
     let fits = database::schema_fits(pool, &MIGRATIONS).await?;
     if !fits {
         terminal::complain("database.url: the schema is older than this program needs: run activity-service migrate");

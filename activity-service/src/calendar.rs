@@ -9,7 +9,7 @@ use rules::Rules;
 use serde::Serialize;
 use shared::{
     database::{Failure, Pool},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 use sqlx::PgExecutor;
@@ -125,7 +125,7 @@ pub async fn rename(pool: &Pool, to: &str) -> anyhow::Result<Renamed> {
 pub struct Watch {
     pub pool: Pool,
     pub zone: String,
-    pub page: Component,
+    pub status: TaskStatus,
 }
 
 impl Watch {
@@ -139,7 +139,7 @@ impl Watch {
         loop {
             match within(LOOK_WITHIN, is_known(&self.pool, &self.zone)).await {
                 Some(Ok(true)) => {
-                    self.page.working();
+                    self.status.ok();
                     if compared_at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY)
                         && let Some(Ok(())) = within(LOOK_WITHIN, self.compare(compared_at.is_none())).await
                     {
@@ -147,7 +147,7 @@ impl Watch {
                     }
                 }
                 Some(Ok(false)) => {
-                    if self.page.waiting("the database does not know the time zone any more") {
+                    if self.status.waiting("the database does not know the time zone any more") {
                         tracing::error!(
                             zone = self.zone,
                             "the database does not know the time zone any more; nothing is counted until it does, or \

@@ -105,7 +105,7 @@ impl Pause {
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let begun = pause::begin(pool, &self.how.wanted(), &self.how.who.author()).await?;
-        command::tell_paused("counting", &begun)
+        command::print_paused("counting", &begun)
     }
 }
 
@@ -114,7 +114,7 @@ impl Resume {
     /// The database's.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let was = pause::end(pool, &self.who.author()).await?;
-        command::tell_resumed("counting", was)
+        command::print_resumed("counting", was)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::database::Pool;
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
-use crate::progress::Announcement;
+use crate::place::Partition;
 
 mod check;
 mod day;
@@ -17,6 +17,37 @@ mod figures;
 pub use check::check;
 pub use day::{Day, Difference, Late, Quantity, State, of_day};
 pub use figures::check_figures;
+
+/// An announcement, as the contract has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Announcement {
+    pub source: String,
+    /// Absent where the source writes to the one topic there is.
+    pub topic: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub announced_to: OffsetDateTime,
+    /// By partition an offset behind everything up to then.
+    pub ends: BTreeMap<i32, i64>,
+    pub unannounced: i64,
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub oldest_unannounced_at: Option<OffsetDateTime>,
+    pub failed: i64,
+    /// Given up by operators of the source.
+    #[serde(default)]
+    pub discarded: i64,
+    pub counts: Option<Counts>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Counts {
+    #[serde(with = "time::serde::rfc3339")]
+    pub from: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub to: OffsetDateTime,
+    pub quantities: BTreeMap<String, i64>,
+}
 
 /// A source that is not heard of for so long is named.
 const SILENT_AFTER: &str = "60 seconds";
@@ -186,10 +217,15 @@ pub(crate) async fn note(
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<(String, i32), i64>, sqlx::Error> {
+pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
     let rows =
         sqlx::query!("SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1)", topics);
-    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| ((row.topic, row.partition), row.next_offset)).collect())
+    Ok(rows
+        .fetch_all(pool)
+        .await?
+        .into_iter()
+        .map(|row| (Partition::new(row.topic, row.partition), row.next_offset))
+        .collect())
 }
 
 /// Everything that a source wrote up to this time is counted, or in quarantine.

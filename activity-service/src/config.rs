@@ -56,15 +56,15 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake, a line each.
-    pub fn read(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
-        Self::read_for(&[], file)
+    pub fn load(file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
+        Self::load_for(&[], file)
     }
 
-    /// As [`Config::read`], for a command that uses these groups of settings only.
+    /// As [`Config::load`], for a command that uses these groups of settings only.
     ///
     /// # Errors
     /// Every mistake in them, a line each.
-    pub fn read_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
+    pub fn load_for(groups: &'static [&'static str], file: Option<&Path>) -> Result<(Self, Shown), Vec<String>> {
         let mut reader = Reader::new(DEFAULTS, "ACTIVITY_SERVICE", file)?.needing(groups);
         let auth = auth::Settings::read(&mut reader);
         let pages = pages::Settings::read(&mut reader);

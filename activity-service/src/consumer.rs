@@ -15,7 +15,6 @@ pub mod lag;
 mod large;
 pub mod positions;
 pub mod reading;
-pub mod record;
 pub mod watermarks;
 
 use std::time::Duration;

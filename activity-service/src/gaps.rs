@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::{
     audit,
-    consumer::{group::Partition, positions::Jump},
+    place::{Jump, Partition},
 };
 
 /// More than this many are checked in several looks.
@@ -87,8 +87,7 @@ pub async fn note(
     if jumps.is_empty() {
         return Ok(());
     }
-    let topics: Vec<&str> = jumps.iter().map(|((topic, _), _)| topic.as_str()).collect();
-    let partitions: Vec<i32> = jumps.iter().map(|((_, number), _)| *number).collect();
+    let (topics, partitions) = Partition::columns(jumps.iter().map(|(partition, _)| partition));
     let froms: Vec<i64> = jumps.iter().map(|(_, jump)| jump.expected).collect();
     let tos: Vec<i64> = jumps.iter().map(|(_, jump)| jump.came).collect();
     sqlx::query!(
@@ -115,8 +114,7 @@ pub async fn note(
 /// # Errors
 /// As Postgres answers.
 pub async fn unchecked(connection: &mut PgConnection, partitions: &[Partition]) -> Result<Vec<Unchecked>, sqlx::Error> {
-    let topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
-    let numbers: Vec<i32> = partitions.iter().map(|(_, number)| *number).collect();
+    let (topics, numbers) = Partition::columns(partitions);
     let rows = sqlx::query!(
         r#"
         SELECT gap_id, topic, partition, from_offset, to_offset FROM consumption_gaps
@@ -130,7 +128,7 @@ pub async fn unchecked(connection: &mut PgConnection, partitions: &[Partition]) 
     let rows = rows.fetch_all(connection).await?.into_iter();
     let gaps = rows.map(|row| Unchecked {
         id: row.gap_id,
-        partition: (row.topic, row.partition),
+        partition: Partition::new(row.topic, row.partition),
         jump: Jump { expected: row.from_offset, came: row.to_offset },
     });
     Ok(gaps.collect())

@@ -13,7 +13,7 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{database::Pool, http::Shares, metrics::exposition::Exposition, pages::Settings};
+use shared::{database::Pool, http::Shares, management::exposition::Exposition, pages::Settings};
 
 use crate::{activity, live::Live};
 

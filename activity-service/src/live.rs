@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::Date;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
@@ -120,9 +120,9 @@ impl Live {
     ///
     /// # Errors
     /// None: streams end where the database is out of reach.
-    pub async fn run(self: Arc<Self>, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self: Arc<Self>, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         let mut known: Option<Known> = None;
-        page.working();
+        status.ok();
         while !shutdown.is_draining() {
             let begun = Instant::now();
             let Some((number, ranges, is_new)) = self.begin() else {
@@ -130,14 +130,12 @@ impl Live {
                 shutdown.unless_draining(self.joined.notified()).await;
                 continue;
             };
-            let found = page.work(ANSWER_WITHIN, self.look(&mut known, &ranges, number, is_new)).await;
+            let found = status.busy(ANSWER_WITHIN, self.look(&mut known, &ranges, number, is_new)).await;
             match &found {
-                Ok(_) => page.working(),
+                Ok(_) => status.ok(),
                 Err(error) => {
                     known = None;
-                    if page.waiting(error) {
-                        tracing::warn!(error = %error, "cannot look at the figures for streams: they end");
-                    }
+                    status.failing(error, "cannot look at the figures for streams: they end");
                 }
             }
             self.looks.send_replace(Look { number, found: found.ok().map(Arc::new) });

@@ -1,12 +1,14 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use activity_service::{app, commands, config::Config};
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::{
-    database,
-    lifecycle::Exit,
+    database::{self, Pool},
+    lifecycle::{Exit, told_once},
     terminal::{self, Completions},
 };
+use sqlx::Connection;
 
 /// Counts what other services announce on Kafka, by day and type, and tells the figures.
 #[derive(Parser)]
@@ -71,7 +73,7 @@ async fn main() -> ExitCode {
         Command::Man => return printed(terminal::manual(Arguments::command())),
         _ => {}
     }
-    let (config, shown) = match Config::read_for(command.needs(), arguments.config.as_deref()) {
+    let (config, shown) = match Config::load_for(command.needs(), arguments.config.as_deref()) {
         Ok(read) => read,
         Err(mistakes) => {
             mistakes.iter().for_each(terminal::complain);
@@ -82,18 +84,62 @@ async fn main() -> ExitCode {
     if !shown.in_clear.is_empty() && !matches!(command, Command::Config) {
         return Exit::WrongSettings.into();
     }
-    match command {
-        Command::Serve => app::serve(config).await.into(),
-        Command::Migrate(migrate) => app::migrate(&config, migrate).await.into(),
-        Command::Quarantine(quarantine) => app::quarantine(&config, quarantine).await.into(),
-        Command::Calendar(calendar) => app::calendar(&config, calendar).await.into(),
-        Command::Gaps(gaps) => app::gaps(&config, gaps).await.into(),
-        Command::Figures(figures) => app::figures(&config, figures).await.into(),
-        Command::Pause(pause) => app::pause(&config, pause).await.into(),
-        Command::Resume(resume) => app::resume(&config, resume).await.into(),
-        Command::Config => printed(Ok(shown.text)),
-        Command::Completions(_) | Command::Man => Exit::Stopped.into(),
+    ended(match command {
+        Command::Serve => Ok(app::serve(config).await),
+        Command::Config => return printed(Ok(shown.text)),
+        Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
+        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await.map(|found| {
+            found.map_or(Exit::Stopped, |found| {
+                terminal::complain(format_args!("database.url: {found}"));
+                Exit::WrongSettings
+            })
+        }),
+        Command::Quarantine(quarantine) => {
+            on_database(&config, "quarantine", async |pool, zone| quarantine.run(pool, zone).await).await
+        }
+        Command::Gaps(gaps) => on_database(&config, "gaps", async |pool, _| gaps.run(pool).await).await,
+        Command::Figures(figures) => {
+            let topics = &config.consumer.topics;
+            on_database(&config, "figures", async |pool, zone| figures.run(pool, topics, zone).await).await
+        }
+        Command::Calendar(calendar) => on_any_calendar(&config, calendar).await,
+        Command::Pause(pause) => on_database(&config, "pause", async |pool, _| pause.run(pool).await).await,
+        Command::Resume(resume) => on_database(&config, "resume", async |pool, _| resume.run(pool).await).await,
+    })
+}
+
+fn ended(done: anyhow::Result<Exit>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Stopped;
+        }
+        terminal::complain(told_once(&error));
+        Exit::Failed
+    })
+    .into()
+}
+
+async fn on_database(
+    config: &Config,
+    command: &str,
+    work: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
+    database::reach(&config.database).await?.close().await?;
+    let pool = config.database.pool(&format!("activity-service {command}"))?;
+    let fits = app::fits(&pool, &config.database.address, &config.time_zone).await;
+    match fits.context("the database cannot be used")? {
+        Ok(zone) => work(&pool, &zone).await.map(|()| Exit::Stopped),
+        Err(exit) => Ok(exit),
     }
+}
+
+/// For when the setting and what is kept do not agree: that is not asked.
+async fn on_any_calendar(config: &Config, command: commands::Calendar) -> anyhow::Result<Exit> {
+    let pool = config.database.pool("activity-service calendar")?;
+    if !app::schema_fits(&pool).await.context("the database cannot be used")? {
+        return Ok(Exit::OldSchema);
+    }
+    command.run(&pool).await.map(|()| Exit::Stopped)
 }
 
 fn printed(text: std::io::Result<String>) -> ExitCode {

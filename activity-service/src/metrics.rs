@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use shared::{
     config::Reader,
-    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES, exposition},
+    management::exposition,
+    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES},
 };
-use sqlx::PgConnection;
 
-use crate::{completeness, gaps, quarantine::Reason, retention::days, statistics::Figures};
+use crate::{rejection::Reason, statistics::Figures};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -37,8 +36,8 @@ pub const REASONS: &[&str] = &{
     names
 };
 
-/// Tells what has entered the figures, once that is committed.
-pub fn tell_activities(counted: &Figures) {
+/// Counts what has entered the figures, once that is committed.
+pub fn count_activities(counted: &Figures) {
     for ((_, code), quantity) in counted {
         let known = TYPES.iter().find(|known| *known == code);
         ACTIVITIES.add_of(known.copied().unwrap_or("other"), *quantity);
@@ -186,55 +185,3 @@ pub const ALL: &[&dyn Metric] = &[
     &DIFFERING_MINUTES,
     &ZONE_DIFFERENCES,
 ];
-
-/// The numbers that live in the table, of all instances.
-///
-/// How much there is to read does not grow with the table: counting ends at 10,001 entries of an index
-/// that holds only what waits, for each of the reasons.
-pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-    Box::pin(async {
-        let reasons: Vec<&str> = REASONS.to_vec();
-        let found = sqlx::query!(
-            r#"
-            SELECT reason AS "reason!", (SELECT count(*) FROM (
-                -- by the words, which are in the index that holds nothing else
-                SELECT FROM quarantine q WHERE q.state = 'waiting' AND q.reason = replace(known.reason, '_', ' ')
-                LIMIT 10001
-            ) AS bounded) AS "waiting!"
-            FROM UNNEST($1::text[]) AS known (reason)
-            "#,
-            &reasons as _
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        let oldest = sqlx::query_scalar!(
-            r#"
-            SELECT EXTRACT(EPOCH FROM now() - received_at)::double precision FROM quarantine
-            WHERE state = 'waiting' ORDER BY quarantine_id LIMIT 1
-            "#
-        );
-        let oldest = oldest.fetch_optional(&mut *connection).await?.flatten();
-        let without_value = sqlx::query_scalar!(
-            r#"
-            SELECT count(*) AS "without_value!" FROM (
-                SELECT FROM quarantine WHERE state = 'waiting' AND value_sha256 IS NOT NULL LIMIT 10001
-            ) AS bounded
-            "#
-        );
-        WITHOUT_VALUE.set_count(without_value.fetch_one(&mut *connection).await?.unsigned_abs());
-        for row in found {
-            if let Some(reason) = Reason::parse(&row.reason) {
-                QUARANTINED.set_count_of(reason.as_str(), row.waiting.unsigned_abs());
-            }
-        }
-        OLDEST_QUARANTINED.set(oldest.unwrap_or(0.0).max(0.0));
-        let (open, offsets) = gaps::how_many(&mut *connection).await?;
-        OPEN_GAPS.set_count(open);
-        OPEN_GAP_OFFSETS.set_count(offsets);
-        let told = completeness::differences(&mut *connection).await?;
-        COMPLETE_AGE.set(told.age.unwrap_or(0.0).max(0.0));
-        SILENT_SOURCES.set_count(told.silent.unsigned_abs());
-        DIFFERING_MINUTES.set_count(told.differing.unsigned_abs());
-        days::tell_ahead(connection).await
-    })
-}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::{audit::Action, database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{audit::Action, database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::sync::watch;
 
 use crate::{audit, metrics::PAUSED};
@@ -25,22 +25,18 @@ pub async fn watch(
     pool: Pool,
     seen: watch::Sender<Option<bool>>,
     shutdown: Shutdown,
-    page: Component,
+    status: TaskStatus,
 ) -> anyhow::Result<()> {
     loop {
-        match page.work(ANSWER_WITHIN, find(&pool)).await {
+        match status.busy(ANSWER_WITHIN, find(&pool)).await {
             Ok(pause) => {
-                page.working();
+                status.ok();
                 PAUSED.set(if pause.paused { 1.0 } else { 0.0 });
                 if seen.send_replace(Some(pause.paused)).unwrap_or(false) != pause.paused {
                     tracing::warn!(is_paused = pause.paused, "whether counting is paused has changed");
                 }
             }
-            Err(error) => {
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "cannot see whether counting is paused; trying again");
-                }
-            }
+            Err(error) => status.failing(&error, "cannot see whether counting is paused; trying again"),
         }
         if shutdown.unless_draining(tokio::time::sleep(LOOK_EVERY)).await.is_none() {
             return Ok(());

@@ -12,12 +12,15 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
-use serde::Deserialize;
-use shared::{database::Pool, health::Component, kafka::ClosedAside, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, kafka::ClosedAside, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{completeness, consumer::watermarks::Reader};
+use crate::{
+    completeness::{self, Announcement, Counts},
+    consumer::watermarks::Reader,
+    place::Partition,
+};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,37 +36,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks at figures of days: one that differs at both is named, within two minutes of whatever it was.
 const FIGURES_EVERY: Duration = Duration::from_secs(20);
-
-/// An announcement, as the contract has it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Announcement {
-    pub source: String,
-    /// Absent where the source writes to the one topic there is.
-    pub topic: Option<String>,
-    #[serde(with = "time::serde::rfc3339")]
-    pub announced_to: OffsetDateTime,
-    /// By partition an offset behind everything up to then.
-    pub ends: BTreeMap<i32, i64>,
-    pub unannounced: i64,
-    #[serde(with = "time::serde::rfc3339::option", default)]
-    pub oldest_unannounced_at: Option<OffsetDateTime>,
-    pub failed: i64,
-    /// Given up by operators of the source.
-    #[serde(default)]
-    pub discarded: i64,
-    pub counts: Option<Counts>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Counts {
-    #[serde(with = "time::serde::rfc3339")]
-    pub from: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    pub to: OffsetDateTime,
-    pub quantities: BTreeMap<String, i64>,
-}
 
 /// What is announced and not counted yet.
 #[derive(Clone, Debug)]
@@ -90,20 +62,20 @@ impl Progress {
     ///
     /// # Errors
     /// librdkafka refuses the topic.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        if let Some(assigned) = shutdown.unless_draining(self.assign(&page)).await {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
+        if let Some(assigned) = shutdown.unless_draining(self.assign(&status)).await {
             assigned?;
-            shutdown.unless_draining(self.follow(&page)).await;
+            shutdown.unless_draining(self.follow(&status)).await;
         }
         Ok(())
     }
 
     /// Begins with the last announcement that is known, to learn again what it waits for.
-    async fn assign(&self, page: &Component) -> anyhow::Result<()> {
+    async fn assign(&self, status: &TaskStatus) -> anyhow::Result<()> {
         let offset = loop {
             match completeness::told_offset(&self.pool).await {
                 Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
-                Err(error) => drop(page.waiting(&error)),
+                Err(error) => drop(status.waiting(&error)),
             }
             sleep(PAUSE).await;
         };
@@ -112,37 +84,35 @@ impl Progress {
         self.reader.assign(&assigned).context("kafka.progress_topic")
     }
 
-    async fn follow(&self, page: &Component) {
+    async fn follow(&self, status: &TaskStatus) {
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
         let mut figures_checked = checked;
         loop {
             tokio::select! {
                 message = self.reader.recv() => match message {
-                    Ok(message) => self.take(&message, &mut pending, page).await,
+                    Ok(message) => self.take(&message, &mut pending, status).await,
                     // That of the partition, which is tried again by the client.
-                    Err(error) => drop(page.waiting(&error)),
+                    Err(error) => drop(status.waiting(&error)),
                 },
                 () = sleep(LOOK_EVERY), if !pending.is_empty() => {}
                 () = sleep(CHECK_EVERY) => {}
             }
-            let mut done = page.work(ANSWER_WITHIN, self.look(&mut pending)).await;
+            let mut done = status.busy(ANSWER_WITHIN, self.look(&mut pending)).await;
             if done.is_ok() && checked.elapsed() >= CHECK_EVERY {
                 checked = tokio::time::Instant::now();
                 let checking = completeness::check(&self.pool, &self.topics, &self.time_zone);
-                done = page.work(ANSWER_WITHIN, checking).await;
+                done = status.busy(ANSWER_WITHIN, checking).await;
             }
             if done.is_ok() && figures_checked.elapsed() >= FIGURES_EVERY {
                 figures_checked = tokio::time::Instant::now();
                 let checking = completeness::check_figures(&self.pool, &self.topics, &self.time_zone);
-                done = page.work(ANSWER_WITHIN, checking).await;
+                done = status.busy(ANSWER_WITHIN, checking).await;
             }
             match done {
-                Ok(()) => page.working(),
+                Ok(()) => status.ok(),
                 Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot tell how far the figures are complete; trying again");
-                    }
+                    status.failing(&error, "cannot tell how far the figures are complete; trying again");
                     sleep(PAUSE).await;
                 }
             }
@@ -150,7 +120,7 @@ impl Progress {
     }
 
     /// Writes down what is told. One that cannot be read says nothing: what is complete stands still then.
-    async fn take(&self, message: &BorrowedMessage<'_>, pending: &mut VecDeque<Pending>, page: &Component) {
+    async fn take(&self, message: &BorrowedMessage<'_>, pending: &mut VecDeque<Pending>, status: &TaskStatus) {
         let announcement = match parse(message.payload().unwrap_or_default()) {
             Ok(announcement) => announcement,
             Err(error) => {
@@ -164,10 +134,8 @@ impl Progress {
             return;
         }
         let note = || completeness::note(&self.pool, &announcement, &topic, message.offset());
-        while let Err(error) = page.work(ANSWER_WITHIN, note()).await {
-            if page.waiting(&error) {
-                tracing::warn!(error = %error, "cannot note what a source tells; trying again");
-            }
+        while let Err(error) = status.busy(ANSWER_WITHIN, note()).await {
+            status.failing(&error, "cannot note what a source tells; trying again");
             sleep(PAUSE).await;
         }
         let Announcement { source, announced_to, ends, .. } = announcement;
@@ -185,7 +153,8 @@ impl Progress {
         let positions = completeness::positions(&self.pool, &self.topics).await?;
         let is_counted = |one: &Pending| {
             one.ends.iter().all(|(partition, end)| {
-                *end == 0 || positions.get(&(one.topic.clone(), *partition)).is_some_and(|next| next >= end)
+                *end == 0
+                    || positions.get(&Partition::new(one.topic.as_str(), *partition)).is_some_and(|next| next >= end)
             })
         };
         let mut complete: BTreeMap<String, OffsetDateTime> = BTreeMap::new();

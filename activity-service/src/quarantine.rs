@@ -21,119 +21,16 @@ pub use known::{Identities, Identity, Known, Original};
 pub use listing::{Entry, Page, QuarantineState, find, list};
 pub use replay::{Replay, Replayed};
 pub use room::Room;
-use shared::{http::schema, message::ActivityTypeCode};
 use sqlx::PgConnection;
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{RefOr, Schema},
-};
 use uuid::Uuid;
 
-use crate::activity::Activity;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    NoValue,
-    NotJson,
-    BadField,
-    UnknownType,
-    UnknownVersion,
-    BadDate,
-    /// Its key is new, but was perhaps purged: it may have been counted before.
-    TooOld,
-    /// Postgres itself refuses it, alone.
-    NotStorable,
-    /// Another type or time under a reference that was counted.
-    ConflictingCopy,
-}
-
-impl ToSchema for Reason {
-    fn name() -> Cow<'static, str> {
-        "QuarantineReason".into()
-    }
-}
-
-impl PartialSchema for Reason {
-    fn schema() -> RefOr<Schema> {
-        schema::one_of(Self::ALL.map(Self::as_str))
-    }
-}
-
-impl Reason {
-    pub const ALL: [Self; 9] = [
-        Self::NoValue,
-        Self::NotJson,
-        Self::BadField,
-        Self::UnknownType,
-        Self::UnknownVersion,
-        Self::BadDate,
-        Self::TooOld,
-        Self::NotStorable,
-        Self::ConflictingCopy,
-    ];
-
-    /// The words that reasons were before they were codes are read too.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text.replace(' ', "_"))
-    }
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoValue => "no_value",
-            Self::NotJson => "not_json",
-            Self::BadField => "bad_field",
-            Self::UnknownType => "unknown_type",
-            Self::UnknownVersion => "unknown_version",
-            Self::BadDate => "bad_date",
-            Self::TooOld => "too_old",
-            Self::NotStorable => "not_storable",
-            Self::ConflictingCopy => "conflicting_copy",
-        }
-    }
-}
-
-/// Why one message is not counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
-    pub reason: Reason,
-    /// The field and the rule, never the value.
-    pub detail: Cow<'static, str>,
-    /// The type it claims to be, where that could be read.
-    pub code: Option<ActivityTypeCode>,
-    /// Of a message that could be read.
-    pub message_ref: Option<Uuid>,
-}
-
-impl Rejected {
-    /// For a message that could be read.
-    #[must_use]
-    pub fn activity(activity: &Activity, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        let (code, message_ref) = (Some(activity.code.clone()), Some(activity.message_ref));
-        Self { reason, detail: detail.into(), code, message_ref }
-    }
-
-    /// For a message whose reference another activity was counted under.
-    #[must_use]
-    pub fn conflicting(activity: &Activity) -> Self {
-        const RULE: &str = "activityTypeCode and activityAt must be those that were counted under this messageRef";
-        Self::activity(activity, Reason::ConflictingCopy, RULE)
-    }
-
-    /// For a message that Postgres refuses although it is alone.
-    #[must_use]
-    pub fn by_the_database(error: &sqlx::Error) -> Self {
-        let state = error.as_database_error().and_then(|answer| answer.code()).unwrap_or_default();
-        let detail = format!("the database refuses it: SQLSTATE {state}").into();
-        Self { reason: Reason::NotStorable, detail, code: None, message_ref: None }
-    }
-}
+use crate::place::TopicPlace;
+pub use crate::rejection::{Reason, Rejected};
 
 /// A message on its way into quarantine.
 #[derive(Debug)]
 pub struct Kept<'a> {
-    pub place: Place<'a>,
+    pub place: TopicPlace<'a>,
     pub identity: Identity,
     pub content: Content<'a>,
     pub why: Cow<'a, Rejected>,
@@ -143,14 +40,7 @@ pub struct Kept<'a> {
 #[derive(Debug)]
 pub struct Again<'a> {
     pub original: Original,
-    pub place: Place<'a>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place<'a> {
-    pub topic: &'a str,
-    pub partition: i32,
-    pub offset: i64,
+    pub place: TopicPlace<'a>,
 }
 
 /// Keeps messages, and notes the places of those that are kept already; answers with how many of both are
@@ -202,7 +92,7 @@ async fn insert(
     let identities: Vec<&[u8]> = new.keys().map(Identity::as_bytes).collect();
     let first: Vec<&Kept<'_>> = new.values().filter_map(|same| same.first()).collect();
     // They are listed by their ids: in the order in which they stand on the topic.
-    let by_place: BTreeMap<Place<'_>, Uuid> =
+    let by_place: BTreeMap<TopicPlace<'_>, Uuid> =
         first.iter().map(|one| one.place).collect::<BTreeSet<_>>().into_iter().map(|at| (at, Uuid::now_v7())).collect();
     let ids: Vec<Uuid> = first.iter().filter_map(|one| by_place.get(&one.place).copied()).collect();
     let topics: Vec<&str> = first.iter().map(|one| one.place.topic).collect();

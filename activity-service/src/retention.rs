@@ -9,12 +9,12 @@
 
 use std::time::Duration;
 
-use shared::{config::Reader, database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{config::Reader, database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{consumer::watermarks::Broker, metrics::PURGED};
+use crate::{consumer::watermarks::Broker, metrics::PURGED, place::Partition};
 
 pub mod days;
 
@@ -70,9 +70,10 @@ struct Lows {
 }
 
 impl Lows {
-    fn of(&self, (topic, partition): &(String, i32)) -> Option<i64> {
+    fn of(&self, partition: &Partition) -> Option<i64> {
         let mut all = self.topics.iter().zip(&self.partitions).zip(&self.offsets);
-        all.find(|((name, number), _)| (*name, *number) == (topic, partition)).map(|(_, low)| *low)
+        let found = all.find(|((topic, number), _)| **topic == partition.topic && **number == partition.number);
+        found.map(|(_, low)| *low)
     }
 }
 
@@ -93,20 +94,16 @@ impl Retention {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         loop {
-            match self.purge(&shutdown, &page).await {
+            match self.purge(&shutdown, &status).await {
                 Ok(purged) => {
-                    page.working();
+                    status.ok();
                     if purged != Purged::default() {
                         tracing::info!(purged.keys, purged.quarantine, "purged what is past its retention");
                     }
                 }
-                Err(error) => {
-                    if page.waiting(format!("{error:#}")) {
-                        tracing::warn!(error = format!("{error:#}"), "cannot purge; trying again later");
-                    }
-                }
+                Err(error) => status.failing(format_args!("{error:#}"), "cannot purge; trying again later"),
             }
             if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
                 return Ok(());
@@ -118,7 +115,7 @@ impl Retention {
     ///
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
-    pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
+    pub async fn purge(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<Purged> {
         let mut purged = Purged::default();
         days::make_ahead(&self.pool).await?;
         let settled = self.ago(self.settings.quarantine).await?;
@@ -131,7 +128,7 @@ impl Retention {
         };
         let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
-            let (last, rows) = page.work(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
+            let (last, rows) = status.busy(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
             purged.quarantine += rows;
             match last {
                 Some(last) => after = last,
@@ -141,7 +138,7 @@ impl Retention {
         }
         let mut after = PageEnd::BEGIN;
         while !shutdown.is_draining() {
-            let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
+            let (last, keys) = status.busy(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
             purged.keys += keys;
             match last {
                 Some(last) => after = last,
@@ -149,7 +146,7 @@ impl Retention {
             }
             self.leave_the_disk_to_others(shutdown).await;
         }
-        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, page).await?;
+        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, status).await?;
         Ok(purged)
     }
 
@@ -186,10 +183,10 @@ impl Retention {
         let mut lows = Lows::default();
         let read = sqlx::query!("SELECT topic, partition FROM consumer_positions ORDER BY topic, partition");
         let read = read.fetch_all(&self.pool).await?;
-        let partitions = read.into_iter().map(|row| (row.topic, row.partition)).collect();
-        for ((topic, partition), marks) in self.broker.watermarks(partitions).await? {
+        let partitions = read.into_iter().map(|row| Partition::new(row.topic, row.partition)).collect();
+        for (Partition { topic, number }, marks) in self.broker.watermarks(partitions).await? {
             lows.topics.push(topic);
-            lows.partitions.push(partition);
+            lows.partitions.push(number);
             lows.offsets.push(marks.low);
         }
         Ok(Some(lows))

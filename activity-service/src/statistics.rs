@@ -13,7 +13,7 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{activity::Activity, consumer::record::Digest, key, quarantine::Place};
+use crate::{activity::Received, key, record::Digest};
 
 mod hours;
 
@@ -23,22 +23,6 @@ time::serde::format_description!(pub(crate) iso_date, Date, "[year]-[month]-[day
 
 /// The first half of the keys of the locks on shards: "shar" in ASCII.
 const SHARDS: i32 = 0x7368_6172;
-
-/// An activity and where its message stands.
-#[derive(Debug)]
-pub struct Received<'a> {
-    pub activity: &'a Activity,
-    pub topic: &'a str,
-    pub partition: i32,
-    pub offset: i64,
-}
-
-impl<'a> Received<'a> {
-    #[must_use]
-    pub fn place(&self) -> Place<'a> {
-        Place { topic: self.topic, partition: self.partition, offset: self.offset }
-    }
-}
 
 /// What is to be read next of a partition, once what comes with it is counted.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use shared::message::ActivityTypeCode;
 use uuid::Uuid;
 
 use crate::{
-    activity::Activity,
+    activity::{Activity, Received},
     admission::Admission,
-    statistics::{self, PositionAfter, Received},
+    statistics::{self, PositionAfter},
 };
 
 /// The bits of a UUIDv7 below its time and version.
@@ -26,7 +26,7 @@ pub async fn count_a_good_one(
     positions: &[PositionAfter<'_>],
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let mut admission = Admission::open(&mut transaction, time_zone).await?;
+    let admission = Admission::open(&mut transaction, time_zone).await?;
     // Types are never removed, and some are there from the start.
     if let Some(code) = admission.any_type().and_then(ActivityTypeCode::parse) {
         let activity = Activity { message_ref: beside(suspect), code, at: admission.now() };

@@ -49,7 +49,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 }
 
 async fn cost(scale: &Scale, signer: Option<&Signer>) -> Result<Cost> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let topic = Topic::new(PARTITIONS, &[]).await;
     let setup = services::order_service(&database, &topic)?;
     let (setup, tokens) = match signer {

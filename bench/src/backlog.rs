@@ -9,7 +9,7 @@ use tokio::time::sleep;
 /// A new database with `count` messages that nobody living sends. Vacuumed and written out, so that neither side
 /// pays for what was done here.
 pub async fn filled(count: i64) -> Result<Database> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     database.execute("INSERT INTO instances (instance_id, ended_at, closed_at) VALUES (1, now(), now())").await;
     fill(&database, 1, count, 0).await?;
     written_out(&database).await;
@@ -18,7 +18,7 @@ pub async fn filled(count: i64) -> Result<Database> {
 
 /// As [`filled`], but published ten days ago, in acknowledgements of 64.
 pub async fn published(count: i64) -> Result<Database> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     fill_published(&database, count).await?;
     written_out(&database).await;
     Ok(database)
@@ -26,7 +26,7 @@ pub async fn published(count: i64) -> Result<Database> {
 
 /// `published` messages of ten days ago, and `unpublished` ones of an instance that is gone and not known to be.
 pub async fn beside_published(published: i64, unpublished: i64) -> Result<Database> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     fill_published(&database, published).await?;
     database.execute("INSERT INTO instances (instance_id) VALUES (2)").await;
     fill(&database, 2, unpublished, 0).await?;

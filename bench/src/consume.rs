@@ -6,10 +6,10 @@ use std::{
 };
 
 use activity_service::{
-    activity::{self, Activity},
+    activity::{self, Activity, Received},
     app::MIGRATIONS,
-    consumer::record::Digest,
-    statistics::{self, PositionAfter, Received},
+    record::Digest,
+    statistics::{self, PositionAfter},
 };
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::Message;

@@ -72,7 +72,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 
 /// Orders through that many services, each with its share of the connections.
 async fn place(scale: &Scale, instances: usize) -> Result<Placed> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let topic = Topic::new(PARTITIONS, &[]).await;
     let setup = services::order_service(&database, &topic)?;
     let mut running = Vec::new();

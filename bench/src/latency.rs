@@ -64,7 +64,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 }
 
 async fn run(scale: &Scale, linger: Option<&str>) -> Result<Latency> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let topic = Topic::new(topic::PARTITIONS, &[]).await;
     let setup = services::order_service(&database, &topic)?;
     let setup = linger.into_iter().fold(setup, |setup, linger| setup.set("publisher.linger", linger));

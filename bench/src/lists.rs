@@ -17,7 +17,7 @@ const PAGES: usize = 10_000;
 const REPEATED: usize = 20;
 
 pub async fn measure(scale: &Scale) -> Result<Report> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let orders = scale.large_published.max((PAGES as i64 + 1) * 10);
     eprintln!("lists: writing {orders} orders");
     sqlx::query(FILL).bind(orders).execute(&database.pool).await.context("the orders")?;

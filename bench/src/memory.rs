@@ -67,7 +67,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 
 /// Orders as fast as they are taken, published and counted at the same time.
 async fn under_load(scale: &Scale) -> Result<UnderLoad> {
-    let orders = Database::new(&order_service::app::SCHEMA).await;
+    let orders = Database::new(&order_service::app::MIGRATIONS).await;
     let activity = Database::new(&activity_service::app::MIGRATIONS).await;
     let topic = Topic::new(PARTITIONS, &[]).await;
     let placing = services::order_service(&orders, &topic)?.start().await;

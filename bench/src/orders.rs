@@ -63,7 +63,7 @@ async fn by_pgbench(scale: &Scale) -> Result<f64> {
 }
 
 async fn start() -> (Database, Topic) {
-    (Database::new(&order_service::app::SCHEMA).await, Topic::new(PARTITIONS, &[]).await)
+    (Database::new(&order_service::app::MIGRATIONS).await, Topic::new(PARTITIONS, &[]).await)
 }
 
 /// The numbers of all orders. An error where one has not exactly two items and one message, or where

@@ -19,7 +19,7 @@ const WITHIN: Duration = Duration::from_secs(600);
 
 /// Once: memory and rows are no matter of chance.
 pub async fn measure(scale: &Scale) -> Result<Report> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let mut kafka = Kafka::start().await;
     let topic = Topic::unborn_at(kafka.brokers());
     topic.create(PARTITIONS, &[]).await;

@@ -43,7 +43,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 }
 
 async fn run(scale: &Scale, held: bool) -> Result<Placed> {
-    let database = Database::new(&order_service::app::SCHEMA).await;
+    let database = Database::new(&order_service::app::MIGRATIONS).await;
     let topic = Topic::new(PARTITIONS, &[]).await;
     let service = services::order_service(&database, &topic)?.start().await;
     let mut reader = PgConnection::connect(&database.owner_url()).await.context("the reader")?;

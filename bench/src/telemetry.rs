@@ -36,7 +36,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 
 /// Microseconds of CPU time per order.
 async fn one(scale: &Scale, told: bool) -> Result<f64> {
-    let (database, topic) = (Database::new(&order_service::app::SCHEMA).await, Topic::new(PARTITIONS, &[]).await);
+    let (database, topic) = (Database::new(&order_service::app::MIGRATIONS).await, Topic::new(PARTITIONS, &[]).await);
     let service = services::order_service(&database, &topic)?.set("metrics.enabled", told).start().await;
     let address = client::address(&service)?;
     // Pools, statements and caches are made.

@@ -12,15 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Each module that has settings, and each file that has one main row, calls them so: the module's name comes before it.
 SAID_WITH_THEIR_MODULE = {"Settings", "Row"}
-# Names that are still twice. Whoever changes one of these files next renames it, and takes it off the list.
-STILL_TWICE = {
-    "order-service": {
-        "Changes", "Filter", "Page", "Place", "Placement", "Retention",
-    },
-    "outbox": {"Page", "Partitions", "Publisher", "Retention", "Waiting"},
-    # Two models in one crate, each with states, messages and actions of its own.
-    "model": {"Action", "Message", "State"},
-}
 PUBLIC_TYPE = re.compile(r"^ *pub(?:\([^)]*\))? (?:struct|enum|trait|type|union) (\w+)", re.M)
 
 
@@ -42,12 +33,9 @@ def names(crate):
         if path.is_relative_to(crate / "src"):
             for name in PUBLIC_TYPE.findall(path.read_text()):
                 where[name].append(str(path.relative_to(ROOT)))
-    known = STILL_TWICE.get(crate.name, set())
-    twice = {name for name, files in where.items() if len(files) > 1} - SAID_WITH_THEIR_MODULE
-    for name in sorted(twice - known):
-        yield f"{crate.name}: {len(where[name])} public types are called {name}: {', '.join(where[name])}"
-    for name in sorted(known - twice):
-        yield f"{crate.name}: {name} is one type by now: take it off STILL_TWICE"
+    for name in sorted(where.keys() - SAID_WITH_THEIR_MODULE):
+        if len(where[name]) > 1:
+            yield f"{crate.name}: {len(where[name])} public types are called {name}: {', '.join(where[name])}"
 
 
 def dependencies(crate):

@@ -69,7 +69,7 @@ pub struct Log {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Message {
+pub enum AnnouncedMessage {
     #[default]
     New,
     /// Its time is this or later.
@@ -94,11 +94,11 @@ pub enum Message {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct AnnouncingState {
     clock: u8,
     steps_back: u8,
     logs: [Log; LOGS],
-    messages: [Message; MESSAGES],
+    messages: [AnnouncedMessage; MESSAGES],
     /// What whoever tells has seen and not written yet.
     seen: Option<u8>,
     /// Committed, and to be looked at again before it is told.
@@ -108,7 +108,7 @@ pub struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum AnnouncingAction {
     Tick,
     StepBack,
     /// `identity::take`: the row, and then what was told.
@@ -136,7 +136,7 @@ pub enum Action {
     Tell,
 }
 
-impl Message {
+impl AnnouncedMessage {
     fn log(self) -> Option<usize> {
         match self {
             Self::New | Self::Absent => None,
@@ -158,44 +158,46 @@ impl Announcing {
     }
 
     /// Messages in which a log has an interest: as a set of bits.
-    fn drawn(state: &State, log: usize) -> u8 {
+    fn drawn(state: &AnnouncingState, log: usize) -> u8 {
         (0..MESSAGES).filter(|m| state.messages[*m].log() == Some(log)).map(|m| 1 << m).sum()
     }
 
     /// `announced_to()`.
-    fn least(&self, state: &State) -> Option<u8> {
+    fn least(&self, state: &AnnouncingState) -> Option<u8> {
         let counts = |log: &&Log| log.started.is_some() && !log.done && !(log.ended && self.has(Fault::EndedIgnored));
         let until = |log: &Log| log.stated.or(log.started.filter(|_| !self.has(Fault::StartIgnored)));
         state.logs.iter().filter(counts).filter_map(until).min()
     }
 
-    fn act(&self, next: &mut State, action: Action) -> Option<()> {
+    fn act(&self, next: &mut AnnouncingState, action: AnnouncingAction) -> Option<()> {
+        use AnnouncingAction as A;
+
         let clock = next.clock;
         match action {
-            Action::Tick => (clock < LAST).then(|| next.clock += 1),
-            Action::StepBack => (next.steps_back < self.steps_back && clock > 0).then(|| {
+            A::Tick => (clock < LAST).then(|| next.clock += 1),
+            A::StepBack => (next.steps_back < self.steps_back && clock > 0).then(|| {
                 next.steps_back += 1;
                 next.clock -= 1;
             }),
-            Action::Appear(l) => {
+            A::Appear(l) => {
                 let has_read = next.logs[l].not_before.is_some() || !self.has(Fault::ReadsFirst);
                 let log = &mut next.logs[l];
                 (log.started.is_none() && has_read).then(|| log.started = Some(clock))
             }
-            Action::Take(l) => {
+            A::Take(l) => {
                 let written = next.written;
                 let log = &mut next.logs[l];
                 let is_visible = log.started.is_some() || self.has(Fault::ReadsFirst);
                 (log.not_before.is_none() && is_visible && !log.ended)
                     .then(|| log.not_before = Some(clock.max(written).max(log.started.unwrap_or(0))))
             }
-            Action::Ask(l) => {
+            A::Ask(l) => {
                 let drawn = Self::drawn(next, l);
                 let log = &mut next.logs[l];
                 let is_of_interest = self.has(Fault::ClockAfterPlace) && log.asked.is_none();
                 (log.may_write() && is_of_interest).then(|| log.asked = Some((clock, drawn)))
             }
-            Action::Note(l) => {
+            A::Note(l) => {
                 let drawn = Self::drawn(next, l);
                 let late = self.has(Fault::ClockAfterPlace);
                 let log = &mut next.logs[l];
@@ -208,7 +210,7 @@ impl Announcing {
                     log.moment = Some((at, then));
                 })
             }
-            Action::State(l) => {
+            A::State(l) => {
                 let (at, drawn) = next.logs[l].moment.filter(|_| !next.logs[l].ended)?;
                 let settled = (0..MESSAGES).filter(|m| drawn & 1 << m != 0).all(|m| next.messages[m].is_settled());
                 (settled || self.has(Fault::StatedPastUnderWay)).then_some(())?;
@@ -216,54 +218,55 @@ impl Announcing {
                 next.logs[l].stated = next.logs[l].stated.max(Some(at));
                 Some(())
             }
-            Action::End(l) => {
+            A::End(l) => {
                 let log = &mut next.logs[l];
                 (log.started.is_some() && !std::mem::replace(&mut log.ended, true)).then_some(())
             }
-            Action::Done(l) => {
+            A::Done(l) => {
                 let is_left = next.messages.iter().any(|message| match *message {
-                    Message::UnderWay { log, .. } => usize::from(log) == l && !self.has(Fault::DoneTooEarly),
-                    Message::Committed { log, .. } => usize::from(log) == l,
+                    AnnouncedMessage::UnderWay { log, .. } => usize::from(log) == l && !self.has(Fault::DoneTooEarly),
+                    AnnouncedMessage::Committed { log, .. } => usize::from(log) == l,
                     _ => false,
                 });
                 let log = &mut next.logs[l];
                 (log.ended && !is_left && !std::mem::replace(&mut log.done, true)).then_some(())
             }
-            Action::Draw(m, l) => {
+            A::Draw(m, l) => {
                 let log = &next.logs[l];
                 let not_before = log.not_before.filter(|_| log.may_write())?;
-                (next.messages[m] == Message::New).then_some(())?;
-                next.messages[m] = Message::Drawn { log: u8::try_from(l).ok()?, not_before };
+                (next.messages[m] == AnnouncedMessage::New).then_some(())?;
+                next.messages[m] = AnnouncedMessage::Drawn { log: u8::try_from(l).ok()?, not_before };
                 Some(())
             }
-            Action::Begin(m) => {
-                let Message::Drawn { log, not_before } = next.messages[m] else { return None };
+            A::Begin(m) => {
+                let AnnouncedMessage::Drawn { log, not_before } = next.messages[m] else { return None };
                 let at = if self.has(Fault::TimeByClock) { clock } else { clock.max(not_before) };
                 let is_fenced = next.logs[usize::from(log)].ended;
-                next.messages[m] = if is_fenced { Message::Absent } else { Message::UnderWay { log, at } };
+                next.messages[m] =
+                    if is_fenced { AnnouncedMessage::Absent } else { AnnouncedMessage::UnderWay { log, at } };
                 Some(())
             }
-            Action::Commit(m) => {
-                let Message::UnderWay { log, at } = next.messages[m] else { return None };
-                next.messages[m] = Message::Committed { log, at };
+            A::Commit(m) => {
+                let AnnouncedMessage::UnderWay { log, at } = next.messages[m] else { return None };
+                next.messages[m] = AnnouncedMessage::Committed { log, at };
                 Some(())
             }
-            Action::Abort(m) => {
-                let Message::UnderWay { .. } = next.messages[m] else { return None };
-                next.messages[m] = Message::Absent;
+            A::Abort(m) => {
+                let AnnouncedMessage::UnderWay { .. } = next.messages[m] else { return None };
+                next.messages[m] = AnnouncedMessage::Absent;
                 Some(())
             }
-            Action::Announce(m) => {
-                let Message::Committed { log, at } = next.messages[m] else { return None };
-                next.messages[m] = Message::Announced { log, at };
+            A::Announce(m) => {
+                let AnnouncedMessage::Committed { log, at } = next.messages[m] else { return None };
+                next.messages[m] = AnnouncedMessage::Announced { log, at };
                 Some(())
             }
-            Action::See => {
+            A::See => {
                 (next.seen.is_none() && !next.is_to_be_told).then_some(())?;
                 next.seen = Some(self.least(next)?);
                 Some(())
             }
-            Action::Write => {
+            A::Write => {
                 next.written = next.written.max(next.seen.take()?);
                 next.is_to_be_told = true;
                 if self.has(Fault::OneLook) {
@@ -271,7 +274,7 @@ impl Announcing {
                 }
                 Some(())
             }
-            Action::Tell => {
+            A::Tell => {
                 std::mem::take(&mut next.is_to_be_told).then_some(())?;
                 if self.least(next).is_some_and(|least| least >= next.written) {
                     next.told = next.written;
@@ -289,29 +292,31 @@ impl Log {
 }
 
 impl Model for Announcing {
-    type State = State;
-    type Action = Action;
+    type State = AnnouncingState;
+    type Action = AnnouncingAction;
 
-    fn init_states(&self) -> Vec<State> {
-        let mut state = State::default();
+    fn init_states(&self) -> Vec<AnnouncingState> {
+        let mut state = AnnouncingState::default();
         state.logs[0] = Log { started: Some(0), not_before: Some(0), ..Log::default() };
         vec![state]
     }
 
-    fn actions(&self, _: &State, actions: &mut Vec<Action>) {
-        actions.extend([Action::Tick, Action::StepBack, Action::See, Action::Write, Action::Tell]);
+    fn actions(&self, _: &AnnouncingState, actions: &mut Vec<AnnouncingAction>) {
+        use AnnouncingAction as A;
+
+        actions.extend([A::Tick, A::StepBack, A::See, A::Write, A::Tell]);
         // The first log ends, the second one begins.
-        actions.extend([Action::End(0), Action::Done(0), Action::Appear(1), Action::Take(1)]);
+        actions.extend([A::End(0), A::Done(0), A::Appear(1), A::Take(1)]);
         for l in 0..LOGS {
-            actions.extend([Action::Ask(l), Action::Note(l), Action::State(l)]);
-            actions.extend((0..self.messages).map(|m| Action::Draw(m, l)));
+            actions.extend([A::Ask(l), A::Note(l), A::State(l)]);
+            actions.extend((0..self.messages).map(|m| A::Draw(m, l)));
         }
         for m in 0..self.messages {
-            actions.extend([Action::Begin(m), Action::Commit(m), Action::Abort(m), Action::Announce(m)]);
+            actions.extend([A::Begin(m), A::Commit(m), A::Abort(m), A::Announce(m)]);
         }
     }
 
-    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+    fn next_state(&self, state: &AnnouncingState, action: AnnouncingAction) -> Option<AnnouncingState> {
         let mut next = *state;
         self.act(&mut next, action)?;
         Some(next)
@@ -319,17 +324,22 @@ impl Model for Announcing {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("everything of an earlier time than was told is announced", |_, state: &State| {
-                state.messages.iter().all(|message| match *message {
-                    Message::UnderWay { at, .. } | Message::Committed { at, .. } => at >= state.told,
-                    _ => true,
-                })
-            }),
-            Property::sometimes("something is told behind a message", |_, state: &State| {
+            Property::always(
+                "everything of an earlier time than was told is announced",
+                |_, state: &AnnouncingState| {
+                    state.messages.iter().all(|message| match *message {
+                        AnnouncedMessage::UnderWay { at, .. } | AnnouncedMessage::Committed { at, .. } => {
+                            at >= state.told
+                        }
+                        _ => true,
+                    })
+                },
+            ),
+            Property::sometimes("something is told behind a message", |_, state: &AnnouncingState| {
                 state
                     .messages
                     .iter()
-                    .any(|message| matches!(message, Message::Announced { at, .. } if *at < state.told))
+                    .any(|message| matches!(message, AnnouncedMessage::Announced { at, .. } if *at < state.told))
             }),
         ]
     }

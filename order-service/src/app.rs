@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use outbox::{
     queue::Queue,
-    start::{self, Schema},
+    start::{self, Begun, Pools, Schema, Unfit},
 };
 use shared::{
+    audit::Deed,
     auth::Authentication,
     database::{Pool, Tables},
-    health::{Health, Probes},
-    http::listen,
+    health::{Health, TaskStatus},
+    http::{Port, listen},
     kafka::topics::{Topics, Watch},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    management,
-    metrics::exposition::Exposition,
+    management::{self, Probes, exposition::Exposition},
     telemetry::Telemetry,
 };
 use sqlx::migrate::Migrator;
+use tokio::sync::mpsc;
 
 use crate::{
     audit, change,
@@ -30,10 +31,10 @@ use crate::{
 };
 
 /// The schema this version needs.
-pub static SCHEMA: Migrator = sqlx::migrate!("../migrations/orders");
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/orders");
 
 /// Its tables, told from those of others.
-pub const TABLES: Tables = Tables { service: "order-service", migrations: &SCHEMA, mark: "order_number" };
+pub const TABLES: Tables = Tables { service: "order-service", migrations: &MIGRATIONS, mark: "order_number" };
 
 /// What is done with its own tables.
 const NEEDED: [(&str, &str); 6] = [
@@ -54,122 +55,153 @@ const TOPIC_WITHIN: Duration = Duration::from_secs(1);
 /// An address cannot be had, or librdkafka refuses its settings.
 pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
-    let (health, shutdown) = (Health::default(), Shutdown::default());
-    let pool = config.database.pool("order-service")?;
-    let requests = config.database.request_pool("order-service requests")?;
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &SCHEMA);
-    let mut tasks = Tasks::new(health.clone(), shutdown.clone());
-    let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), &metrics::all())?;
-    health.watch(config.task_hung_after);
-    exposition.at_scrape({
-        let health = health.clone();
-        move || health.tell()
-    });
-    exposition.at_scrape(telemetry.tell());
-    exposition.of_pool("work", &pool);
-    exposition.of_pool("requests", &requests);
-    exposition.of_database(&pool, metrics::of_database, &config.metrics);
-    tasks.spawn("metrics", {
-        let (exposition, shutdown) = (exposition.clone(), shutdown.clone());
-        |page| exposition.run(shutdown, page)
-    });
-
-    if let Some(renewal) = config.database.renewal(&[&pool, &requests]) {
-        tasks.spawn("credentials", {
-            let shutdown = shutdown.clone();
-            |page| renewal.run(shutdown, page)
-        });
-    }
-    let (authentication, keys) = Authentication::new(config.auth.clone())?;
-    if let Some(keys) = keys {
-        tasks.spawn("issuer", {
-            let shutdown = shutdown.clone();
-            |page| keys.run(shutdown, page)
-        });
-    }
-    let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
-    let (deeds, done) = shared::audit::deeds();
-    tasks.spawn("management", {
-        let operators = config.management.operators(&authentication);
-        let routes = management::routes(&probes, &exposition, &telemetry.level, operators, deeds);
-        let shutdown = shutdown.clone();
-        |page| server.serve(routes, Authentication::disabled(), shutdown, page)
-    });
-
-    let topics = {
-        let topic = &config.outbox.topic;
-        Topics::new(&config.outbox.kafka, vec![topic.name.clone()], topic.expected.clone())?
-    };
+    let health = Health::default();
+    let mut service = Service::new(config, &health)?;
+    let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
+    service.metrics(&health, telemetry);
+    service.credentials();
+    let authentication = service.authentication()?;
+    let deeds = service.management(&probes, telemetry, &authentication)?;
+    let topics = service.topics()?;
     if let Some(refusal) = topics.refusal(TOPIC_WITHIN).await {
         eprintln!("{refusal}");
         return Ok(Exit::WrongSettings);
     }
-    let schema = Schema { tables: TABLES, needed: &NEEDED };
-    let pools = (&pool, &requests);
     let begun = tokio::select! {
-        begun = start::begin(&config.outbox, &config.database, pools, schema, health.component("database")) => begun,
+        begun = service.begin(health.task("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let begun = match begun {
         Ok(begun) => begun,
-        Err(unfit) => return Ok(unfit.tell()),
+        Err(unfit) => return Ok(unfit.log()),
     };
-    tasks.spawn("audit", {
-        let (pool, shutdown) = (pool.clone(), shutdown.clone());
-        |page| audit::run(pool, done, shutdown, page)
-    });
-    let (queue, hand_over) = begun.start(&mut tasks, &shutdown, &exposition)?;
-    let around = (&shutdown, &exposition, authentication);
-    spawn_flow(&mut tasks, &config, (&pool, requests), queue, around)?;
-    tasks.spawn("topics", {
-        let shutdown = shutdown.clone();
-        |page| Watch::new(topics).run(shutdown, page)
-    });
+    service.audit(deeds);
+    let (queue, hand_over) = begun.start(&mut service.tasks, &service.shutdown, &service.exposition)?;
+    service.orders(queue, authentication)?;
+    service.spawn("topics", |shutdown, status| Watch::new(topics).run(shutdown, status));
+    service.retention();
     probes.started();
-    let exit = tasks.run(signal, config.shutdown).await;
+    let exit = service.tasks.run(signal, service.config.shutdown).await;
     hand_over.end().await;
     Ok(exit)
 }
 
-/// Spawns the tasks an order passes through.
-fn spawn_flow(
-    tasks: &mut Tasks,
-    config: &Config,
-    (pool, requests): (&Pool, Pool),
-    queue: Queue,
-    (shutdown, exposition, authentication): (&Shutdown, &Exposition, Authentication),
-) -> anyhow::Result<()> {
-    let (placement, line) = {
-        let kept_for = config.retention.idempotency_keys;
-        placement::line(&config.placement, kept_for, pool.clone(), queue.clone())
-    };
-    let (changes, changer) = change::line(&config.changes, pool.clone(), queue);
+/// What the parts of the service have in common, as it starts: a method each.
+struct Service {
+    config: Config,
+    pool: Pool,
+    requests: Pool,
+    exposition: Exposition,
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
 
-    exposition.at_scrape(placement.tell());
+impl Service {
+    fn new(config: Config, health: &Health) -> anyhow::Result<Self> {
+        let pool = config.database.pool("order-service")?;
+        let requests = config.database.request_pool("order-service requests")?;
+        let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), &metrics::all())?;
+        let shutdown = Shutdown::default();
+        let tasks = Tasks::new(health.clone(), shutdown.clone());
+        Ok(Self { config, pool, requests, exposition, shutdown, tasks })
+    }
 
-    let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
-    tasks.spawn("api", {
-        let pages = http::pages::of(&config.pages, config.auth.needs_token());
-        let routes = http::routes(requests, placement, changes, exposition.clone(), pages);
-        let shutdown = shutdown.clone();
-        |page| api.serve(routes, authentication, shutdown, page)
-    });
-    for _ in 0..config.placement.tasks {
-        let line = line.clone();
-        tasks.spawn("placement", |page| line.run(page));
+    fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    where
+        F: FnOnce(Shutdown, TaskStatus) -> T,
+        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(name, |status| task(shutdown, status));
     }
-    for _ in 0..config.changes.tasks {
-        let changer = changer.clone();
-        tasks.spawn("changes", |page| changer.run(page));
+
+    fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
+        health.watch(self.config.task_hung_after);
+        self.exposition.at_scrape({
+            let health = health.clone();
+            move || health.set_gauges()
+        });
+        self.exposition.at_scrape(telemetry.gauges());
+        self.exposition.of_pool("work", &self.pool);
+        self.exposition.of_pool("requests", &self.requests);
+        self.exposition.of_database(&self.pool, metrics::of_database, &self.config.metrics);
+        let exposition = self.exposition.clone();
+        self.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
     }
-    tasks.spawn("retention", {
-        let outbox = outbox::Retention { pool: pool.clone(), settings: config.outbox.retention.clone() };
-        let (settings, looked_at) = (config.retention.clone(), LookedAt::default());
-        let retention = Retention { outbox, pool: pool.clone(), settings, looked_at };
-        let shutdown = shutdown.clone();
-        |page| retention.run(shutdown, page)
-    });
-    Ok(())
+
+    fn credentials(&mut self) {
+        if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
+            self.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
+        }
+    }
+
+    fn authentication(&mut self) -> anyhow::Result<Authentication> {
+        let (authentication, keys) = Authentication::new(self.config.auth.clone())?;
+        if let Some(keys) = keys {
+            self.spawn("issuer", |shutdown, status| keys.run(shutdown, status));
+        }
+        Ok(authentication)
+    }
+
+    /// What operators do at its port comes out for the audit.
+    fn management(
+        &mut self,
+        probes: &Probes,
+        telemetry: &Telemetry,
+        authentication: &Authentication,
+    ) -> anyhow::Result<mpsc::Receiver<Deed>> {
+        let server = listen(Port::Management, self.config.management.http.clone(), 1, Duration::from_secs(1))?;
+        let (deeds, done) = shared::audit::deeds();
+        let operators = self.config.management.operators(authentication);
+        let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
+        self.spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
+        Ok(done)
+    }
+
+    fn topics(&self) -> anyhow::Result<Topics> {
+        let topic = &self.config.outbox.topic;
+        Topics::new(&self.config.outbox.kafka, vec![topic.name.clone()], topic.expected.clone())
+    }
+
+    /// Waits for the database.
+    async fn begin(&self, status: TaskStatus) -> Result<Begun, Unfit> {
+        let schema = Schema { tables: TABLES, needed: &NEEDED };
+        let pools = Pools { work: &self.pool, requests: &self.requests };
+        start::begin(&self.config.outbox, &self.config.database, pools, schema, status).await
+    }
+
+    fn audit(&mut self, deeds: mpsc::Receiver<Deed>) {
+        let pool = self.pool.clone();
+        self.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
+    }
+
+    /// The listener, and the tasks to which it hands orders and their changes.
+    fn orders(&mut self, queue: Queue, authentication: Authentication) -> anyhow::Result<()> {
+        let kept_for = self.config.retention.idempotency_keys;
+        let (placement, placer) = placement::line(&self.config.placement, kept_for, self.pool.clone(), queue.clone());
+        let (changes, changer) = change::line(&self.config.changes, self.pool.clone(), queue);
+        self.exposition.at_scrape(placement.gauges());
+        let api = listen(Port::Api, self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
+        let pages = http::pages::of(&self.config.pages, self.config.auth.needs_token());
+        let routes = http::routes(self.requests.clone(), placement, changes, self.exposition.clone(), pages);
+        self.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));
+        for _ in 0..self.config.placement.tasks {
+            let placer = placer.clone();
+            self.spawn("placement", |_, status| placer.run(status));
+        }
+        for _ in 0..self.config.changes.tasks {
+            let changer = changer.clone();
+            self.spawn("changes", |_, status| changer.run(status));
+        }
+        Ok(())
+    }
+
+    fn retention(&mut self) {
+        let outbox = outbox::Retention { pool: self.pool.clone(), settings: self.config.outbox.retention.clone() };
+        let (settings, looked_at) = (self.config.retention.clone(), LookedAt::default());
+        let retention = Retention { outbox, pool: self.pool.clone(), settings, looked_at };
+        self.spawn("retention", |shutdown, status| retention.run(shutdown, status));
+    }
 }
 
 fn http_workers() -> usize {

@@ -8,16 +8,16 @@ use fail::fail_point;
 use outbox::{
     announcement::{Announcement, Written},
     instance,
-    line::{self, Entrance, Exit, Waiting},
+    line::{self, LineReceiver, LineSender, WorkItem},
     message::Content,
-    outcome::{Outcome, Repeatable, committed_before, until_known},
+    outcome::{Earlier, Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
 };
 use shared::{
     audit::{Action, Author},
     customer::CustomerRef,
     database::Pool,
-    health::Component,
+    health::TaskStatus,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
@@ -60,7 +60,7 @@ impl Change {
 
 /// What a caller wants.
 #[derive(Debug)]
-pub struct Wish {
+pub struct ChangeRequest {
     pub change: Change,
     pub order_ref: OrderRef,
     /// Where it is set, only an order of this customer's is changed.
@@ -78,11 +78,11 @@ pub enum ChangeError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<(), ChangeError>;
+type ChangeAnswer = Result<(), ChangeError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Changes(Entrance<Wish, Answer>);
+pub struct Changes(LineSender<ChangeRequest, ChangeAnswer>);
 
 impl Changes {
     /// Changes the order, if it is there and can be changed. Afterwards its status tells what
@@ -90,25 +90,25 @@ impl Changes {
     ///
     /// # Errors
     /// See [`ChangeError`]; within [`DATABASE_PATIENCE`].
-    pub async fn make(&self, wish: Wish) -> Answer {
+    pub async fn make(&self, request: ChangeRequest) -> ChangeAnswer {
         let deadline = Instant::now() + DATABASE_PATIENCE;
-        self.0.ask(wish, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
+        self.0.ask(request, deadline).await.unwrap_or(Err(ChangeError::Unavailable))
     }
 }
 
 /// The other end: what the tasks share that make the changes.
 #[derive(Clone, Debug)]
 pub struct Changer {
-    waiting: Exit<Wish, Answer>,
+    waiting: LineReceiver<ChangeRequest, ChangeAnswer>,
     pool: Pool,
     queue: Queue,
 }
 
 /// A line, and the task at its end; run it `changes.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Changes, pool: Pool, queue: Queue) -> (Changes, Changer) {
-    let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
-    (Changes(entrance), Changer { waiting, pool, queue })
+pub fn line(settings: &config::ChangesSettings, pool: Pool, queue: Queue) -> (Changes, Changer) {
+    let (sender, waiting) = line::line(settings.waiting_line, Duration::ZERO);
+    (Changes(sender), Changer { waiting, pool, queue })
 }
 
 impl Changer {
@@ -117,22 +117,22 @@ impl Changer {
     ///
     /// # Errors
     /// None: a failure is answered to whoever waits.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
-            if let Some(Waiting { work, reply, .. }) = next.pop() {
-                reply.send(self.make(work, &page).await);
+            if let Some(WorkItem { work, reply, .. }) = next.pop() {
+                reply.send(self.make(work, &status).await);
             }
         }
         Ok(())
     }
 
-    async fn make(&self, wish: Wish, page: &Component) -> Answer {
-        let Wish { change, order_ref, customer_ref, trace, author } = wish;
+    async fn make(&self, request: ChangeRequest, status: &TaskStatus) -> ChangeAnswer {
+        let ChangeRequest { change, order_ref, customer_ref, trace, author } = request;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut statement = Statement { change, order_ref, customer_ref, announcement, author, queue };
-        let outcome = until_known(&self.pool, &mut statement, false, page).await;
+        let outcome = until_known(&self.pool, &mut statement, Earlier::DidNothing, status).await;
         let Statement { announcement, .. } = statement;
         match outcome {
             Outcome::Done { done: Some(Changed { log, seq, order_id, order_version, activity_at }), .. } => {
@@ -152,12 +152,12 @@ impl Changer {
                 announcement.absent();
                 Err(ChangeError::Unavailable)
             }
-            Outcome::Refused { maybe_done: true, .. } => {
+            Outcome::Refused { earlier: Earlier::MayHaveDone, .. } => {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 Err(ChangeError::Unavailable)
             }
-            Outcome::Refused { error, maybe_done: false } => {
+            Outcome::Refused { error, earlier: Earlier::DidNothing } => {
                 announcement.absent();
                 Err(ChangeError::Refused(error))
             }
@@ -188,7 +188,11 @@ impl Repeatable for Statement {
     /// The message, where this changed the order.
     type Done = Option<Changed>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        earlier: Earlier,
+    ) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("change::before", |_| std::process::abort());
         let mut row = self.change(connection).await?;
         if row.is_none() {
@@ -196,7 +200,7 @@ impl Repeatable for Statement {
             if instance::has_ended(connection, log).await.map_err(committed_before)? {
                 return Ok(None);
             }
-            if again {
+            if earlier == Earlier::MayHaveDone {
                 row = self.changed_before(connection).await.map_err(committed_before)?;
             }
         }

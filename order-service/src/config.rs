@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use shared::{
     auth,
     config::{Reader, Shown},
-    database, health, lifecycle, management,
-    metrics::exposition,
+    database, health, lifecycle,
+    management::{self, exposition},
     pages, telemetry,
 };
 
@@ -22,10 +22,10 @@ pub struct Config {
     pub http: shared::http::Settings,
     pub pages: pages::Settings,
     pub management: management::Settings,
-    pub placement: Placement,
-    pub changes: Changes,
+    pub placement: PlacementSettings,
+    pub changes: ChangesSettings,
     pub outbox: outbox::Settings,
-    pub retention: Retention,
+    pub retention: RetentionSettings,
     /// `health.task_hung_after`
     pub task_hung_after: Duration,
     pub metrics: exposition::Settings,
@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug)]
-pub struct Placement {
+pub struct PlacementSettings {
     pub tasks: u32,
     pub batch_max_orders: u32,
     pub batch_max_wait: Duration,
@@ -42,13 +42,13 @@ pub struct Placement {
 }
 
 #[derive(Clone, Debug)]
-pub struct Changes {
+pub struct ChangesSettings {
     pub tasks: u32,
     pub waiting_line: u32,
 }
 
 #[derive(Clone, Debug)]
-pub struct Retention {
+pub struct RetentionSettings {
     pub idempotency_keys: Duration,
     /// None: they stay for ever.
     pub orders: Option<Duration>,
@@ -90,17 +90,17 @@ impl Config {
             auth,
             http: shared::http::Settings::read(s, pages.peer_origin()),
             pages,
-            placement: Placement {
+            placement: PlacementSettings {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),
                 batch_max_wait: s.within("placement.batch_max_wait", ..=A_SECOND, "1s or shorter"),
                 waiting_line: s.within("placement.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
             },
-            changes: Changes {
+            changes: ChangesSettings {
                 tasks: s.within("changes.tasks", 1..=64, "from 1 to 64"),
                 waiting_line: s.within("changes.waiting_line", 1..=1_000_000, "from 1 to 1000000"),
             },
-            retention: Retention {
+            retention: RetentionSettings {
                 idempotency_keys: s.within("retention.idempotency_keys", AN_HOUR.., "1h or longer"),
                 orders: s.optional("retention.orders", |_| Ok(())),
                 every: outbox.retention.every,

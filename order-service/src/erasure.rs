@@ -7,11 +7,10 @@ use shared::{
     customer::CustomerRef,
     database::Pool,
 };
-use time::{OffsetDateTime, macros::datetime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::audit;
+use crate::{audit, order::PlaceInOrders};
 
 /// Orders of one transaction: some 50 ms. Whoever changes one of them waits no longer than that.
 const PAGE: i64 = 1000;
@@ -21,11 +20,6 @@ const PAGE: i64 = 1000;
 pub struct Erased {
     pub orders: u64,
 }
-
-/// A place in the orders of a customer.
-type Place = (OffsetDateTime, i64);
-
-const BEGINNING: Place = (datetime!(0001-01-01 0:00 UTC), 0);
 
 /// Puts a pseudonym, one for the whole call, into all orders of a customer. Where it fails in the middle a part is done,
 /// and the next call does the rest under another pseudonym.
@@ -38,7 +32,7 @@ pub async fn erase(pool: &Pool, customer: &CustomerRef, author: &Author, reason:
     let mut erased = Erased::default();
     // Twice: an order that was being placed meanwhile has a time of before.
     for _ in 0..2 {
-        let mut after = BEGINNING;
+        let mut after = PlaceInOrders::BEGINNING;
         loop {
             let mut transaction = pool.begin().await?;
             let page = page(&mut transaction, customer, &pseudonym, after).await?;
@@ -63,9 +57,10 @@ async fn page(
     transaction: &mut sqlx::PgConnection,
     customer: &CustomerRef,
     pseudonym: &str,
-    after: Place,
-) -> Result<Vec<Place>, sqlx::Error> {
-    let rows = sqlx::query!(
+    after: PlaceInOrders,
+) -> Result<Vec<PlaceInOrders>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        PlaceInOrders,
         r#"
         WITH erased AS (
             UPDATE orders SET customer_ref = $2
@@ -85,9 +80,9 @@ async fn page(
         "#,
         customer.as_str(),
         pseudonym,
-        after.0,
-        after.1,
+        after.placed_at,
+        after.order_id,
         PAGE
     );
-    Ok(rows.fetch_all(transaction).await?.into_iter().map(|row| (row.placed_at, row.order_id)).collect())
+    rows.fetch_all(transaction).await
 }

@@ -13,10 +13,8 @@ use shared::database::Pool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::{
-    file::Writer,
-    manifest::{Manifest, Place},
-};
+use self::{file::Writer, manifest::Manifest};
+use crate::order::PlaceInOrders;
 
 /// Orders of one question. Of 200 lines each they are 5 MB, which is all that is in memory.
 const PAGE: i64 = 1000;
@@ -55,8 +53,8 @@ struct Row {
 }
 
 impl Row {
-    fn place(&self) -> Place {
-        Place { placed_at: self.placed_at, order_id: self.order_id }
+    fn place(&self) -> PlaceInOrders {
+        PlaceInOrders { placed_at: self.placed_at, order_id: self.order_id }
     }
 
     fn is_final(&self) -> bool {
@@ -114,7 +112,7 @@ async fn write_file(
 /// Final orders, one after the other, oldest first.
 struct Pages<'a> {
     export: &'a Export,
-    after: Place,
+    after: PlaceInOrders,
     rows: std::vec::IntoIter<Row>,
     is_last: bool,
 }
@@ -137,7 +135,7 @@ impl Pages<'_> {
 }
 
 /// Whatever their status is: a page of final ones might have to look at any number of others.
-async fn page(pool: &Pool, after: Place, before: OffsetDateTime) -> Result<Vec<Row>, sqlx::Error> {
+async fn page(pool: &Pool, after: PlaceInOrders, before: OffsetDateTime) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         r#"

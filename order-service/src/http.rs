@@ -6,12 +6,13 @@ mod operators;
 mod orders;
 mod overview;
 pub mod pages;
+mod queries;
 
 use actix_web::web::{Data, ServiceConfig};
 use shared::{
     database::Pool,
     http::{Api, Shares},
-    metrics::exposition::Exposition,
+    management::exposition::Exposition,
     pages::Pages,
 };
 

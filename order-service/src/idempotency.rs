@@ -1,40 +1,29 @@
 //! The header `Idempotency-Key`: a caller that repeats a request under its key gets one order and one
 //! answer. What is kept of a key is written by the placement statement, in the order's transaction.
 
-use actix_web::http::header::HeaderMap;
 use sha2::{Digest, Sha256};
-use shared::{auth::Caller, problem::Problem};
+use shared::auth::Caller;
 
 use crate::order::NewOrder;
 
-const HEADER: &str = "idempotency-key";
-const MAX_LENGTH: usize = 255;
+pub const MAX_LENGTH: usize = 255;
 
 /// A caller's key. Those of different callers are different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key that comes with a request, if one does.
-    ///
-    /// # Errors
-    /// 400 where it is malformed or there are several.
-    pub fn of(headers: &HeaderMap, caller: &Caller) -> Result<Option<Self>, Problem> {
-        let mut values = headers.get_all(HEADER);
-        let Some(first) = values.next() else { return Ok(None) };
-        let key = parse(first.as_bytes()).filter(|_| values.next().is_none());
-        let key = key.ok_or_else(|| {
-            Problem::bad_request(format!(
-                "There must be one Idempotency-Key, of 1 to {MAX_LENGTH} visible ASCII characters."
-            ))
-        })?;
+    /// The key that a caller has written, bare or quoted; none where it is malformed.
+    #[must_use]
+    pub fn parse(written: &[u8], caller: &Caller) -> Option<Self> {
+        let key = parse(written)?;
         let mut digest = Sha256::new();
         for part in [caller.issuer.as_bytes(), caller.subject.as_bytes(), &key] {
             // With its length, so that no two callers' parts run together to the same text.
             digest.update(part.len().to_be_bytes());
             digest.update(part);
         }
-        Ok(Some(Self(digest.finalize().into())))
+        Some(Self(digest.finalize().into()))
     }
 
     #[must_use]
@@ -94,8 +83,6 @@ pub fn fingerprint(order: &NewOrder) -> [u8; 32] {
 mod tests {
     use std::collections::HashSet;
 
-    use actix_web::http::header::{HeaderName, HeaderValue};
-
     use super::*;
 
     #[test]
@@ -109,12 +96,10 @@ mod tests {
 
     #[test]
     fn keys_of_different_callers_are_different() {
-        let mut headers = HeaderMap::new();
-        headers.insert(HeaderName::from_static(HEADER), HeaderValue::from_static("k"));
         let key_of = |issuer: &str, subject: &str| {
             let mut caller = Caller::anonymous();
             (caller.issuer, caller.subject) = (issuer.into(), subject.into());
-            Key::of(&headers, &caller).unwrap()
+            Key::parse(b"k", &caller).unwrap()
         };
         let callers = [("a", "b"), ("a", "c"), ("c", "b"), ("ab", ""), ("", "ab"), ("a", "bk")];
         let keys: HashSet<_> = callers.map(|(issuer, subject)| key_of(issuer, subject)).into();

@@ -135,7 +135,7 @@ async fn on_database(
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Exit::WrongSettings);
     }
-    if !database::schema_fits(&pool, &app::SCHEMA).await? {
+    if !database::schema_fits(&pool, &app::MIGRATIONS).await? {
         terminal::complain("the schema is older than this version needs: run order-service migrate");
         return Ok(Exit::OldSchema);
     }

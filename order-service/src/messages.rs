@@ -9,8 +9,9 @@ pub mod verify;
 
 use std::borrow::Cow;
 
-pub use filter::{Filter, part_of_error};
-pub use listing::{Page, Place, find, list};
+pub(crate) use filter::MOST_OF_AN_ERROR;
+pub use filter::{MessageFilter, part_of_error};
+pub use listing::{MessagePage, PlaceInMessages, find, list};
 use outbox::metrics::{DISCARDED, RETRIED};
 use serde::Serialize;
 use shared::{
@@ -107,7 +108,7 @@ impl PartialSchema for State {
 impl State {
     const ALL: [Self; 4] = [Self::Failed, Self::Unpublished, Self::Published, Self::Discarded];
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == text)
     }
 
@@ -193,7 +194,7 @@ async fn undecided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Err
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(pool: &Pool, filter: &MessageFilter, author: &Author) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
         let mut transaction = pool.begin().await?;
@@ -232,7 +233,7 @@ pub async fn retry_all(pool: &Pool, filter: &Filter, author: &Author) -> Result<
 ///
 /// # Errors
 /// The database's.
-pub async fn count_failed(pool: &Pool, filter: &Filter) -> Result<u64, sqlx::Error> {
+pub async fn count_failed(pool: &Pool, filter: &MessageFilter) -> Result<u64, sqlx::Error> {
     let count = sqlx::query_scalar!(
         r#"
         SELECT count(*) AS "count!" FROM rejected_messages WHERE state = 'failed'

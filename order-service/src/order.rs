@@ -4,7 +4,8 @@ mod listing;
 
 use std::fmt;
 
-pub use listing::{Filter, Page, Status, list};
+pub(crate) use listing::STATUSES;
+pub use listing::{OrderFilter, OrderPage, PlaceInOrders, Status, list};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected},

@@ -11,18 +11,18 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use fail::fail_point;
 use outbox::{
     announcement::{Announcement, Written},
-    line::{self, Entrance, Exit, Reply, Waiting},
+    line::{self, LineReceiver, LineSender, Reply, WorkItem},
     message::Content,
-    outcome::{Outcome, until_known},
+    outcome::{Earlier, Outcome, until_known},
     queue::Queue,
 };
 use shared::{
     database::{self, Pool},
-    health::Component,
+    health::TaskStatus,
     http::DATABASE_PATIENCE,
     traces::TraceContext,
 };
-use statement::{Fate, Statement};
+use statement::{PlacementResult, Statement};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +40,7 @@ const KEY_PAUSE: Duration = Duration::from_millis(25);
 
 /// What a caller wants.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct PlaceRequest {
     pub order: NewOrder,
     pub key: Option<Key>,
     pub trace: TraceContext,
@@ -69,18 +69,18 @@ pub enum PlaceError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<Placed, PlaceError>;
+type PlaceAnswer = Result<Placed, PlaceError>;
 
 /// The handlers' end of the line.
 #[derive(Clone, Debug)]
-pub struct Placement(Entrance<Request, Answer>);
+pub struct Placement(LineSender<PlaceRequest, PlaceAnswer>);
 
 impl Placement {
     /// Places an order.
     ///
     /// # Errors
     /// See [`PlaceError`]; within [`DATABASE_PATIENCE`].
-    pub async fn place(&self, request: Request) -> Answer {
+    pub async fn place(&self, request: PlaceRequest) -> PlaceAnswer {
         let answer = self.ask(request).await;
         match &answer {
             Ok(Placed { replayed: false, .. }) => PLACED.add(1),
@@ -93,12 +93,12 @@ impl Placement {
         answer
     }
 
-    /// Tells how full the line is.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
-        self.0.tell(&LINE_LENGTH, &LINE_CAPACITY)
+    /// Sets the gauges of the line, each time that it is called.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
+        self.0.gauges(&LINE_LENGTH, &LINE_CAPACITY)
     }
 
-    async fn ask(&self, request: Request) -> Answer {
+    async fn ask(&self, request: PlaceRequest) -> PlaceAnswer {
         let begun = Instant::now();
         let deadline = begun + DATABASE_PATIENCE;
         let ask = async |request| self.0.ask(request, deadline).await.unwrap_or(Err(PlaceError::Unavailable));
@@ -116,8 +116,8 @@ impl Placement {
 
 /// The other end: what the placement tasks share.
 #[derive(Clone, Debug)]
-pub struct Line {
-    waiting: Exit<Request, Answer>,
+pub struct Placer {
+    waiting: LineReceiver<PlaceRequest, PlaceAnswer>,
     pool: Pool,
     queue: Queue,
     batch_max: usize,
@@ -126,24 +126,29 @@ pub struct Line {
 
 /// A line, and the task at its end; run it `placement.tasks` times.
 #[must_use]
-pub fn line(settings: &config::Placement, keys_kept_for: Duration, pool: Pool, queue: Queue) -> (Placement, Line) {
-    let (entrance, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
-    (Placement(entrance), Line { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
+pub fn line(
+    settings: &config::PlacementSettings,
+    keys_kept_for: Duration,
+    pool: Pool,
+    queue: Queue,
+) -> (Placement, Placer) {
+    let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
+    (Placement(sender), Placer { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
 }
 
-impl Line {
+impl Placer {
     /// Places what is waiting until every handler is gone.
     ///
     /// # Errors
     /// None: a failure is answered to those who wait.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
         while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
             let batch = self.accepted(batch.drain(..));
             let orders = batch.len();
             PLACEMENT_BATCH.record_count(orders);
             let begun = Instant::now();
-            self.place(batch, false, &page).await;
+            self.place(batch, Earlier::DidNothing, &status).await;
             let took_seconds = begun.elapsed().as_secs_f64();
             PLACEMENT_DURATION.record(took_seconds);
             tracing::debug!(orders, took_seconds, "a batch of orders came to its end");
@@ -152,12 +157,12 @@ impl Line {
     }
 
     /// Of those under the same key only the first.
-    fn accepted(&self, waiting: impl Iterator<Item = Waiting<Request, Answer>>) -> Vec<Accepted> {
+    fn accepted(&self, waiting: impl Iterator<Item = WorkItem<PlaceRequest, PlaceAnswer>>) -> Vec<Accepted> {
         let mut keys = HashSet::new();
         let mut accepted = Vec::new();
         // One log for all: the statement has one fence.
         let log = self.queue.log();
-        for Waiting { work: Request { order, key, trace }, reply, .. } in waiting {
+        for WorkItem { work: PlaceRequest { order, key, trace }, reply, .. } in waiting {
             if key.is_none_or(|key| keys.insert(key)) {
                 let announcement = Announcement::new(trace, &log, &self.queue);
                 accepted.push(Accepted { announcement, order, key, reply });
@@ -169,18 +174,18 @@ impl Line {
     }
 
     /// Places a batch, and where the database refuses it each of its orders alone, so that a bad
-    /// one never takes its neighbours with it. `maybe_placed`: an earlier attempt is of unknown outcome.
-    async fn place(&self, mut batch: Vec<Accepted>, mut maybe_placed: bool, page: &Component) {
+    /// one never takes its neighbours with it.
+    async fn place(&self, mut batch: Vec<Accepted>, mut earlier: Earlier, status: &TaskStatus) {
         let mut pauses = database::backoff();
         while !batch.is_empty() {
             let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
-            let outcome = until_known(&self.pool, &mut statement, maybe_placed, page).await;
+            let outcome = until_known(&self.pool, &mut statement, earlier, status).await;
             batch = statement.into_batch();
             match outcome {
-                Outcome::Done { done, again } => {
+                Outcome::Done { done, earlier: before } => {
                     fail_point!("placement::committed", |_| std::process::abort());
-                    batch = self.settle(batch, done, again);
-                    maybe_placed = again;
+                    batch = self.settle(batch, done, before);
+                    earlier = before;
                     if !batch.is_empty() {
                         // Their earlier attempt may wait for a standby: less and less often.
                         sleep(pauses.next().expect("the back-off never ends")).await;
@@ -189,20 +194,20 @@ impl Line {
                 Outcome::NotSent => {
                     return batch.into_iter().for_each(|one| one.refuse(PlaceError::Unavailable));
                 }
-                Outcome::Refused { error, maybe_done } => {
-                    return self.each_alone(batch, &error, maybe_done, page).await;
+                Outcome::Refused { error, earlier } => {
+                    return self.each_alone(batch, &error, earlier, status).await;
                 }
             }
         }
     }
 
     /// What becomes of a batch that the database refused.
-    async fn each_alone(&self, batch: Vec<Accepted>, error: &Arc<sqlx::Error>, maybe_placed: bool, page: &Component) {
+    async fn each_alone(&self, batch: Vec<Accepted>, error: &Arc<sqlx::Error>, earlier: Earlier, status: &TaskStatus) {
         let alone = batch.len() == 1;
         for one in batch {
             if !alone {
-                Box::pin(self.place(vec![one], maybe_placed, page)).await;
-            } else if maybe_placed {
+                Box::pin(self.place(vec![one], earlier, status)).await;
+            } else if earlier == Earlier::MayHaveDone {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 one.reply.send(Err(PlaceError::Unavailable));
@@ -214,11 +219,11 @@ impl Line {
 
     /// Lets the messages into the queue and answers the callers. Gives those back of whom nothing is
     /// known yet: the lock of their key may be held by their own earlier attempt.
-    fn settle(&self, batch: Vec<Accepted>, fates: Vec<Fate>, again: bool) -> Vec<Accepted> {
+    fn settle(&self, batch: Vec<Accepted>, results: Vec<PlacementResult>, earlier: Earlier) -> Vec<Accepted> {
         let mut unknown = Vec::new();
-        for (one, fate) in batch.into_iter().zip(fates) {
-            match fate {
-                Fate::Placed { order_id, log, seq, placed_at } => {
+        for (one, result) in batch.into_iter().zip(results) {
+            match result {
+                PlacementResult::Placed { order_id, log, seq, placed_at } => {
                     let Accepted { announcement, order, reply, .. } = one;
                     let content = Content::Thing { number: order_id, version: 1 };
                     let written = Written { log, seq, activity_at: placed_at };
@@ -226,14 +231,14 @@ impl Line {
                     reply.send(Ok(placed(order, order_id, placed_at, false)));
                 }
                 // The request is the same, so this is the same answer.
-                Fate::Remembered { order_id, placed_at } => {
+                PlacementResult::Remembered { order_id, placed_at } => {
                     let Accepted { announcement, order, reply, .. } = one;
                     announcement.absent();
                     reply.send(Ok(placed(order, order_id, placed_at, true)));
                 }
-                Fate::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
-                Fate::KeyInUse if again => unknown.push(one),
-                Fate::KeyInUse => one.refuse(PlaceError::KeyInUse),
+                PlacementResult::OfAnotherRequest => one.refuse(PlaceError::KeyOfAnother),
+                PlacementResult::KeyInUse if earlier == Earlier::MayHaveDone => unknown.push(one),
+                PlacementResult::KeyInUse => one.refuse(PlaceError::KeyInUse),
             }
         }
         fail_point!("placement::announced", |_| std::process::abort());
@@ -251,7 +256,7 @@ struct Accepted {
     announcement: Announcement,
     order: NewOrder,
     key: Option<Key>,
-    reply: Reply<Answer>,
+    reply: Reply<PlaceAnswer>,
 }
 
 impl Accepted {

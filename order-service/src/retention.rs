@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ const EVER: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
 pub struct Retention {
     pub outbox: outbox::Retention,
     pub pool: Pool,
-    pub settings: config::Retention,
+    pub settings: config::RetentionSettings,
     pub looked_at: LookedAt,
 }
 
@@ -60,11 +60,11 @@ impl Retention {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         loop {
-            match self.purge(&shutdown, &page).await {
+            match self.purge(&shutdown, &status).await {
                 Ok(Purged { keys, orders }) => {
-                    page.working();
+                    status.ok();
                     if keys > 0 {
                         tracing::info!(keys, "purged expired keys");
                     }
@@ -72,11 +72,7 @@ impl Retention {
                         tracing::info!(orders, "purged old orders");
                     }
                 }
-                Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot purge; trying again later");
-                    }
-                }
+                Err(error) => status.failing(&error, "cannot purge; trying again later"),
             }
             if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
                 return Ok(());
@@ -88,12 +84,12 @@ impl Retention {
     ///
     /// # Errors
     /// The database's.
-    pub async fn purge(&mut self, shutdown: &Shutdown, page: &Component) -> Result<Purged, sqlx::Error> {
+    pub async fn purge(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<Purged, sqlx::Error> {
         let mut removed = Purged::default();
         // While somebody keeps a snapshot, the rows of the pages before are still there, dead: they are not read again.
         let mut behind = Some(EVER);
         while let Some(from) = behind.filter(|_| !shutdown.is_draining()) {
-            let (keys, last) = page.work(ANSWER_WITHIN, self.purge_keys(from)).await?;
+            let (keys, last) = status.busy(ANSWER_WITHIN, self.purge_keys(from)).await?;
             behind = last;
             if keys == 0 {
                 break;
@@ -102,9 +98,9 @@ impl Retention {
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
         }
-        self.outbox.forget(page).await?;
+        self.outbox.forget(status).await?;
         if let Some(kept_for) = self.settings.orders {
-            removed.orders = self.purge_orders(kept_for, shutdown, page).await?;
+            removed.orders = self.purge_orders(kept_for, shutdown, status).await?;
         }
         Ok(removed)
     }
@@ -114,7 +110,7 @@ impl Retention {
         &mut self,
         kept_for: Duration,
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<u64, sqlx::Error> {
         if self.looked_at.began_at.elapsed() >= ALL_ORDERS_EVERY {
             self.looked_at = LookedAt::default();
@@ -131,7 +127,7 @@ impl Retention {
                 self.looked_at.order_id,
                 i32::try_from(self.settings.batch_size).expect("it is at most 100,000")
             );
-            let done = page.work(ANSWER_WITHIN, done.fetch_one(&self.pool)).await?;
+            let done = status.busy(ANSWER_WITHIN, done.fetch_one(&self.pool)).await?;
             let Some(last) = done.last_placed_at.zip(done.last_order_id) else { break };
             (self.looked_at.placed_at, self.looked_at.order_id) = last;
             let orders = done.removed.unsigned_abs();

@@ -145,7 +145,7 @@ pub struct Filter {
 
 /// A place in the list, between two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct PlaceInAudit {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     pub audit_id: i64,
@@ -156,7 +156,7 @@ pub struct Place {
 pub struct Page {
     pub filter: Filter,
     pub limit: i64,
-    after: Option<Place>,
+    after: Option<PlaceInAudit>,
 }
 
 impl Page {
@@ -178,8 +178,8 @@ impl Page {
 
     /// Rows of the page stand before this place. "Before a time" is "before its first row".
     #[must_use]
-    pub fn before(&self) -> Place {
-        let end = Place { at: self.filter.to, audit_id: 0 };
+    pub fn before(&self) -> PlaceInAudit {
+        let end = PlaceInAudit { at: self.filter.to, audit_id: 0 };
         self.after.map_or(end, |after| after.min(end))
     }
 }

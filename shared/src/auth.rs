@@ -14,12 +14,9 @@ mod verified;
 use std::{collections::BTreeSet, future::Ready, sync::Arc};
 
 use actix_web::{
-    Error, FromRequest, HttpMessage, HttpRequest,
-    body::{BoxBody, MessageBody},
-    dev::{Payload, ServiceRequest, ServiceResponse},
+    FromRequest, HttpMessage, HttpRequest,
+    dev::Payload,
     http::header::{AUTHORIZATION, HeaderMap},
-    middleware::Next,
-    web::Data,
 };
 pub use issuer::Issuer;
 pub use key_file::KeyFile;
@@ -29,10 +26,7 @@ use time::OffsetDateTime;
 use token::{Refusal, Token, TokenRules};
 use tokio::sync::watch;
 
-use crate::{
-    customer::CustomerRef, health::Component, http::rate_limit, lifecycle::Shutdown, pages, problem::Problem,
-    telemetry::ALWAYS,
-};
+use crate::{customer::CustomerRef, health::TaskStatus, lifecycle::Shutdown, problem::Problem, telemetry::ALWAYS};
 
 /// The scope of operators.
 pub const OPERATIONS: &str = "operations";
@@ -118,10 +112,10 @@ impl KeyRenewal {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         match self {
-            Self::Issuer(issuer) => issuer.run(shutdown, page).await,
-            Self::File(file) => file.run(shutdown, page).await,
+            Self::Issuer(issuer) => issuer.run(shutdown, status).await,
+            Self::File(file) => file.run(shutdown, status).await,
         }
     }
 }
@@ -199,32 +193,6 @@ impl Source {
             Self::Issuer(known) => known.looked_again().await,
         }
     }
-}
-
-/// Lets only those requests through whose caller is known, and leaves the [`Caller`] with them.
-///
-/// # Errors
-/// None of its own: only another middleware's.
-pub async fn authenticate(
-    authentication: Data<Authentication>,
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !is_public(request.path()) && !pages::is_asked_for(&request) {
-        match authentication.caller(request.headers()).await {
-            Ok(caller) => drop(request.extensions_mut().insert(caller)),
-            Err(problem) => {
-                let problem = rate_limit::charge(&request).err().unwrap_or(problem);
-                return Ok(request.error_response(problem));
-            }
-        }
-    }
-    Ok(next.call(request).await?.map_into_boxed_body())
-}
-
-/// The documents of the API. But for the pages everything else wants a token, what does not exist included.
-fn is_public(path: &str) -> bool {
-    ["/", "/openapi.json", "/asyncapi.json"].contains(&path) || path == "/docs" || path.starts_with("/docs/")
 }
 
 /// The one bearer token of a request.

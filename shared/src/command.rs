@@ -44,20 +44,20 @@ impl PauseArguments {
     }
 }
 
-/// Tells of a pause that has begun; `what` is what rests.
+/// Prints a line about a pause that has begun; `what` is what rests.
 ///
 /// # Errors
 /// Standard output's.
-pub fn tell_paused(what: &str, pause: &pause::Pause) -> anyhow::Result<()> {
+pub fn print_paused(what: &str, pause: &pause::Pause) -> anyhow::Result<()> {
     let until = pause.until.map_or(Ok("somebody resumes".into()), |until| until.format(&Rfc3339))?;
     Ok(writeln!(std::io::stdout().lock(), "{what} is paused until {until}")?)
 }
 
-/// Tells of a pause that was to be ended; `was` says whether there was one.
+/// Prints a line about a pause that was to be ended; `was` says whether there was one.
 ///
 /// # Errors
 /// Standard output's.
-pub fn tell_resumed(what: &str, was: bool) -> anyhow::Result<()> {
+pub fn print_resumed(what: &str, was: bool) -> anyhow::Result<()> {
     let done = if was { "is resumed" } else { "was not paused" };
     Ok(writeln!(std::io::stdout().lock(), "{what} {done}")?)
 }

@@ -6,7 +6,7 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use crate::{http::schema, text};
+use crate::{schema, text};
 
 /// The name of a customer: 1-64 visible characters, trimmed, in NFC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 pub use address::Address;
 use anyhow::Context;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 pub use ownership::Tables;
 use pool::Kind;
@@ -28,7 +27,7 @@ use sqlx::{
 
 use crate::{
     config::Reader,
-    health::{Component, limited},
+    health::{TaskStatus, limited},
 };
 
 /// How long background work waits for a free connection before it counts as an outage.
@@ -115,7 +114,7 @@ async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error
 }
 
 fn standby() -> sqlx::Error {
-    sqlx::Error::Protocol("the server is a standby: it takes no writes".into())
+    OwnFinding::Unfit("the server is a standby: it takes no writes".into()).into()
 }
 
 /// A connection of its own, outside the pool.
@@ -173,24 +172,15 @@ pub async fn is_usable(pool: &Pool, needed: &Migrator) -> bool {
 
 /// The pause between attempts at something that is out of reach.
 pub fn backoff() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .without_max_times()
-        .with_jitter()
-        .build()
+    crate::backoff::backoff(Duration::from_millis(50), Duration::from_secs(2))
 }
 
 /// Waits until the database answers.
-pub async fn reached(pool: &Pool, page: &Component) {
+pub async fn reached(pool: &Pool, status: &TaskStatus) {
     for pause in backoff() {
         match sqlx::raw_sql("SELECT 1").execute(pool).await {
-            Ok(_) => return page.working(),
-            Err(error) => {
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "waiting for the database");
-                }
-            }
+            Ok(_) => return status.ok(),
+            Err(error) => status.failing(&error, "waiting for the database"),
         }
         tokio::time::sleep(pause).await;
     }
@@ -214,7 +204,7 @@ async fn has_schema(connection: &mut PgConnection, needed: &Migrator) -> Result<
         sqlx::query_scalar("SELECT current_schema() IS NOT NULL").fetch_one(&mut *connection).await?;
     if !has_schema {
         let why = "no schema of search_path is there that this role may use: see deploy/database/privileges.sql";
-        return Err(sqlx::Error::Protocol(why.into()));
+        return Err(OwnFinding::Unfit(why.into()).into());
     }
     let has_table: bool =
         sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
@@ -244,7 +234,8 @@ pub async fn may_work(pool: &Pool, needed: &privileges::Needed) -> Result<(), sq
         return Ok(());
     }
     let missing = missing.join(", ");
-    Err(sqlx::Error::Protocol(format!("privileges are missing, see deploy/database/privileges.sql: {missing}")))
+    let why = format!("privileges are missing, see deploy/database/privileges.sql: {missing}");
+    Err(OwnFinding::Unfit(why).into())
 }
 
 /// The connection of a command, which does not wait for an outage to end.
@@ -335,6 +326,26 @@ pub fn is_missing(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| MISSING.contains(&code.as_ref()))
 }
 
+/// What this program finds wrong itself, on its way through functions that answer with the database's errors.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnFinding {
+    /// The server, the schema or the role is not as it has to be. Whoever cures that is waited for, as in an outage.
+    #[error("{0}")]
+    Unfit(String),
+    /// What was asked after a statement has failed, whatever became of the statement.
+    #[error("after the statement: {0}")]
+    AfterStatement(String),
+    /// A statement has touched others than the rows it was to touch.
+    #[error("{what}: {rows} rows instead of {expected}")]
+    Rows { what: String, expected: usize, rows: u64 },
+}
+
+impl From<OwnFinding> for sqlx::Error {
+    fn from(found: OwnFinding) -> Self {
+        Self::Configuration(found.into())
+    }
+}
+
 /// What an error means, so that nobody has to guess from a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -363,6 +374,9 @@ impl Failure {
         let Some(answer) = error.as_database_error() else {
             return match error {
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::RowNotFound => {
+                    Self::Defect
+                }
+                sqlx::Error::Configuration(found) if matches!(found.downcast_ref(), Some(OwnFinding::Rows { .. })) => {
                     Self::Defect
                 }
                 _ => Self::Outage,

@@ -1,7 +1,6 @@
 //! What the probes tell: the state of the process and of each of its background tasks.
 
 mod heartbeat;
-mod probes;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +12,6 @@ use std::{
 pub use heartbeat::TimedOut;
 pub(crate) use heartbeat::limited;
 use heartbeat::{Heartbeat, Threads, Watched};
-pub use probes::Probes;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -22,7 +20,7 @@ use crate::{
     metrics::own::{TASK_HEARTBEAT_AGE, TASK_STATE},
 };
 
-/// The threads of the runtime, among the components.
+/// The threads of the runtime, among the tasks.
 const RUNTIME: &str = "runtime";
 /// How often it is looked whether somebody hangs: this much later it is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -32,7 +30,7 @@ pub fn task_hung_after(settings: &mut Reader) -> Duration {
     settings.within("health.task_hung_after", Duration::from_secs(5).., "5s or longer")
 }
 
-/// The book in which every component writes how it is doing.
+/// How every task of this process is doing.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<Book>>);
 
@@ -47,8 +45,8 @@ struct Book {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
-    state: State,
+pub(crate) struct Report {
+    pub state: State,
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -60,7 +58,7 @@ struct Report {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(crate) enum State {
     Starting,
     Working,
     /// For something outside the process to come back.
@@ -81,17 +79,17 @@ impl State {
 }
 
 impl Health {
-    /// The page of a new component, which is starting.
+    /// The status of a new task, which is starting.
     #[must_use]
-    pub fn component(&self, name: &'static str) -> Component {
+    pub fn task(&self, name: &'static str) -> TaskStatus {
         let mut book = self.book();
         book.reports.entry(name).or_insert_with(|| Report::new(State::Starting));
         let heartbeat = Heartbeat::default();
         book.heartbeats.push((name, heartbeat.clone(), Watched::default()));
-        Component { health: self.clone(), name, heartbeat }
+        TaskStatus { health: self.clone(), name, heartbeat }
     }
 
-    /// Begins to look whether a component, or a thread of this runtime, hangs for longer than
+    /// Begins to look whether a task, or a thread of this runtime, hangs for longer than
     /// `hung_after`, until the process ends.
     pub fn watch(&self, hung_after: Duration) {
         let mut book = self.book();
@@ -120,14 +118,14 @@ impl Health {
         }
     }
 
-    /// Of each component, with what its heartbeats say.
-    fn reports(&self) -> BTreeMap<&'static str, Report> {
+    /// Of each task, with what its heartbeats say.
+    pub(crate) fn reports(&self) -> BTreeMap<&'static str, Report> {
         let book = self.book();
         let mut reports = book.reports.clone();
         let tasks = book.heartbeats.iter().map(|(name, beats, watched)| (*name, watched.busy_for, beats.limit()));
         let threads = book.threads.iter().map(|threads| (RUNTIME, threads.busy_for(), Duration::ZERO));
         for (name, busy_for, limit) in tasks.chain(threads) {
-            let report = reports.get_mut(name).expect("a component is entered before its heartbeat");
+            let report = reports.get_mut(name).expect("a task is entered before its heartbeat");
             report.busy_for_seconds = report.busy_for_seconds.max(busy_for.as_secs());
             if book.hung_after.is_some_and(|after| busy_for >= limit.saturating_add(after)) {
                 report.state = State::Hung;
@@ -136,8 +134,8 @@ impl Health {
         reports
     }
 
-    /// Tells the metrics.
-    pub fn tell(&self) {
+    /// Sets the gauges of all tasks.
+    pub fn set_gauges(&self) {
         for (name, report) in self.reports() {
             let age = Duration::from_secs(report.busy_for_seconds).as_secs_f64();
             metrics::gauge!(TASK_HEARTBEAT_AGE, "task" => name).set(age);
@@ -160,22 +158,22 @@ impl Report {
     }
 }
 
-/// One component's page.
+/// Where one task says how it is doing. Not each is a task of the runtime: the database at the start is one too.
 #[derive(Clone, Debug)]
-pub struct Component {
+pub struct TaskStatus {
     health: Health,
     name: &'static str,
     heartbeat: Heartbeat,
 }
 
-impl Component {
+impl TaskStatus {
     /// A piece of work, given up after about `limit` of the time in which this process runs. A task that does not
     /// come back from it for `health.task_hung_after` longer hangs.
     /// Holds: No piece of work waits for something outside without a limit.
     ///
     /// # Errors
     /// Its own, and [`TimedOut`]: of what it has asked of others nobody knows whether it is done.
-    pub async fn work<T, E: From<TimedOut>>(
+    pub async fn busy<T, E: From<TimedOut>>(
         &self,
         limit: Duration,
         piece: impl Future<Output = Result<T, E>>,
@@ -185,7 +183,7 @@ impl Component {
     }
 
     /// A piece of work that waits for nothing.
-    pub fn work_at_once<T>(&self, piece: impl FnOnce() -> T) -> T {
+    pub fn busy_now<T>(&self, piece: impl FnOnce() -> T) -> T {
         let _work = self.heartbeat.busy(Duration::ZERO);
         piece()
     }
@@ -193,18 +191,25 @@ impl Component {
     /// Beats for as long as the thread on which it is called gets on with its tasks.
     pub async fn beat(self) {
         let Self { health, name, .. } = self;
-        let own = health.component(name);
+        let own = health.task(name);
         loop {
             let _alive = own.heartbeat.busy(Duration::ZERO);
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    pub fn working(&self) {
+    pub fn ok(&self) {
         self.write(State::Working, |report| report.last_success = Some(OffsetDateTime::now_utc()));
     }
 
-    /// Whether this is news: the caller logs a failure when it begins, not each time it is tried again.
+    /// Something outside fails. That is logged when it begins, not each time it is tried again.
+    pub fn failing(&self, error: impl fmt::Display, what: &'static str) {
+        if self.waiting(&error) {
+            tracing::warn!(task = self.name, error = %error, "{what}");
+        }
+    }
+
+    /// Whether this is news, for a caller that logs it with fields of its own, or leaves that to another task.
     pub fn waiting(&self, why: impl fmt::Display) -> bool {
         self.write(State::Waiting, |report| report.last_error = Some(why.to_string()))
     }
@@ -219,7 +224,7 @@ impl Component {
 
     fn write(&self, state: State, change: impl FnOnce(&mut Report)) -> bool {
         let mut book = self.health.book();
-        let report = book.reports.get_mut(self.name).expect("a component is entered before it is handed out");
+        let report = book.reports.get_mut(self.name).expect("a task is entered before it is handed out");
         let news = report.state != state;
         if news {
             report.since = OffsetDateTime::now_utc();

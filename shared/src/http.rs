@@ -2,6 +2,7 @@
 
 mod address;
 mod api;
+mod authenticate;
 mod browsers;
 mod channel;
 mod closing;
@@ -12,12 +13,11 @@ mod document;
 mod encoding;
 mod measure;
 mod operation;
-pub mod panics;
+mod panics;
 mod parameter;
-pub(crate) mod rate_limit;
+mod rate_limit;
 mod refusal;
 mod request_id;
-pub mod schema;
 mod security_headers;
 mod server;
 mod settings;
@@ -39,16 +39,18 @@ use actix_web::{
     web,
 };
 pub use api::Api;
+pub(crate) use authenticate::WithoutToken;
 pub use channel::{Channel, Direction, Header};
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
-pub use server::{Server, listen};
+pub use server::{Port, Server, listen};
 pub use settings::Settings;
 pub use share::Shares;
 use tracing::Instrument;
 
 use self::{connection::Phase, encoding::Acceptable, streamed::Streamed};
+pub use crate::schema;
 use crate::{lifecycle::Shutdown, problem::Problem, traces::Trace};
 
 /// The longest a caller waits for the database before the answer is 503. The contract allows 3 s.

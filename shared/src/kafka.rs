@@ -17,7 +17,10 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::config::{Reader, Source, is_secret_property, is_this_machine};
+use crate::{
+    config::{Reader, Source, is_secret_property, is_this_machine},
+    telemetry::LIBRDKAFKA,
+};
 
 /// How long a question to the cluster (metadata, offsets, a new topic) may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -248,11 +251,11 @@ pub struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "librdkafka");
+        tracing::debug!(target: LIBRDKAFKA, facility, message, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(error = %error, reason, "librdkafka");
+        tracing::debug!(target: LIBRDKAFKA, error = %error, reason, "librdkafka");
     }
 }
 

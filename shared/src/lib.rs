@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod customer;
@@ -20,6 +21,7 @@ pub mod paging;
 pub mod pause;
 pub mod problem;
 pub mod query;
+pub mod schema;
 pub mod telemetry;
 pub mod terminal;
 pub mod text;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Reader,
-    health::{Component, Health},
+    health::{Health, TaskStatus},
 };
 
 /// How the process ends; the numbers are part of the contract.
@@ -125,7 +125,7 @@ impl StopSignal {
 #[derive(Debug)]
 pub struct Tasks {
     running: JoinSet<anyhow::Result<()>>,
-    pages: Vec<(Id, &'static str, Component)>,
+    statuses: Vec<(Id, &'static str, TaskStatus)>,
     health: Health,
     shutdown: Shutdown,
     failed: bool,
@@ -134,18 +134,18 @@ pub struct Tasks {
 impl Tasks {
     #[must_use]
     pub fn new(health: Health, shutdown: Shutdown) -> Self {
-        Self { running: JoinSet::new(), pages: Vec::new(), health, shutdown, failed: false }
+        Self { running: JoinSet::new(), statuses: Vec::new(), health, shutdown, failed: false }
     }
 
-    /// Starts a task of the given name; it writes on its own page of the health book.
+    /// Starts a task of the given name, and gives it the status in which it says how it is doing.
     pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
     where
-        F: FnOnce(Component) -> T,
+        F: FnOnce(TaskStatus) -> T,
         T: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let page = self.health.component(name);
-        let id = self.running.spawn(task(page.clone())).id();
-        self.pages.push((id, name, page));
+        let status = self.health.task(name);
+        let id = self.running.spawn(task(status.clone())).id();
+        self.statuses.push((id, name, status));
     }
 
     /// Runs until a signal comes or a task ends, then brings everything to its end.
@@ -168,7 +168,7 @@ impl Tasks {
         self.shutdown.drain_now();
         let drained = timeout(timing.grace, self.all_ended()).await.is_ok();
         if !drained {
-            let left: Vec<_> = self.pages.iter().map(|(_, name, _)| *name).collect();
+            let left: Vec<_> = self.statuses.iter().map(|(_, name, _)| *name).collect();
             tracing::warn!(tasks = ?left, "the drain did not finish in time; what is left is kept in the database");
         }
         self.running.shutdown().await;
@@ -197,9 +197,9 @@ impl Tasks {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(anyhow::anyhow!("panicked"))),
         };
-        let index = self.pages.iter().position(|(known, ..)| *known == id).expect("every task was spawned here");
-        let (_, name, page) = self.pages.swap_remove(index);
-        page.ended(result.as_ref().err());
+        let index = self.statuses.iter().position(|(known, ..)| *known == id).expect("every task was spawned here");
+        let (_, name, status) = self.statuses.swap_remove(index);
+        status.ended(result.as_ref().err());
         match result {
             Ok(()) if self.shutdown.is_draining() => tracing::debug!(task = name, "task ended"),
             Ok(()) => {

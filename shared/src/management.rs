@@ -1,15 +1,20 @@
 //! The management port: probes, metrics, and what an operator may change while the service runs.
 
+pub mod exposition;
+mod from_database;
+mod level;
+mod probes;
+
 use actix_web::{HttpRequest, web::ServiceConfig};
+pub use probes::Probes;
 use tokio::sync::mpsc;
 
+use self::exposition::Exposition;
 use crate::{
     audit::{Author, Deed},
     auth::{self, Authentication, OPERATIONS},
     config::Reader,
-    health::Probes,
     http,
-    metrics::exposition::Exposition,
     problem::Problem,
     telemetry::Level,
 };
@@ -66,7 +71,7 @@ pub fn routes(
     operators: Operators,
     deeds: mpsc::Sender<Deed>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static + use<> {
-    let (probes, exposition, level) = (probes.routes(), exposition.routes(), level.routes(operators, deeds));
+    let (probes, exposition, level) = (probes.routes(), exposition.routes(), level::routes(level, operators, deeds));
     move |routes| {
         probes(routes);
         exposition(routes);

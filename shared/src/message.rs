@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use crate::http::schema;
+use crate::schema;
 
 /// The `CloudEvents` header that carries the type and the version of a message.
 pub const CE_TYPE: &str = "ce_type";

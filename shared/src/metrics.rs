@@ -2,10 +2,8 @@
 //! that every series is there from the start, at zero. docs/metrics.md says what each one means.
 //!
 //! What happens is counted where it happens. What can be looked up (a queue's length, a number in
-//! the database) is looked up when somebody asks: see [`exposition`].
+//! the database) is looked up when somebody asks: see [`crate::management::exposition`].
 
-pub mod exposition;
-mod from_database;
 pub mod now;
 pub mod own;
 

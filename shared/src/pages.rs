@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    dev::ServiceRequest,
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
     web::{self, Bytes, Data, ServiceConfig},
 };
@@ -17,7 +16,7 @@ pub use settings::{Oidc, Settings};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    http::{Api, only},
+    http::{Api, WithoutToken, only},
     problem::Problem,
 };
 
@@ -115,17 +114,13 @@ impl Pages {
 
     pub fn routes(&self, routes: &mut ServiceConfig) {
         routes.app_data(Data::new(self.clone()));
+        routes.app_data(Data::new(WithoutToken(self.0.by_path.keys().cloned().collect())));
         // The files are one route to those who measure.
         let entries = self.0.by_path.keys().map(String::as_str).filter(|path| !path.starts_with(FILES));
         for path in entries.chain(["/pages/{file}"]) {
             routes.service(web::resource(path).get(serve).default_service(only("GET")));
         }
     }
-}
-
-/// Whether a request is for a page, or for what a page is made of.
-pub(crate) fn is_asked_for(request: &ServiceRequest) -> bool {
-    request.app_data::<Data<Pages>>().is_some_and(|pages| pages.0.by_path.contains_key(request.path()))
 }
 
 /// What the scripts have to know beforehand. The routes tell them which parts of a page have something to show.

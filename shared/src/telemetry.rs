@@ -4,13 +4,15 @@
 //! Whoever logs never waits: lines go through a bounded buffer, and what does not fit is counted.
 
 mod level;
+mod panics;
 mod repeated;
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
-pub(crate) use level::ALWAYS;
+pub(crate) use level::{ALWAYS, LevelError, RULE};
 pub use level::{Level, check_level};
+pub(crate) use repeated::LIBRDKAFKA;
 use repeated::Repeated;
 use tracing_appender::{
     non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard},
@@ -18,7 +20,7 @@ use tracing_appender::{
 };
 use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{config::Reader, http::panics, metrics::own::LINES_DROPPED, traces};
+use crate::{config::Reader, metrics::own::LINES_DROPPED, traces};
 
 /// Lines on their way out: some 3 MB.
 const BUFFERED_LINES: usize = 8192;
@@ -92,8 +94,8 @@ impl Telemetry {
         Ok(Self { level, lines, _traces: traces, _writers: writers })
     }
 
-    /// Tells the metrics.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+    /// Sets the metrics, each time that it is called.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
         let lines = self.lines.clone();
         move || LINES_DROPPED.set_to(lines.iter().map(|lines| lines.dropped_lines() as u64).sum())
     }

@@ -2,23 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use jsonschema::Draft;
 use serde_json::{Value, json};
 
 use crate::{
     Answer, Client,
-    document::{Operation, operations},
+    document::{Operation, fits, operations},
 };
-
-/// A schema of JSON Schema 2020-12, in which formats are checked too.
-///
-/// # Panics
-/// It is none.
-#[must_use]
-pub fn fits(schema: &Value, value: &Value) -> bool {
-    let options = jsonschema::options().with_draft(Draft::Draft202012).should_validate_formats(true);
-    options.build(schema).unwrap().is_valid(value)
-}
 
 /// A client who knows the document and holds every answer against it.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ pub use prometheus::{Prometheus, Series, observability, rules_hold};
 pub use proxy::Proxy;
 pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
-pub use schema::{describe, is_refused, up_down_up};
+pub use schema::{begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone, up_down_up};
 pub use scrape::Scrape;
 pub use service::{Service, Setup, Signal, binary, binary_before};
 pub use sign_in::{CLIENT_ID, SignIn};

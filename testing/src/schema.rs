@@ -1,5 +1,6 @@
 //! Migrations as an operator runs them: with sqlx-cli as it is.
 
+use sqlx::migrate::Migrator;
 use tokio::process::Command;
 
 use crate::{Database, Setup, root};
@@ -67,11 +68,45 @@ pub async fn describe(database: &Database) -> String {
     lines.join("\n")
 }
 
-/// Whose tables a database has: a service neither begins with those of others nor migrates them, and says why.
+/// A database with the tables that `other` makes, and one of which nobody knows whose it is, are left as they are.
 ///
 /// # Panics
-/// It does.
-pub async fn is_refused(binary: &Setup, database: &Database, url: &str, told: &str) {
+/// The service of `binary` begins with them or migrates them, or does not say why not.
+pub async fn leaves_tables_of_others_alone(binary: &Setup, other: &str) {
+    let database = Database::new(&Migrator::new(root().join(other)).await.unwrap()).await;
+    is_refused(binary, &database, &database.owner_url(), "belongs to another program").await;
+    let unknown = Database::empty().await;
+    unknown.execute(
+        "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL
+            DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL);
+        INSERT INTO _sqlx_migrations VALUES (20200101000000, 'invoices', now(), true, '', 0);
+        GRANT ALL ON _sqlx_migrations TO test_owner",
+    ).await;
+    is_refused(binary, &unknown, &unknown.owner_url(), "invoices").await;
+}
+
+/// The service's own tables, of which `relation` is one, where its `search_path` does not lead: nothing is begun anew
+/// unless that is asked for.
+///
+/// # Panics
+/// The service of `binary` begins anew by itself, or does not when it is asked to.
+pub async fn begins_nothing_anew_by_itself(binary: &Setup, own: &Migrator, relation: &str) {
+    let database = Database::new(own).await;
+    database.execute("CREATE SCHEMA elsewhere AUTHORIZATION test_owner").await;
+    let url = format!("{}?options=-c%20search_path%3Delsewhere", database.owner_url());
+    is_refused(binary, &database, &url, "are in the schema public, but search_path leads to elsewhere").await;
+    // An installation beside the other one is asked for by name.
+    for _ in 0..2 {
+        let done = binary.clone().set("database.url", &url).run(&["migrate", "--new-installation"]).await;
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let there = format!("SELECT count(*) FROM pg_class WHERE relname = '{relation}'");
+    assert_eq!(database.number(&there).await, 2);
+    let done = binary.clone().set("database.url", &url).run(&["migrate"]).await;
+    assert_eq!(done.status.code(), Some(0), "it is there now: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+async fn is_refused(binary: &Setup, database: &Database, url: &str, told: &str) {
     let before = describe(database).await;
     for command in ["serve", "migrate"] {
         let done = binary.clone().set("database.url", url).run(&[command]).await;

@@ -11,13 +11,14 @@ use shared::traces::{self, TraceContext};
 use time::OffsetDateTime;
 
 use super::{
-    group::{Group, Tenure},
+    group::{AssignedPartition, Group},
     large::{Large, identities},
-    record::{self, Digest},
 };
 use crate::{
     activity::{self, Activity},
-    quarantine::{Content, Identities, Rejected},
+    quarantine::{Content, Identities},
+    record::{self, Digest},
+    rejection::Rejected,
     statistics::PositionAfter,
 };
 
@@ -37,15 +38,6 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// The timestamp of the oldest message, in milliseconds since 1970.
     oldest: Option<i64>,
-}
-
-/// A partition, under one assignment of it to this member.
-#[derive(Clone, Debug)]
-pub struct AssignedPartition {
-    pub topic: String,
-    pub partition: i32,
-    /// None for what comes from a partition that is not assigned any more, or whose beginning is not known yet.
-    pub tenure: Option<Tenure>,
 }
 
 /// A message as it was sent.

@@ -9,19 +9,20 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{
-    group::{Beginning, Group, Partition},
+    group::{Beginning, Group},
     lag::ANSWERS_WITHIN,
-    positions::{self, Jump, Position},
-    record::Digest,
+    positions::{self, Position},
     watermarks::{Broker, Watermarks},
 };
 use crate::{
     gaps::{self, Unchecked},
     metrics::{CREATED_ANEW, OFFSETS_AHEAD},
+    place::{Jump, Partition},
+    record::Digest,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ pub struct Continuity {
     pub pool: Pool,
     pub broker: Broker,
     pub group: Arc<Group>,
-    pub page: Component,
+    pub status: TaskStatus,
     /// Positions below the low watermark at the last look.
     pub behind: BTreeMap<Partition, i64>,
 }
@@ -65,10 +66,10 @@ impl Continuity {
     /// None: what fails is tried again the next time.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            let page = self.page.clone();
-            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
+            let status = self.status.clone();
+            match shutdown.unless_draining(status.busy(ANSWERS_WITHIN, self.look())).await {
                 Some(Err(error)) => {
-                    let news = self.page.waiting(format!("{error:#}"));
+                    let news = self.status.waiting(format!("{error:#}"));
                     // Else whoever reads and counts tells of the outage.
                     if news && !self.group.held().is_empty() {
                         tracing::warn!(
@@ -77,7 +78,7 @@ impl Continuity {
                         );
                     }
                 }
-                Some(Ok(())) => self.page.working(),
+                Some(Ok(())) => self.status.ok(),
                 None => {}
             }
             let group = Arc::clone(&self.group);
@@ -199,7 +200,7 @@ impl Continuity {
         let is_new = position.is_some_and(|position| generation > 0 && position.last.is_none());
         if let Some(committed) = committed.filter(|committed| *committed > next && !is_new) {
             OFFSETS_AHEAD.add(1);
-            let (topic, number) = partition;
+            let Partition { topic, number } = partition;
             tracing::error!(
                 messaging.destination.name = topic,
                 messaging.destination.partition.id = number,
@@ -241,7 +242,7 @@ impl Continuity {
 
     fn created_anew(&self, partition: &Partition, position: i64) {
         CREATED_ANEW.add(1);
-        let (topic, number) = partition;
+        let Partition { topic, number } = partition;
         let news = format!("partition {number} of {topic} was created anew: it was read up to {position}");
         tracing::error!(
             messaging.destination.name = topic,
@@ -249,11 +250,11 @@ impl Continuity {
             position,
             "the topic was created anew"
         );
-        self.page.waiting(news);
+        self.status.waiting(news);
     }
 
     fn lost(&self, partition: &Partition, gap: Jump) {
-        let (topic, number) = partition;
+        let Partition { topic, number } = partition;
         let messages = gap.came - gap.expected;
         let news = format!("{messages} messages of partition {number} of {topic} were deleted unread");
         tracing::error!(
@@ -264,7 +265,7 @@ impl Continuity {
             messages,
             "messages were deleted before they were read"
         );
-        self.page.waiting(news);
+        self.status.waiting(news);
     }
 }
 

@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{
+    backoff::backoff,
     database::{Failure, Pool, Transaction},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 use sqlx::PgConnection;
@@ -27,18 +27,21 @@ use super::{
     Settings,
     at_once::AtOnce,
     batch::Batch,
-    group::{Group, Partition},
+    group::Group,
     kept::{place, to_keep},
     lag::{InHand, seconds_since},
     positions::{self, Position},
 };
 use crate::{
+    activity::Received,
     admission::Admission,
     gaps,
     key::{self, redelivered},
-    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, tell_activities},
-    quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
-    statistics::{self, Outcome, Received},
+    metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, count_activities},
+    place::{Partition, TopicPlace},
+    quarantine::{self, Again, Known, Room},
+    rejection::{Reason, Rejected},
+    statistics::{self, Outcome},
     trial,
 };
 
@@ -58,11 +61,11 @@ pub struct Counted {
 pub struct Counting {
     pub pool: Pool,
     pub time_zone: String,
-    pub backoff: ExponentialBuilder,
+    pub settings: Settings,
     pub group: Arc<Group>,
     pub shutdown: Shutdown,
     pub in_hand: InHand,
-    pub page: Component,
+    pub status: TaskStatus,
     pub at_once: AtOnce,
     pub room: Room,
 }
@@ -70,12 +73,8 @@ pub struct Counting {
 impl Settings {
     /// The pauses between attempts while the database is out of reach.
     #[must_use]
-    pub fn backoff(&self) -> ExponentialBuilder {
-        ExponentialBuilder::new()
-            .with_min_delay(self.backoff_initial)
-            .with_max_delay(self.backoff_max)
-            .without_max_times()
-            .with_jitter()
+    fn backoff(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        backoff(self.backoff_initial, self.backoff_max)
     }
 }
 
@@ -108,7 +107,7 @@ impl Counting {
     /// is possible; Kafka still has what is left.
     pub async fn count_batch(&self, batch: &mut Batch) -> Option<Counted> {
         let mut sum = Counted::default();
-        let mut pauses = self.backoff.build();
+        let mut pauses = self.settings.backoff();
         // The next part last. Parts are never reordered: an offset says that all before is done.
         let mut parts: Vec<_> = std::iter::once(0..batch.messages.len()).collect();
         while let Some(part) = parts.pop() {
@@ -127,9 +126,9 @@ impl Counting {
                     fail::fail_point!("consumer::after_commit", |_| std::process::abort());
                     self.group.counted(&batch.ends(&part));
                     fail::fail_point!("consumer::offsets_noted", |_| std::process::abort());
-                    self.page.working();
+                    self.status.ok();
                     self.at_once.was_quick_enough(part.len());
-                    pauses = self.backoff.build();
+                    pauses = self.settings.backoff();
                     sum.add(done);
                     continue;
                 }
@@ -172,7 +171,7 @@ impl Counting {
         let suspect = batch.messages[part.start].parsed.as_ref().ok().map(|activity| activity.message_ref);
         let positions = batch.positions(part);
         let trial = trial::count_a_good_one(&self.pool, &self.time_zone, suspect, &positions);
-        self.page.work(ATTEMPT_WITHIN, trial).await.is_ok()
+        self.status.busy(ATTEMPT_WITHIN, trial).await.is_ok()
     }
 
     /// One attempt at a part of a batch, in one transaction.
@@ -183,7 +182,7 @@ impl Counting {
         loop {
             let transaction = self.pool.begin().await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
-            if let Some(counted) = self.page.work(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
+            if let Some(counted) = self.status.busy(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
                 return Ok(counted);
             }
         }
@@ -198,7 +197,7 @@ impl Counting {
     ) -> Result<Option<Counted>, sqlx::Error> {
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
-        let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
+        let admission = Admission::open(&mut transaction, &self.time_zone).await?;
         let identities = if admission.quarantine_is_empty() {
             Vec::new()
         } else {
@@ -208,7 +207,8 @@ impl Counting {
         let with_original =
             messages.iter().enumerate().map(|(index, message)| (message, known.original(identities.get(index))));
         let (again, new): (Vec<_>, Vec<_>) = with_original.partition(|(_, original)| original.is_some());
-        admission.look_at(&mut transaction, new.iter().flat_map(|(message, _)| message.parsed.as_ref())).await?;
+        let activities = new.iter().flat_map(|(message, _)| message.parsed.as_ref());
+        let judge = admission.look_at(&mut transaction, activities).await?;
         fail::fail_point!("consumer::admitted", |how| Err(shared::failpoint::kill_or_fail(how)));
         let again = again.into_iter().filter_map(|(message, original)| {
             Some(Again { original: original?.clone(), place: place(batch, message) })
@@ -216,9 +216,9 @@ impl Counting {
         let again: Vec<_> = again.collect();
         let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
         for (message, _) in new {
-            match admission.judge(&message.parsed) {
+            match judge.judge(&message.parsed) {
                 Ok(activity) => {
-                    let Place { topic, partition, offset } = place(batch, message);
+                    let TopicPlace { topic, partition, offset } = place(batch, message);
                     received.push(Received { activity, topic, partition, offset });
                 }
                 Err(why) => kept.push(to_keep(batch, message, why)),
@@ -241,13 +241,13 @@ impl Counting {
             for message in &batch.messages[part.clone()] {
                 if let Some(activity) = message.parsed.as_ref().ok().filter(|_| places.contains(&place(batch, message)))
                 {
-                    kept.push(to_keep(batch, message, Cow::Owned(Rejected::conflicting(activity))));
+                    kept.push(to_keep(batch, message, Cow::Owned(activity.conflicting())));
                 }
             }
         }
         let kept = quarantine::keep(&mut transaction, kept, again, &self.room).await?;
         fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
-        if !admission.still_holds(&mut transaction, oldest_counted).await? {
+        if !judge.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(None);
         }
@@ -260,7 +260,7 @@ impl Counting {
             self.group.hold(&partition, generation);
         }
         COUNTED.add(counted);
-        tell_activities(&figures);
+        count_activities(&figures);
         DUPLICATES.add(duplicates);
         if let Some(messages) = kept.get(&Reason::ConflictingCopy) {
             tracing::warn!(messages, "messages have the references of other activities");
@@ -271,7 +271,7 @@ impl Counting {
 
     /// Once when it begins, not with each attempt.
     fn log_once(&self, failure: Failure, error: &sqlx::Error) {
-        let news = self.page.waiting(error);
+        let news = self.status.waiting(error);
         match failure {
             _ if !news => {}
             Failure::Outage | Failure::Conflict => {
@@ -337,8 +337,7 @@ async fn leave_out_redelivered(
     positions: &BTreeMap<Partition, Position>,
 ) -> Result<(), sqlx::Error> {
     let expected_of = |one: &Received<'_>| {
-        let mut all =
-            positions.iter().filter(|((topic, partition), _)| *partition == one.partition && topic == one.topic);
+        let mut all = positions.iter().filter(|(read, _)| read.number == one.partition && read.topic == one.topic);
         all.next().map(|(_, position)| position.next_offset)
     };
     let is_again = |index: &usize| expected_of(&received[*index]).is_some_and(|next| received[*index].offset < next);
@@ -352,7 +351,7 @@ async fn leave_out_redelivered(
 /// The partitions that turned out to be others while this was on its way: it has moved no position of theirs,
 /// and where reading goes on is to be decided anew.
 fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::PositionAfter<'_>]) -> Vec<(Partition, i64)> {
-    let read = after.iter().map(|one| ((one.topic.to_owned(), one.partition), one.generation));
+    let read = after.iter().map(|one| (Partition::new(one.topic, one.partition), one.generation));
     let is_outdated = |(partition, generation): &(Partition, i64)| {
         before.get(partition).is_some_and(|position| position.generation != *generation)
     };

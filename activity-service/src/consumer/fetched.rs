@@ -11,8 +11,7 @@ use std::{
 
 use rdkafka::Statistics;
 
-use super::group::Partition;
-use crate::metrics::THROTTLED;
+use crate::{metrics::THROTTLED, place::Partition};
 
 #[derive(Clone, Copy, Debug)]
 struct Fetched {
@@ -46,7 +45,7 @@ impl Fetching {
             let name = topic.topic;
             topic.partitions.into_values().map(move |one| {
                 let fetched = Fetched { next: one.next_offset, queued: one.fetchq_cnt };
-                ((name.clone(), one.partition), fetched)
+                (Partition::new(name.as_str(), one.partition), fetched)
             })
         });
         *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = fetched.collect();

@@ -26,7 +26,8 @@ use shared::kafka::{LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{batch::AssignedPartition, fetched::Fetching};
+use super::fetched::Fetching;
+use crate::place::Partition;
 
 /// One assignment of one partition, from where its reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,28 @@ pub struct Tenure {
     pub generation: i64,
 }
 
+/// A partition, under one assignment of it to this member.
+#[derive(Clone, Debug)]
+pub struct AssignedPartition {
+    pub topic: String,
+    pub partition: i32,
+    /// None for what comes from a partition that is not assigned any more, or whose beginning is not known yet.
+    pub tenure: Option<Tenure>,
+}
+
+impl AssignedPartition {
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        Partition::new(self.topic.as_str(), self.partition)
+    }
+}
+
 /// Where the reading of a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     pub offset: i64,
     pub generation: i64,
 }
-
-/// Topic and number.
-pub type Partition = (String, i32);
 
 #[derive(Debug, Default)]
 pub struct Group {
@@ -107,14 +121,14 @@ impl Group {
 
     #[must_use]
     pub fn tenure(&self, topic: &str, partition: i32) -> Option<Tenure> {
-        self.book().assigned.get(&(topic.to_owned(), partition)).copied().flatten()
+        self.book().assigned.get(&Partition::new(topic, partition)).copied().flatten()
     }
 
     /// Notes what is committed in Postgres; the reading task tells Kafka.
     pub fn counted(&self, ends: &[(&AssignedPartition, i64)]) {
         let mut book = self.book();
         for (place, next) in ends {
-            let partition = (place.topic.clone(), place.partition);
+            let partition = place.partition();
             let Some(tenure) = place.tenure.filter(|tenure| book.assigned.get(&partition) == Some(&Some(*tenure)))
             else {
                 continue;
@@ -305,15 +319,14 @@ impl Book {
 
 fn list(offsets: &BTreeMap<Partition, i64>) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for ((topic, partition), next) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*next))
-            .expect("an offset of a message is an offset");
+    for (Partition { topic, number }, next) in offsets {
+        list.add_partition_offset(topic, *number, Offset::Offset(*next)).expect("an offset of a message is an offset");
     }
     list
 }
 
 fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
-    list.elements().into_iter().map(|element| (element.topic().to_owned(), element.partition()))
+    list.elements().into_iter().map(|element| Partition::new(element.topic(), element.partition()))
 }
 
 impl ConsumerContext for Group {

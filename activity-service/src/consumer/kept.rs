@@ -3,11 +3,15 @@
 use std::borrow::Cow;
 
 use super::batch::{Batch, Message};
-use crate::quarantine::{Identities, Kept, Place, Rejected};
+use crate::{
+    place::TopicPlace,
+    quarantine::{Identities, Kept},
+    rejection::Rejected,
+};
 
-pub(super) fn place<'a>(batch: &'a Batch, message: &Message) -> Place<'a> {
+pub(super) fn place<'a>(batch: &'a Batch, message: &Message) -> TopicPlace<'a> {
     let place = batch.place_of(message);
-    Place { topic: &place.topic, partition: place.partition, offset: message.offset }
+    TopicPlace { topic: &place.topic, partition: place.partition, offset: message.offset }
 }
 
 pub(super) fn to_keep<'a>(batch: &'a Batch, message: &'a Message, why: Cow<'a, Rejected>) -> Kept<'a> {

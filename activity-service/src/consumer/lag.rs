@@ -7,15 +7,18 @@ use std::{
     time::Duration,
 };
 
-use shared::{health::Component, lifecycle::Shutdown};
+use shared::{health::TaskStatus, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    group::{Group, Partition},
+    group::Group,
     watermarks::{Broker, Watermarks},
 };
-use crate::metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD};
+use crate::{
+    metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD},
+    place::Partition,
+};
 
 /// So long an open transaction may hide messages before that is told: as long as most may take.
 const OPEN_FOR: Duration = Duration::from_secs(30);
@@ -57,21 +60,21 @@ impl Lag {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            match shutdown.unless_draining(page.work(ANSWERS_WITHIN, self.look())).await {
+            match shutdown.unless_draining(status.busy(ANSWERS_WITHIN, self.look())).await {
                 Some(Ok(found)) => {
                     set_gauges(&found);
                     if found.unknown.is_empty() {
-                        page.working();
+                        status.ok();
                     } else {
-                        page.waiting(found.unknown.join("; "));
+                        status.waiting(found.unknown.join("; "));
                     }
                 }
                 // Whoever reads tells of the outage.
                 Some(Err(error)) => {
                     LAG_MESSAGES.forget();
-                    page.waiting(format!("{error:#}"));
+                    status.waiting(format!("{error:#}"));
                 }
                 None => {}
             }
@@ -96,7 +99,7 @@ impl Lag {
             let marks = match marks {
                 Ok(marks) => marks,
                 Err(why) => {
-                    found.unknown.push(format!("partition {} of {}: {why}", partition.1, partition.0));
+                    found.unknown.push(format!("partition {} of {}: {why}", partition.number, partition.topic));
                     continue;
                 }
             };
@@ -139,7 +142,7 @@ impl Seen {
     }
 
     /// Says once that a transaction hides messages.
-    fn told(mut self, (topic, number): &Partition, marks: Watermarks) -> Self {
+    fn told(mut self, Partition { topic, number }: &Partition, marks: Watermarks) -> Self {
         if !self.is_told && self.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
             self.is_told = true;
             tracing::warn!(

@@ -2,13 +2,12 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    batch::Raw,
-    record::{self, Digest},
-};
+use super::batch::Raw;
 use crate::{
     activity::Activity,
-    quarantine::{Identities, Identity, Rejected},
+    quarantine::{Identities, Identity},
+    record::{self, Digest},
+    rejection::Rejected,
 };
 
 /// What a message is recognised by whose bytes are not held.

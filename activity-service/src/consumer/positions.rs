@@ -6,8 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::{batch::Batch, group::Partition, record::Digest};
-use crate::gaps;
+use super::batch::Batch;
+use crate::{
+    gaps,
+    place::{Jump, Partition},
+    record::Digest,
+};
 
 /// What is to be read next of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,27 +32,11 @@ pub struct Record {
     pub digest: Vec<u8>,
 }
 
-/// The next message of a partition is not the one that was expected. Often there never was one in
-/// between: transactions and compaction leave holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Jump {
-    pub expected: i64,
-    pub came: i64,
-}
-
 impl Position {
     /// The record that has to stand where it stood, if one of those known can still be read.
     #[must_use]
     pub fn evidence(&self, low: i64) -> Option<&Record> {
         self.seen.iter().chain(&self.last).find(|record| record.offset >= low)
-    }
-}
-
-impl Jump {
-    /// Up to where the topic does not have what was jumped over; `None` where it has it all: holes.
-    #[must_use]
-    pub fn lost_to(self, low: i64) -> Option<i64> {
-        Some(low.min(self.came)).filter(|to| *to > self.expected)
     }
 }
 
@@ -72,8 +60,7 @@ pub async fn of_batch(
     batch: &Batch,
     part: &std::ops::Range<usize>,
 ) -> Result<BTreeMap<Partition, Position>, sqlx::Error> {
-    let partitions: BTreeSet<Partition> =
-        batch.starts(part).into_iter().map(|(place, _)| (place.topic.clone(), place.partition)).collect();
+    let partitions: BTreeSet<Partition> = batch.starts(part).into_iter().map(|(place, _)| place.partition()).collect();
     let partitions: Vec<Partition> = partitions.into_iter().collect();
     of(transaction, &partitions).await
 }
@@ -88,7 +75,7 @@ pub fn jumps(
 ) -> Vec<(Partition, Jump)> {
     let mut starts = BTreeMap::new();
     for (place, first) in batch.starts(part) {
-        let partition = (place.topic.clone(), place.partition);
+        let partition = place.partition();
         let generation = positions.get(&partition).map_or(0, |position| position.generation);
         if place.tenure.is_some_and(|tenure| tenure.generation == generation) {
             starts.entry(partition).or_insert(first);
@@ -110,8 +97,7 @@ pub async fn of(
     connection: &mut PgConnection,
     partitions: &[Partition],
 ) -> Result<BTreeMap<Partition, Position>, sqlx::Error> {
-    let topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
-    let numbers: Vec<i32> = partitions.iter().map(|(_, number)| *number).collect();
+    let (topics, numbers) = Partition::columns(partitions);
     let rows = sqlx::query!(
         r#"
         SELECT topic, partition, next_offset, generation, last_offset, last_digest, seen_offset, seen_digest
@@ -129,7 +115,7 @@ pub async fn of(
             last: Record::new(row.last_offset, row.last_digest),
             seen: Record::new(row.seen_offset, row.seen_digest),
         };
-        ((row.topic, row.partition), position)
+        (Partition::new(row.topic, row.partition), position)
     });
     Ok(position.collect())
 }
@@ -144,8 +130,8 @@ pub async fn is_the_same(pool: &Pool, of: &Partition, generation: i64, record: &
         UPDATE consumer_positions SET seen_offset = $4, seen_digest = $5
         WHERE topic = $1 AND partition = $2 AND generation = $3 AND seen_offset IS DISTINCT FROM $4
         "#,
-        of.0,
-        of.1,
+        of.topic,
+        of.number,
         generation,
         record.offset,
         record.digest
@@ -174,8 +160,8 @@ pub async fn begin_anew(pool: &Pool, of: &Partition, generation: i64, low: i64) 
         )
         SELECT count(*) AS "begun!" FROM anew
         "#,
-        of.0,
-        of.1,
+        of.topic,
+        of.number,
         generation,
         low
     );
@@ -191,8 +177,8 @@ pub async fn pass(pool: &Pool, of: &Partition, jump: Jump) -> Result<bool, sqlx:
     let mut transaction = pool.begin().await?;
     let passed = sqlx::query!(
         "UPDATE consumer_positions SET next_offset = $4 WHERE topic = $1 AND partition = $2 AND next_offset = $3",
-        of.0,
-        of.1,
+        of.topic,
+        of.number,
         jump.expected,
         jump.came
     );

@@ -14,7 +14,7 @@ use rdkafka::{
     error::KafkaError,
 };
 use shared::{
-    health::Component,
+    health::TaskStatus,
     kafka::{self, topics::Away},
     lifecycle::Shutdown,
 };
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{Settings, batch::Batch, group::Group};
-use crate::pause;
+use crate::{pause, place::Partition};
 
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
 /// is told again. Not polling for as long only delays a rebalance.
@@ -137,27 +137,28 @@ pub async fn read(
     settings: Settings,
     batches: mpsc::Sender<Batch>,
     mut pause: pause::IsPaused,
-    (shutdown, away): (Shutdown, Away),
-    page: Component,
+    shutdown: Shutdown,
+    away: Away,
+    status: TaskStatus,
 ) -> anyhow::Result<()> {
     let group = Arc::clone(member.consumer().context());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
     let batch = Batch::default();
     let mut reading =
-        Reading { member: &member, page, away, was_away: false, batch, max_messages, paused: false, rests: false };
+        Reading { member: &member, status, away, was_away: false, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
-        let page = reading.page.clone();
+        let status = reading.status.clone();
         let seen = *pause.borrow_and_update();
         let rests = seen != Some(false);
-        let (all_begun, full) = page.work_at_once(|| {
+        let (all_begun, full) = status.busy_now(|| {
             let all_begun = reading.begin()?;
             reading.take()?;
             group.commit_offsets(member.consumer(), CommitMode::Async);
             let full = reading.batch.is_full(max_messages);
             // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
             if seen == Some(true) {
-                reading.page.waiting("counting is paused by an operator");
+                reading.status.waiting("counting is paused by an operator");
             }
             reading.rest(rests, full)?;
             anyhow::Ok((all_begun, full))
@@ -201,7 +202,7 @@ pub async fn read(
 
 struct Reading<'a> {
     member: &'a Member,
-    page: Component,
+    status: TaskStatus,
     /// A topic that is gone is read no more, whatever comes of the others.
     away: Away,
     was_away: bool,
@@ -217,10 +218,10 @@ impl Reading<'_> {
     fn begin(&self) -> anyhow::Result<bool> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
-        let all = consumer.context().begin_all(|(topic, partition), offset| {
-            let went = consumer.seek(topic, *partition, Offset::Offset(offset), SEEK_WITHIN);
+        let all = consumer.context().begin_all(|Partition { topic, number }, offset| {
+            let went = consumer.seek(topic, *number, Offset::Offset(offset), SEEK_WITHIN);
             match &went {
-                Ok(()) => drop(begun.add_partition(topic, *partition)),
+                Ok(()) => drop(begun.add_partition(topic, *number)),
                 Err(error) => tracing::debug!(error = %error, "reading does not begin yet"),
             }
             went.is_ok()
@@ -260,9 +261,9 @@ impl Reading<'_> {
         // Messages may come again before it is seen that the topic is back.
         let was_away = std::mem::replace(&mut self.was_away, self.away.any());
         if self.was_away {
-            self.page.waiting(AWAY);
+            self.status.waiting(AWAY);
         } else if came || was_away || group.epoch() != epoch {
-            self.page.working();
+            self.status.ok();
         }
         if self.paused && came { self.pause() } else { Ok(()) }
     }
@@ -273,9 +274,7 @@ impl Reading<'_> {
             bail!("the kafka client is beyond repair: {code}");
         }
         let error = self.member.consumer().context().failure.explain(error);
-        if self.page.waiting(&error) {
-            tracing::warn!(error, "waiting for kafka");
-        }
+        self.status.failing(&error, "waiting for kafka");
         Ok(())
     }
 
@@ -294,7 +293,7 @@ impl Reading<'_> {
             }
             (true, false) => {
                 self.rests = false;
-                self.page.working();
+                self.status.ok();
                 // A full batch goes to counting first.
                 if full { Ok(()) } else { self.resume() }
             }
@@ -309,9 +308,9 @@ impl Reading<'_> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
         for element in consumer.assignment()?.elements() {
-            let partition = (element.topic().to_owned(), element.partition());
+            let partition = Partition::new(element.topic(), element.partition());
             if consumer.context().is_read(&partition) {
-                begun.add_partition(&partition.0, partition.1);
+                begun.add_partition(&partition.topic, partition.number);
             }
         }
         consumer.resume(&begun).context("kafka does not resume")

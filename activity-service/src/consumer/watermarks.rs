@@ -18,9 +18,9 @@ use rdkafka::{
 use shared::kafka::{self, ClosedAside, Quiet};
 use tokio::sync::oneshot;
 
-use super::{
-    group::Partition,
-    reading::SESSION,
+use super::reading::SESSION;
+use crate::{
+    place::Partition,
     record::{self, Digest},
 };
 
@@ -201,11 +201,11 @@ fn leaders(
     partitions: &[Partition],
 ) -> anyhow::Result<(BTreeMap<i32, Vec<Partition>>, Asked)> {
     let mut known = BTreeMap::new();
-    let topics: BTreeSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+    let topics: BTreeSet<&str> = partitions.iter().map(|one| one.topic.as_str()).collect();
     for name in topics {
         let metadata = consumer.fetch_metadata(Some(name), kafka::ANSWER_WITHIN).context("no broker answers")?;
         for topic in metadata.topics().iter().filter(|topic| topic.error().is_none()) {
-            known.extend(topic.partitions().iter().map(|one| ((name.to_owned(), one.id()), one.leader())));
+            known.extend(topic.partitions().iter().map(|one| (Partition::new(name, one.id()), one.leader())));
         }
     }
     let (mut by_leader, mut asked) = (BTreeMap::<i32, Vec<Partition>>::new(), Asked::new());
@@ -226,8 +226,8 @@ fn offsets(
     which: Offset,
 ) -> KafkaResult<BTreeMap<Partition, Result<i64, String>>> {
     let mut asked = TopicPartitionList::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        asked.add_partition_offset(topic, *partition, which)?;
+    for Partition { topic, number } in partitions {
+        asked.add_partition_offset(topic, *number, which)?;
     }
     let found = consumer.offsets_for_times(asked, LEADER_WITHIN)?;
     let found = found.elements().into_iter().map(|element| {
@@ -236,7 +236,7 @@ fn offsets(
             (Ok(()), _) => Err("no answer".to_owned()),
             (Err(error), _) => Err(error.to_string()),
         };
-        ((element.topic().to_owned(), element.partition()), offset)
+        (Partition::new(element.topic(), element.partition()), offset)
     });
     Ok(found.collect())
 }
@@ -246,8 +246,8 @@ fn records(
     wanted: &[(Partition, i64)],
 ) -> anyhow::Result<BTreeMap<Partition, Option<Digest>>> {
     let mut assigned = TopicPartitionList::with_capacity(wanted.len());
-    for ((topic, partition), offset) in wanted {
-        assigned.add_partition_offset(topic, *partition, Offset::Offset(*offset)).context("a stored offset")?;
+    for (Partition { topic, number }, offset) in wanted {
+        assigned.add_partition_offset(topic, *number, Offset::Offset(*offset)).context("a stored offset")?;
     }
     consumer.assign(&assigned).context("the records cannot be had")?;
     let (mut found, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
@@ -258,7 +258,7 @@ fn records(
         }
         // An error is that of one partition, or of a broker that is tried again.
         let Some(Ok(message)) = consumer.poll(left) else { continue };
-        let partition = (message.topic().to_owned(), message.partition());
+        let partition = Partition::new(message.topic(), message.partition());
         let Some((_, offset)) = wanted.iter().find(|(one, _)| *one == partition) else { continue };
         found.entry(partition).or_insert_with(|| (message.offset() == *offset).then(|| record::of_message(&message)));
     }
@@ -267,12 +267,12 @@ fn records(
 
 fn committed(consumer: &BaseConsumer<Quiet>, partitions: &[Partition]) -> anyhow::Result<BTreeMap<Partition, i64>> {
     let mut asked = TopicPartitionList::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        asked.add_partition(topic, *partition);
+    for Partition { topic, number } in partitions {
+        asked.add_partition(topic, *number);
     }
     let found = consumer.committed_offsets(asked, kafka::ANSWER_WITHIN).context("the offsets cannot be had")?;
     let known = found.elements().into_iter().filter_map(|element| match element.offset() {
-        Offset::Offset(next) => Some(((element.topic().to_owned(), element.partition()), next)),
+        Offset::Offset(next) => Some((Partition::new(element.topic(), element.partition()), next)),
         _ => None,
     });
     Ok(known.collect())

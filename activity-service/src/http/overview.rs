@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use serde_json::json;
-use shared::{http::Operation, metrics::exposition::Exposition};
+use shared::{http::Operation, management::exposition::Exposition};
 use utoipa::ToSchema;
 
 use crate::metrics;

@@ -1,6 +1,7 @@
 //! The quarantine, for operators.
 
 mod many;
+mod queries;
 
 use actix_web::{
     HttpRequest, HttpResponse,

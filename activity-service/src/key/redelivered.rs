@@ -10,7 +10,7 @@ use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{day, plan_with_values};
-use crate::statistics::Received;
+use crate::activity::Received;
 
 /// So many keys are read of a page for each message that is looked for: others may lie between.
 const SPREAD: usize = 2;

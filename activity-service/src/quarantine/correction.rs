@@ -14,10 +14,10 @@ use super::{
     replay::{FigureChange, places},
 };
 use crate::{
-    activity::{self, Activity},
+    activity::{self, Activity, Received},
     admission::{Admission, expect_rows},
     audit, metrics,
-    statistics::{self, Outcome, Received},
+    statistics::{self, Outcome},
     trial,
 };
 
@@ -72,7 +72,7 @@ impl Correction<'_> {
     async fn attempt(&self, parsed: &Result<Activity, Rejected>) -> Result<Option<Corrected>, sqlx::Error> {
         let refused = |why: Cow<'_, Rejected>| Ok(Some(Corrected::Refused(why.into_owned())));
         let mut transaction = self.pool.begin().await?;
-        let mut admission = Admission::open(&mut transaction, self.time_zone).await?;
+        let admission = Admission::open(&mut transaction, self.time_zone).await?;
         let row = sqlx::query!(
             r#"SELECT state, topic, partition, "offset" FROM quarantine WHERE quarantine_id = $1 FOR UPDATE"#,
             self.id
@@ -83,8 +83,8 @@ impl Correction<'_> {
         if row.state != "waiting" {
             return Ok(Some(Corrected::NotWaiting));
         }
-        admission.look_at(&mut transaction, parsed.iter()).await?;
-        let activity = match admission.judge(parsed) {
+        let judge = admission.look_at(&mut transaction, parsed.iter()).await?;
+        let activity = match judge.judge(parsed) {
             Ok(activity) => activity,
             Err(why) => return refused(why),
         };
@@ -94,7 +94,7 @@ impl Correction<'_> {
         let outcome = statistics::count(&mut transaction, self.time_zone, &received, &[]).await?;
         let Outcome { conflicting, .. } = &outcome;
         if !conflicting.is_empty() {
-            return refused(Cow::Owned(Rejected::conflicting(activity)));
+            return refused(Cow::Owned(activity.conflicting()));
         }
         let counted = sqlx::query!(
             r#"
@@ -113,7 +113,7 @@ impl Correction<'_> {
         expect_rows("messages counted", 1, counted.execute(&mut *transaction).await?.rows_affected())?;
         let (action, subject) = (Action::QuarantineEdited, [self.id.to_string()]);
         audit::record(&mut transaction, self.author, action, &subject, Some(self.why)).await?;
-        if !admission.still_holds(&mut transaction, outcome.oldest_counted).await? {
+        if !judge.still_holds(&mut transaction, outcome.oldest_counted).await? {
             return Ok(None);
         }
         if self.dry_run {
@@ -121,7 +121,7 @@ impl Correction<'_> {
             return Ok(Some(Corrected::Possible(FigureChange::of(&outcome.counted))));
         }
         transaction.commit().await?;
-        metrics::tell_activities(&outcome.counted);
+        metrics::count_activities(&outcome.counted);
         tracing::info!(quarantine.id = %self.id, actor = self.author.actor, "message corrected and counted");
         Ok(Some(Corrected::Done))
     }

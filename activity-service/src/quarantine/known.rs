@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Place, Reason};
-use crate::key::plan_with_values;
+use super::Reason;
+use crate::{key::plan_with_values, place::TopicPlace};
 
 /// What makes two messages in quarantine the same. A migration has made them too: they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,8 +78,8 @@ impl Original {
     }
 
     #[must_use]
-    pub fn stands_at(&self, place: Place<'_>) -> bool {
-        Place { topic: &self.topic, partition: self.partition, offset: self.offset } == place
+    pub fn stands_at(&self, place: TopicPlace<'_>) -> bool {
+        TopicPlace { topic: &self.topic, partition: self.partition, offset: self.offset } == place
     }
 }
 

@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use super::{Pass, Reason, Rejected, filter::PageEntry};
 use crate::{
-    activity::{self, Activity},
+    activity::{self, Activity, Received},
     admission::{Admission, expect_rows},
     audit, key,
-    metrics::{REPLAYED, tell_activities},
-    statistics::{self, Figures, Outcome, Received},
+    metrics::{REPLAYED, count_activities},
+    statistics::{self, Figures, Outcome},
     trial,
 };
 
@@ -231,7 +231,7 @@ impl<'a> Replay<'a> {
 
     async fn try_part(&self, part: &[Uuid]) -> Result<Tried, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let mut admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
+        let admission = Admission::open(&mut transaction, self.how.time_zone).await?.forced(self.how.force);
         let rows = sqlx::query_as!(
             Row,
             r#"
@@ -259,10 +259,10 @@ impl<'a> Replay<'a> {
             transaction.rollback().await?;
             return Ok(Tried::TooMuch);
         }
-        admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
+        let judge = admission.look_at(&mut transaction, parsed.iter().flatten()).await?;
         let (mut received, mut ids, mut still, mut rows_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (row, parsed) in rows.iter().zip(&parsed) {
-            match admission.judge(parsed) {
+            match judge.judge(parsed) {
                 Ok(activity) => {
                     ids.push(row.quarantine_id);
                     received.push(Received {
@@ -284,7 +284,7 @@ impl<'a> Replay<'a> {
         let conflicting: BTreeMap<Uuid, &Activity> =
             conflicting.iter().map(|index| (rows_of[*index], received[*index].activity)).collect();
         ids.retain(|id| !conflicting.contains_key(id));
-        still.extend(conflicting.iter().map(|(id, activity)| (*id, Cow::Owned(Rejected::conflicting(activity)))));
+        still.extend(conflicting.iter().map(|(id, activity)| (*id, Cow::Owned(activity.conflicting()))));
         let resolved = sqlx::query!(
             r#"
             UPDATE quarantine SET state = 'counted', resolved_at = now(), resolved_by = $2, resolution = $3
@@ -300,7 +300,7 @@ impl<'a> Replay<'a> {
         let (action, why) = (Action::QuarantineReplayed, Some(self.how.why));
         audit::record(&mut transaction, self.how.author, action, &subjects, why).await?;
         still_waiting(&mut transaction, &still).await?;
-        if !admission.still_holds(&mut transaction, oldest_counted).await? {
+        if !judge.still_holds(&mut transaction, oldest_counted).await? {
             transaction.rollback().await?;
             return Ok(Tried::Again);
         }
@@ -314,7 +314,7 @@ impl<'a> Replay<'a> {
         } else {
             fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
-            tell_activities(&counted);
+            count_activities(&counted);
             REPLAYED.add_of("counted", done.counted);
             REPLAYED.add_of("duplicate", done.duplicates);
             REPLAYED.add_of("still waiting", done.still_waiting);

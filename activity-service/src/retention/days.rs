@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use super::{ANSWER_WITHIN, Lows, Retention, is_mine};
 use crate::{
     admission, key,
     metrics::{PARTITIONS_AHEAD, PURGED},
+    place::Partition,
 };
 
 /// Partitions are made for so many days after today: long enough to notice that no more come.
@@ -34,7 +35,7 @@ struct Found {
     keys: u64,
     newest_activity: Option<OffsetDateTime>,
     /// Of each partition of a topic the last offset, copies included, and when its last key was written.
-    ends: BTreeMap<(String, i32), (i64, OffsetDateTime)>,
+    ends: BTreeMap<Partition, (i64, OffsetDateTime)>,
 }
 
 /// Of one partition of a topic, in a part of it.
@@ -69,7 +70,7 @@ pub async fn make_ahead(pool: &Pool) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn tell_ahead(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub async fn gauge_partitions_ahead(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let ahead = sqlx::query_scalar!(
         r#"
         SELECT coalesce(min(ahead) - 1, $1) AS "ahead!" FROM generate_series(1, $1::int) AS ahead
@@ -108,19 +109,19 @@ impl Retention {
         before: OffsetDateTime,
         lows: &Lows,
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<u64, sqlx::Error> {
         let mut purged = 0;
         for day in days {
             if shutdown.is_draining() || !self.may_be_past(day, lows).await? {
                 continue;
             }
-            self.purge_copies(day, lows, shutdown, page).await?;
-            let Some(keys) = self.empty(day, before, lows, page).await? else { continue };
+            self.purge_copies(day, lows, shutdown, status).await?;
+            let Some(keys) = self.empty(day, before, lows, status).await? else { continue };
             PURGED.add_of("keys", keys);
             purged += keys;
             for _ in 0..TRIES {
-                if shutdown.is_draining() || page.work(ANSWER_WITHIN, self.drop_empty(day)).await? {
+                if shutdown.is_draining() || status.busy(ANSWER_WITHIN, self.drop_empty(day)).await? {
                     break;
                 }
                 self.leave_the_disk_to_others(shutdown).await;
@@ -156,11 +157,11 @@ impl Retention {
         day: Date,
         lows: &Lows,
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<(), sqlx::Error> {
         let (mut after, end) = ((key::begin(day), String::new(), -1), end(day));
         while !shutdown.is_draining() {
-            let next = page.work(ANSWER_WITHIN, self.purge_page_of_copies(&after, end, lows)).await?;
+            let next = status.busy(ANSWER_WITHIN, self.purge_page_of_copies(&after, end, lows)).await?;
             let Some(next) = next else { break };
             after = next;
             self.leave_the_disk_to_others(shutdown).await;
@@ -216,7 +217,7 @@ impl Retention {
         day: Date,
         before: OffsetDateTime,
         lows: &Lows,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<Option<u64>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
@@ -228,7 +229,7 @@ impl Retention {
         if !locked.fetch_one(&mut *transaction).await? {
             return Ok(None);
         }
-        let found = Found::read(&mut transaction, day, page).await?;
+        let found = Found::read(&mut transaction, day, status).await?;
         sqlx::query!("DELETE FROM key_day_ends WHERE day = $1", day).execute(&mut *transaction).await?;
         let is_due =
             found.ends.iter().all(|(of, (last, at))| *at < before && lows.of(of).is_some_and(|low| *last < low));
@@ -268,7 +269,7 @@ impl Retention {
 }
 
 impl Found {
-    async fn read(transaction: &mut PgConnection, day: Date, page: &Component) -> Result<Self, sqlx::Error> {
+    async fn read(transaction: &mut PgConnection, day: Date, status: &TaskStatus) -> Result<Self, sqlx::Error> {
         key::plan_with_values(&mut *transaction).await?;
         let mut found = Self::default();
         let (begin, end) = (key::begin(day), end(day));
@@ -298,7 +299,7 @@ impl Found {
                 format!("({from},0)"),
                 format!("({},0)", from + STEP)
             );
-            found.add(page.work(ANSWER_WITHIN, keys.fetch_all(&mut *transaction)).await?);
+            found.add(status.busy(ANSWER_WITHIN, keys.fetch_all(&mut *transaction)).await?);
             from += STEP;
         }
         let copies = sqlx::query_as!(
@@ -313,7 +314,7 @@ impl Found {
             begin,
             end
         );
-        found.add(page.work(ANSWER_WITHIN, copies.fetch_all(&mut *transaction)).await?);
+        found.add(status.busy(ANSWER_WITHIN, copies.fetch_all(&mut *transaction)).await?);
         Ok(found)
     }
 
@@ -321,14 +322,13 @@ impl Found {
         for row in ends {
             self.keys += row.keys.unsigned_abs();
             self.newest_activity = self.newest_activity.into_iter().chain(row.newest_activity).max();
-            let end = self.ends.entry((row.topic, row.partition)).or_insert((row.offset, row.at));
+            let end = self.ends.entry(Partition::new(row.topic, row.partition)).or_insert((row.offset, row.at));
             *end = (end.0.max(row.offset), end.1.max(row.at));
         }
     }
 
     async fn remember(&self, transaction: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
-        let topics: Vec<&str> = self.ends.keys().map(|(topic, _)| topic.as_str()).collect();
-        let partitions: Vec<i32> = self.ends.keys().map(|(_, partition)| *partition).collect();
+        let (topics, partitions) = Partition::columns(self.ends.keys());
         let offsets: Vec<i64> = self.ends.values().map(|(offset, _)| *offset).collect();
         let times: Vec<OffsetDateTime> = self.ends.values().map(|(_, at)| *at).collect();
         let remembered = sqlx::query!(

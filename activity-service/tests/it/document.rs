@@ -2,10 +2,7 @@
 
 use activity_service::{activity, http};
 use serde_json::{Value, json};
-use testing::{
-    announcement, document,
-    documented::{Documented, fits},
-};
+use testing::{announcement, document, documented::Documented};
 
 use crate::world::{World, client, created};
 
@@ -105,7 +102,7 @@ async fn every_operation_answers_its_example_as_documented() {
 #[test]
 fn the_schema_of_the_message_draws_the_line_where_the_service_does() {
     let schema = document::message_schema();
-    assert!(fits(&schema, &schema["examples"][0]));
+    assert!(document::fits(&schema, &schema["examples"][0]));
     let message = || announcement("STOCK_COUNTED", "2026-11-20T12:00:00Z");
     let mut cases = vec![
         (message(), true),
@@ -129,7 +126,7 @@ fn the_schema_of_the_message_draws_the_line_where_the_service_does() {
     for (message, good) in cases {
         let value = message.value.unwrap();
         let parsed = activity::parse(Some(&value), None);
-        let fits = fits(&schema, &serde_json::from_slice(&value).unwrap());
+        let fits = document::fits(&schema, &serde_json::from_slice(&value).unwrap());
         assert_eq!((parsed.is_ok(), fits), (good, good), "{}", String::from_utf8_lossy(&value));
     }
 }

@@ -1,8 +1,8 @@
-use std::path::Path;
-
 use activity_service::app::MIGRATIONS;
-use sqlx::migrate::Migrator;
-use testing::{Database, describe, is_refused, only_the_owner_changes_the_schema, up_down_up};
+use testing::{
+    Database, begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone,
+    only_the_owner_changes_the_schema, up_down_up,
+};
 
 use crate::world::{binary, seconds};
 
@@ -67,31 +67,10 @@ async fn the_role_of_the_service_cannot_change_the_schema() {
 
 #[tokio::test]
 async fn the_tables_of_another_program_are_left_alone() {
-    let other = Migrator::new(Path::new("../migrations/orders")).await.unwrap();
-    let database = Database::new(&other).await;
-    is_refused(&binary(), &database, &database.owner_url(), "belongs to another program").await;
-    let unknown = Database::empty().await;
-    unknown.execute(
-        "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL
-            DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL);
-        INSERT INTO _sqlx_migrations VALUES (20200101000000, 'invoices', now(), true, '', 0);
-        GRANT ALL ON _sqlx_migrations TO test_owner",
-    ).await;
-    is_refused(&binary(), &unknown, &unknown.owner_url(), "invoices").await;
+    leaves_tables_of_others_alone(&binary(), "migrations/orders").await;
 }
 
 #[tokio::test]
 async fn a_search_path_that_leads_elsewhere_is_told_and_nothing_is_begun_anew() {
-    let database = Database::new(&MIGRATIONS).await;
-    database.execute("CREATE SCHEMA elsewhere AUTHORIZATION test_owner").await;
-    let url = format!("{}?options=-c%20search_path%3Delsewhere", database.owner_url());
-    is_refused(&binary(), &database, &url, "are in the schema public, but search_path leads to elsewhere").await;
-    // An installation beside the other one is asked for by name.
-    for _ in 0..2 {
-        let done = binary().set("database.url", &url).run(&["migrate", "--new-installation"]).await;
-        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-    assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname = 'processed_messages'").await, 2);
-    let done = binary().set("database.url", &url).run(&["migrate"]).await;
-    assert_eq!(done.status.code(), Some(0), "it is there now: {}", String::from_utf8_lossy(&done.stderr));
+    begins_nothing_anew_by_itself(&binary(), &MIGRATIONS, "processed_messages").await;
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use time::format_description::well_known::Rfc3339;
 
 use super::{Format, Row, manifest::Written};
-use crate::order::{Order, OrderItem, OrderRef, OrderSummary};
+use crate::order::{Order, OrderItem, OrderRef, OrderSummary, PlaceInOrders};
 
 const CSV_NAMES: &str = "orderRef,customerRef,statusName,orderVersion,placedAt,lineNumber,productId,quantity";
 
@@ -22,7 +22,7 @@ pub(super) struct Writer {
     format: Format,
     out: BufWriter<Hashed>,
     orders: u64,
-    last: Option<super::Place>,
+    last: Option<PlaceInOrders>,
 }
 
 impl Writer {

@@ -8,19 +8,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, macros::datetime};
+use time::OffsetDateTime;
 
 use super::{Export, Format};
-use crate::order::OrderRef;
+use crate::order::{OrderRef, PlaceInOrders};
 
 const NAME: &str = "manifest.json";
-
-/// A place in the orders, oldest first.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub placed_at: OffsetDateTime,
-    pub order_id: i64,
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -72,9 +65,8 @@ impl Manifest {
     }
 
     /// Behind everything that is written.
-    pub(super) fn end(&self) -> Place {
-        let beginning = Place { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0 };
-        self.files.last().map_or(beginning, |file| Place {
+    pub(super) fn end(&self) -> PlaceInOrders {
+        self.files.last().map_or(PlaceInOrders::BEGINNING, |file| PlaceInOrders {
             placed_at: file.last_placed_at,
             order_id: OrderRef::parse(&file.last).map_or(i64::MAX, OrderRef::number),
         })

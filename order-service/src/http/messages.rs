@@ -20,7 +20,7 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::messages::{self, Decision, Filter, OutboxMessage, Page, Retried, State};
+use crate::messages::{self, Decision, MessageFilter, MessagePage, OutboxMessage, Retried, State};
 
 pub(super) fn operations() -> [Operation; 5] {
     let message_ref = || Parameter::path("messageRef", "The message's own name.", schema::formatted("uuid"));
@@ -32,7 +32,7 @@ pub(super) fn operations() -> [Operation; 5] {
                 "A page ends where enough was looked at, too: it may be short, or empty, and have a next one.",
             )
             .parameter(Parameter::query("state", "Only these; `failed` if absent.", schema::named::<State>()))
-            .parameters(Filter::parameters())
+            .parameters(MessageFilter::parameters())
             .answers_page::<OutboxMessage>("A page.", json!([message("failed")])),
         Operation::new(Method::GET, "/admin/messages/{messageRef}", "operations", find)
             .named("findMessage", "One message", "")
@@ -51,7 +51,7 @@ pub(super) fn operations() -> [Operation; 5] {
             .problems(&[404, 409]),
         Operation::new(Method::POST, "/admin/messages/retry", "operations", retry_all)
             .named("retryMessages", "Send failed messages again", "Every one, or those that the filters choose.")
-            .parameters(Filter::parameters())
+            .parameters(MessageFilter::parameters())
             .optional_body::<RetryBody>(json!({ "dryRun": false }))
             .answers::<Retried>(StatusCode::ACCEPTED, "They will be sent.", &[], json!({ "retried": 3 })),
         Operation::new(Method::DELETE, "/admin/messages/{messageRef}", "operations", discard)
@@ -100,7 +100,7 @@ fn message(state: &str) -> Value {
 }
 
 async fn list(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Problem> {
-    let page = Page::parse(request.query_string())?;
+    let page = MessagePage::parse(request.query_string())?;
     let (messages, next) = read(messages::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &messages, next))
 }
@@ -131,8 +131,8 @@ async fn retry_all(
     pool: Data<Pool>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
-    let mut query = Query::parse(request.query_string(), &Filter::PARAMETERS)?;
-    let filter = Filter::read(&mut query)?;
+    let mut query = Query::parse(request.query_string(), &MessageFilter::PARAMETERS)?;
+    let filter = MessageFilter::read(&mut query)?;
     let author = Author::of_request(&request, &caller);
     let retried = if is_dry_run(&request, body).await? {
         read(messages::count_failed(&pool, &filter)).await?

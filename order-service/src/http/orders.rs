@@ -22,10 +22,10 @@ use shared::{
 use tokio::time::timeout;
 
 use crate::{
-    change::{Change, ChangeError, Changes, Wish},
-    idempotency::Key,
-    order::{self, NewOrder, NewOrderBody, Order, OrderRef, OrderSummary, Page},
-    placement::{PlaceError, Placement, Request},
+    change::{Change, ChangeError, ChangeRequest, Changes},
+    idempotency::{self, Key},
+    order::{self, NewOrder, NewOrderBody, Order, OrderPage, OrderRef, OrderSummary},
+    placement::{PlaceError, PlaceRequest, Placement},
 };
 
 const KEYS: &str = "Under an `Idempotency-Key` the same request of the same caller gives the same order and the same \
@@ -61,12 +61,12 @@ pub(super) fn operations() -> [Operation; 6] {
         Operation::new(Method::GET, "/orders", "orders:read", list)
             .named("listOrders", "Orders, newest first", "")
             .parameter(Parameter::query("customerRef", "Orders of this customer only.", schema::text()))
-            .parameters(Page::parameters())
+            .parameters(OrderPage::parameters())
             .answers_page::<OrderSummary>("A page.", json!([summary("New")])),
         Operation::new(Method::GET, "/orders/customer/{customerRef}", "orders:read", list_of_customer)
             .named("listOrdersOfCustomer", "Orders of one customer, newest first", "An unknown customer has none.")
             .parameter(Parameter::path("customerRef", "Who ordered.", schema::text()))
-            .parameters(Page::parameters())
+            .parameters(OrderPage::parameters())
             .answers_page::<OrderSummary>("A page.", json!([summary("New")]))
             .problems(&[404]),
         Operation::new(Method::GET, "/orders/{orderRef}", "orders:read", find)
@@ -114,7 +114,7 @@ async fn place(
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     Query::none(request.query_string())?;
-    let key = Key::of(request.headers(), &caller)?;
+    let key = key_of(&request, &caller)?;
     let Object(body) = json::body::<Object<NewOrderBody>>(&request, body).await?;
     fail::fail_point!("http::handler", |text| panic!("{text:?}"));
     let order = NewOrder::parse(&body).map_err(Problem::unprocessable)?;
@@ -122,13 +122,26 @@ async fn place(
         return Err(Problem::forbidden("The token is for the orders of another customer."));
     }
     let trace = TraceContext::of_request(&request);
-    let placed = traces::step(&request, "place order", placement.place(Request { order, key, trace })).await?;
+    let placed = traces::step(&request, "place order", placement.place(PlaceRequest { order, key, trace })).await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, location(&request, &format!("/orders/{}", placed.order.summary.order_ref))));
     if placed.replayed {
         response.insert_header(("idempotency-replayed", "true"));
     }
     Ok(response.json(placed.order))
+}
+
+/// The key that comes with a request, if one does.
+///
+/// # Errors
+/// 400 where it is malformed or there are several.
+fn key_of(request: &HttpRequest, caller: &Caller) -> Result<Option<Key>, Problem> {
+    let mut values = request.headers().get_all("idempotency-key");
+    let Some(first) = values.next() else { return Ok(None) };
+    let key = Key::parse(first.as_bytes(), caller).filter(|_| values.next().is_none());
+    let most = idempotency::MAX_LENGTH;
+    let rule = || format!("There must be one Idempotency-Key, of 1 to {most} visible ASCII characters.");
+    key.map(Some).ok_or_else(|| Problem::bad_request(rule()))
 }
 
 async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
@@ -139,14 +152,14 @@ async fn find(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<
 }
 
 async fn list(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
-    let page = Page::parse(request.query_string(), None, caller.customer()?.cloned())?;
+    let page = OrderPage::parse(request.query_string(), None, caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
 
 async fn list_of_customer(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let customer_ref = path_parameter(&request)?;
-    let page = Page::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
+    let page = OrderPage::parse(request.query_string(), Some(customer_ref), caller.customer()?.cloned())?;
     let (orders, next) = read(order::list(&pool, &page)).await?;
     Ok(paging::respond(&request, &orders, next))
 }
@@ -181,7 +194,7 @@ async fn change(
     let (author, trace) = (Author::of_request(request, &caller), TraceContext::of_request(request));
     let customer_ref = caller.customer()?.cloned();
     let changed = async {
-        changes.make(Wish { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
+        changes.make(ChangeRequest { change, order_ref, customer_ref: customer_ref.clone(), trace, author }).await?;
         Ok::<_, Problem>(order::find(pool, order_ref, customer_ref.as_ref()).await?)
     };
     let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;

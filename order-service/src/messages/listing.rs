@@ -5,13 +5,11 @@ use serde::{Deserialize, Serialize};
 use shared::{
     database::Pool,
     paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Filter, OutboxMessage, State};
+use super::{MessageFilter, OutboxMessage, State};
 
 /// Messages that one page looks at, whatever it finds: some 100 ms. A page of which little passes the filter ends
 /// there, shorter than its limit, and the next one goes on.
@@ -19,39 +17,26 @@ const LOOKED_AT: i64 = 50_000;
 
 /// One page of a list, newest first.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct MessagePage {
     pub state: State,
-    pub filter: Filter,
+    pub filter: MessageFilter,
     pub limit: i64,
     /// Where the page before ended.
-    pub after: Option<Place>,
+    pub after: Option<PlaceInMessages>,
 }
 
 /// A place in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
+pub enum PlaceInMessages {
     /// Failed and published messages are listed by reference.
     Message(Uuid),
     /// Unpublished ones by log, and by their place in it: there they stand together.
     InLog(i64, i64),
 }
 
-impl Page {
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str) -> Result<Self, Problem> {
-        let known = [&["state", "limit", "cursor"], &Filter::PARAMETERS[..]].concat();
-        let mut query = Query::parse(query, &known)?;
-        let state =
-            query.get("state", "failed, unpublished, published or discarded", State::parse)?.unwrap_or_default();
-        let filter = Filter::read(&mut query)?;
-        let mut page = Self { state, filter, limit: query.limit()?, after: None };
-        page.after = query.get("cursor", "a cursor of this list", |text| page.place(text))?;
-        Ok(page)
-    }
-
+impl MessagePage {
     /// The place of a cursor that was made for this list.
-    fn place(&self, cursor: &str) -> Option<Place> {
+    pub(crate) fn place(&self, cursor: &str) -> Option<PlaceInMessages> {
         Cursor::decode(cursor, &self.name())
     }
 
@@ -62,7 +47,7 @@ impl Page {
         Self { after, ..self }
     }
 
-    fn name(&self) -> (&'static str, &Filter) {
+    fn name(&self) -> (&'static str, &MessageFilter) {
         (self.state.name(), &self.filter)
     }
 }
@@ -87,10 +72,10 @@ struct Listed {
 }
 
 impl Listed {
-    fn place(&self, state: State) -> Place {
+    fn place(&self, state: State) -> PlaceInMessages {
         match state {
-            State::Failed | State::Discarded | State::Published => Place::Message(self.message_ref),
-            State::Unpublished => Place::InLog(self.instance, self.seq),
+            State::Failed | State::Discarded | State::Published => PlaceInMessages::Message(self.message_ref),
+            State::Unpublished => PlaceInMessages::InLog(self.instance, self.seq),
         }
     }
 }
@@ -157,20 +142,20 @@ macro_rules! refused {
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &MessagePage) -> Result<(Vec<OutboxMessage>, Option<String>), sqlx::Error> {
     let (mut found, floor) = match page.state {
         State::Failed => (refused!("state = 'failed'", page).fetch_all(pool).await?, None),
         State::Discarded => (refused!("state = 'discarded'", page).fetch_all(pool).await?, None),
         State::Unpublished | State::Published if page.filter.order_id.is_some() => (of_order(pool, page).await?, None),
         State::Unpublished => {
             let floor = if page.is_filtered() { unpublished_floor(pool, page).await? } else { None };
-            (unpublished(pool, page, floor).await?, floor.map(|(log, seq)| Place::InLog(log, seq)))
+            (unpublished(pool, page, floor).await?, floor.map(|(log, seq)| PlaceInMessages::InLog(log, seq)))
         }
         // What is published has no error.
         State::Published if page.filter.error.is_some() => (Vec::new(), None),
         State::Published => {
             let (before, floor) = published_bounds(pool, page).await?;
-            (published(pool, page, before, floor).await?, floor.map(Place::Message))
+            (published(pool, page, before, floor).await?, floor.map(PlaceInMessages::Message))
         }
     };
     let next = paging::cut(&mut found, page.limit, |last| last.place(page.state), &page.name());
@@ -179,8 +164,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OutboxMessage>, Optio
 }
 
 /// The few messages of one order.
-async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> {
-    let Filter { order_id, activity_type_code, error, .. } = &page.filter;
+async fn of_order(pool: &Pool, page: &MessagePage) -> Result<Vec<Listed>, sqlx::Error> {
+    let MessageFilter { order_id, activity_type_code, error, .. } = &page.filter;
     let found = listed!(
         [r#"
         FROM outbox_messages WHERE message_ref = ANY (messages_of_order($1)) AND state = $2 AND ($3::text IS NULL OR activity_type_code = $3)
@@ -196,8 +181,8 @@ async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
     );
     let mut found = found.fetch_all(pool).await?;
     found.retain(|one| match page.after {
-        Some(Place::Message(message_ref)) => one.message_ref < message_ref,
-        Some(Place::InLog(log, seq)) => (one.instance, one.seq) < (log, seq),
+        Some(PlaceInMessages::Message(message_ref)) => one.message_ref < message_ref,
+        Some(PlaceInMessages::InLog(log, seq)) => (one.instance, one.seq) < (log, seq),
         None => true,
     });
     match page.state {
@@ -210,7 +195,7 @@ async fn of_order(pool: &Pool, page: &Page) -> Result<Vec<Listed>, sqlx::Error> 
 }
 
 /// The place at which a page has looked at enough; none where there is less before it.
-async fn unpublished_floor(pool: &Pool, page: &Page) -> Result<Option<(i64, i64)>, sqlx::Error> {
+async fn unpublished_floor(pool: &Pool, page: &MessagePage) -> Result<Option<(i64, i64)>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let floor = sqlx::query!(
         r#"
@@ -231,10 +216,10 @@ async fn unpublished_floor(pool: &Pool, page: &Page) -> Result<Option<(i64, i64)
 }
 
 /// Newest log first. What is settled is never looked at.
-async fn unpublished(pool: &Pool, page: &Page, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn unpublished(pool: &Pool, page: &MessagePage, floor: Option<(i64, i64)>) -> Result<Vec<Listed>, sqlx::Error> {
     let (log, seq) = page.before_in_log();
     let (floor_log, floor_seq) = floor.unwrap_or((i64::MIN, i64::MIN));
-    let Filter { activity_type_code, error, .. } = &page.filter;
+    let MessageFilter { activity_type_code, error, .. } = &page.filter;
     listed!(
         [r#"
         FROM (
@@ -287,7 +272,7 @@ async fn unpublished(pool: &Pool, page: &Page, floor: Option<(i64, i64)>) -> Res
 /// Before which reference a page begins, and the one at which it has looked at enough; none where there is less.
 ///
 /// It begins at what was published last: everything written since may wait for Kafka.
-async fn published_bounds(pool: &Pool, page: &Page) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
+async fn published_bounds(pool: &Pool, page: &MessagePage) -> Result<(Uuid, Option<Uuid>), sqlx::Error> {
     let (from, to) = page.filter.references();
     let bounds = sqlx::query!(
         r#"
@@ -316,7 +301,12 @@ async fn published_bounds(pool: &Pool, page: &Page) -> Result<(Uuid, Option<Uuid
     Ok((bounds.before, bounds.floor))
 }
 
-async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) -> Result<Vec<Listed>, sqlx::Error> {
+async fn published(
+    pool: &Pool,
+    page: &MessagePage,
+    before: Uuid,
+    floor: Option<Uuid>,
+) -> Result<Vec<Listed>, sqlx::Error> {
     listed!(
         [r#"
         FROM (
@@ -345,22 +335,22 @@ async fn published(pool: &Pool, page: &Page, before: Uuid, floor: Option<Uuid>) 
     .await
 }
 
-impl Page {
+impl MessagePage {
     fn before_message(&self) -> Uuid {
         match self.after {
-            Some(Place::Message(message_ref)) => message_ref,
-            Some(Place::InLog(..)) | None => Uuid::max(),
+            Some(PlaceInMessages::Message(message_ref)) => message_ref,
+            Some(PlaceInMessages::InLog(..)) | None => Uuid::max(),
         }
     }
 
     fn is_filtered(&self) -> bool {
-        self.filter != Filter::default()
+        self.filter != MessageFilter::default()
     }
 
     fn before_in_log(&self) -> (i64, i64) {
         match self.after {
-            Some(Place::InLog(log, seq)) => (log, seq),
-            Some(Place::Message(_)) | None => (i64::MAX, i64::MAX),
+            Some(PlaceInMessages::InLog(log, seq)) => (log, seq),
+            Some(PlaceInMessages::Message(_)) | None => (i64::MAX, i64::MAX),
         }
     }
 }

@@ -94,7 +94,7 @@ async fn from_topic(
             }
             batch.clear();
         }
-        progress.tell(found.on_topic);
+        progress.print(found.on_topic);
         if is_last {
             return Ok(());
         }
@@ -131,7 +131,7 @@ async fn from_outbox(
             found.missing += 1;
             writeln!(differences, "missing {message_ref} {partition}:{offset}")?;
         }
-        progress.tell(found.published + found.not_published);
+        progress.print(found.published + found.not_published);
     }
 }
 
@@ -202,7 +202,7 @@ async fn first_day(pool: &Pool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
     .await
 }
 
-/// Tells on standard error how far it has come.
+/// Says on standard error how far it has come.
 struct Progress {
     of: &'static str,
     told: Instant,
@@ -213,7 +213,7 @@ impl Progress {
         Self { of, told: Instant::now() }
     }
 
-    fn tell(&mut self, count: u64) {
+    fn print(&mut self, count: u64) {
         if self.told.elapsed() >= PROGRESS_EVERY {
             self.told = Instant::now();
             eprintln!("{count} messages {} compared", self.of);

@@ -7,10 +7,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     customer::CustomerRef,
     database::Pool,
-    http::{Parameter, schema},
+    http::schema,
     paging::{self, Cursor},
-    problem::Problem,
-    query::Query,
 };
 use time::{OffsetDateTime, macros::datetime};
 use utoipa::{
@@ -20,7 +18,7 @@ use utoipa::{
 
 use super::{OrderRef, OrderSummary};
 
-const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
+pub(crate) const STATUSES: [&str; 5] = ["New", "Pending", "Placed", "Fulfilled", "Cancelled"];
 /// Before and after everything that can be placed: bounds that are always there make one query.
 const EVER: (OffsetDateTime, OffsetDateTime) = (datetime!(0001-01-01 0:00 UTC), datetime!(9999-12-31 0:00 UTC));
 
@@ -47,7 +45,7 @@ const LOOKED_AT: i64 = 50_000;
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Filter {
+pub struct OrderFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_ref: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,73 +58,36 @@ pub struct Filter {
 
 /// One page of a list: from where, and how much.
 #[derive(Clone, Debug)]
-pub struct Page {
-    pub filter: Filter,
+pub struct OrderPage {
+    pub filter: OrderFilter,
     /// The only customer whose orders the caller sees.
-    only: Option<CustomerRef>,
-    limit: i64,
-    after: Option<Place>,
+    pub only: Option<CustomerRef>,
+    pub limit: i64,
+    pub after: Option<PlaceInOrders>,
 }
 
-/// A place in a list, between two orders.
+/// A place among the orders, as they are listed, exported and erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Place {
+pub struct PlaceInOrders {
     #[serde(with = "time::serde::rfc3339")]
-    placed_at: OffsetDateTime,
-    order_id: i64,
+    pub placed_at: OffsetDateTime,
+    pub order_id: i64,
 }
 
-impl Page {
-    /// The parameters of a list that narrow it.
-    pub fn parameters() -> [Parameter; 3] {
-        [
-            Parameter::query(
-                "status",
-                "Orders of this status only. Where few have it, a page may be shorter than its limit, and there is a next one all the same.",
-                schema::named::<Status>(),
-            ),
-            Parameter::query("placedFrom", "Orders placed at this time or later.", schema::formatted("date-time")),
-            Parameter::query("placedBefore", "Orders placed before this time.", schema::formatted("date-time")),
-        ]
-    }
-
-    /// Reads the parameters of a list; `customer_ref` is that of the path, where there is one. Where
-    /// `only` is given, nobody else's orders are in the list, whatever is asked for.
-    ///
-    /// # Errors
-    /// 400 for what does not parse or is not known, 422 for a limit out of range.
-    pub fn parse(query: &str, customer_ref: Option<String>, only: Option<CustomerRef>) -> Result<Self, Problem> {
-        let known = ["limit", "cursor", "status", "placedFrom", "placedBefore", "customerRef"];
-        // A list of one customer has its filter in the path.
-        let known = if customer_ref.is_some() { &known[..5] } else { &known[..] };
-        let mut query = Query::parse(query, known)?;
-        let filter = Filter {
-            customer_ref: customer_ref
-                .or_else(|| query.text("customerRef"))
-                // As it is stored. What no order can have any more may stand in old ones.
-                .map(|text| CustomerRef::parse(&text).map_or(text, |known| known.as_str().to_owned()))
-                .or_else(|| only.as_ref().map(|only| only.as_str().to_owned())),
-            status: query
-                .get("status", "a status of an order", |text| STATUSES.contains(&text).then(|| text.to_owned()))?,
-            placed_from: query.time("placedFrom")?,
-            placed_before: query.time("placedBefore")?,
-        };
-        let limit = query.limit()?;
-        let after = query.get("cursor", "a cursor of this list", |text| Cursor::decode(text, &filter))?;
-        Ok(Self { filter, only, limit, after })
-    }
+impl PlaceInOrders {
+    /// Before the first.
+    pub const BEGINNING: Self = Self { placed_at: datetime!(0001-01-01 0:00 UTC), order_id: 0 };
 }
 
 /// The page, and the cursor of the next one where there is more.
 ///
 /// # Errors
 /// The database's.
-pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
+pub async fn list(pool: &Pool, page: &OrderPage) -> Result<(Vec<OrderSummary>, Option<String>), sqlx::Error> {
     let from = page.filter.placed_from.unwrap_or(EVER.0);
     // "Before a time" is "before its first order": one bound serves the filter and the cursor.
-    let before = (page.filter.placed_before.unwrap_or(EVER.1), 0);
-    let after = page.after.map_or(before, |place| (place.placed_at, place.order_id));
-    let (time, id) = before.min(after);
+    let before = PlaceInOrders { placed_at: page.filter.placed_before.unwrap_or(EVER.1), order_id: 0 };
+    let before = before.min(page.after.unwrap_or(before));
     let limit = page.limit + 1;
     let status = page.filter.status.as_deref();
     let mut found = match page.filter.customer_ref.as_deref() {
@@ -148,8 +109,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             "#,
                 customer_ref,
                 from,
-                time,
-                id,
+                before.placed_at,
+                before.order_id,
                 status,
                 limit,
                 LOOKED_AT
@@ -171,8 +132,8 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
             ORDER BY placed_at DESC, order_id DESC LIMIT $5
             "#,
                 from,
-                time,
-                id,
+                before.placed_at,
+                before.order_id,
                 status,
                 limit,
                 LOOKED_AT
@@ -184,10 +145,10 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
     .into_iter()
     .map(OrderSummary::from)
     .collect::<Vec<_>>();
-    let place = |last: &OrderSummary| Place { placed_at: last.placed_at, order_id: last.order_ref.number() };
+    let place = |last: &OrderSummary| PlaceInOrders { placed_at: last.placed_at, order_id: last.order_ref.number() };
     let mut next = paging::cut(&mut found, page.limit, place, &page.filter);
     if next.is_none() && status.is_some() {
-        let floor = floor(pool, page, from, Place { placed_at: time, order_id: id }).await?;
+        let floor = floor(pool, page, from, before).await?;
         // Where orders have come since, this floor is above the one of the page.
         let floor = floor.map(|floor| found.last().map_or(floor, |last| floor.min(place(last))));
         next = floor.map(|floor| Cursor::encode(&floor, &page.filter));
@@ -196,13 +157,18 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<OrderSummary>, Option
 }
 
 /// The place at which a page before `before` has looked at enough; none where there is less.
-async fn floor(pool: &Pool, page: &Page, from: OffsetDateTime, before: Place) -> Result<Option<Place>, sqlx::Error> {
+async fn floor(
+    pool: &Pool,
+    page: &OrderPage,
+    from: OffsetDateTime,
+    before: PlaceInOrders,
+) -> Result<Option<PlaceInOrders>, sqlx::Error> {
     match page.filter.customer_ref.as_deref() {
         Some(customer_ref) if page.only.as_ref().is_some_and(|only| only.as_str() != customer_ref) => Ok(None),
         Some(customer_ref) if customer_ref.contains('\0') => Ok(None),
         Some(customer_ref) => {
             sqlx::query_as!(
-                Place,
+                PlaceInOrders,
                 r#"
                 SELECT placed_at, order_id FROM orders
                 WHERE customer_ref = $1 AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
@@ -219,7 +185,7 @@ async fn floor(pool: &Pool, page: &Page, from: OffsetDateTime, before: Place) ->
         }
         None => {
             sqlx::query_as!(
-                Place,
+                PlaceInOrders,
                 r#"
                 SELECT placed_at, order_id FROM orders
                 WHERE placed_at >= $1 AND (placed_at, order_id) < ($2, $3)

@@ -6,7 +6,7 @@ use fail::fail_point;
 use outbox::{
     instance,
     instance_id::InstanceId,
-    outcome::{Repeatable, committed_before},
+    outcome::{Earlier, Repeatable, committed_before},
     queue::Queue,
 };
 use sqlx::postgres::PgConnection;
@@ -85,7 +85,7 @@ impl Statement {
 
 /// What became of one order.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum PlacementResult {
     Placed {
         order_id: i64,
         log: i64,
@@ -105,9 +105,13 @@ pub(super) enum Fate {
 
 impl Repeatable for Statement {
     /// In the order of the batch.
-    type Done = Vec<Fate>;
+    type Done = Vec<PlacementResult>;
 
-    async fn attempt(&self, connection: &mut PgConnection, again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        earlier: Earlier,
+    ) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("placement::before", |_| std::process::abort());
         let mut rows = place(connection, self.log, &self.columns).await?;
         let mut remembered = Vec::new();
@@ -118,12 +122,12 @@ impl Repeatable for Statement {
             // In this order: whoever sees the key of an earlier attempt of this batch then sees its
             // orders too, and does not take them for another request's.
             remembered = self::remembered(connection, &self.columns).await.map_err(committed_before)?;
-            if again {
+            if earlier == Earlier::MayHaveDone {
                 rows.extend(placed_before(connection, &self.columns).await.map_err(committed_before)?);
             }
         }
         fail_point!("placement::answer_lost", |_| Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
-        self.columns.fates(rows, remembered).map(Some)
+        self.columns.results(rows, remembered).map(Some)
     }
 
     async fn renew(&mut self) {
@@ -261,30 +265,30 @@ async fn placed_before(connection: &mut PgConnection, batch: &Columns) -> Result
 }
 
 impl Columns {
-    fn fates(&self, rows: Vec<Row>, remembered: Vec<Remembered>) -> Result<Vec<Fate>, sqlx::Error> {
+    fn results(&self, rows: Vec<Row>, remembered: Vec<Remembered>) -> Result<Vec<PlacementResult>, sqlx::Error> {
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.message_ref, row)).collect();
         let remembered: HashMap<_, _> = remembered.iter().map(|row| (&row.caller_key, row)).collect();
         let keys = self.keys.iter().zip(&self.fingerprints);
         let keys: HashMap<_, _> = self.keyed_orders.iter().zip(keys).collect();
-        let fate = |(message_ref, order): (&Uuid, i32)| {
+        let result = |(message_ref, order): (&Uuid, i32)| {
             if let Some(row) = rows.remove(message_ref) {
-                return Ok(Fate::from(row));
+                return Ok(PlacementResult::from(row));
             }
             // Without a key nothing keeps an order from being placed.
             let (key, fingerprint) = keys.get(&order).ok_or(sqlx::Error::RowNotFound)?;
             Ok(match remembered.get(key) {
                 Some(row) if row.fingerprint == **fingerprint => {
-                    Fate::Remembered { order_id: row.order_id, placed_at: row.placed_at }
+                    PlacementResult::Remembered { order_id: row.order_id, placed_at: row.placed_at }
                 }
-                Some(_) => Fate::OfAnotherRequest,
-                None => Fate::KeyInUse,
+                Some(_) => PlacementResult::OfAnotherRequest,
+                None => PlacementResult::KeyInUse,
             })
         };
-        self.message_refs.iter().zip(1..).map(fate).collect()
+        self.message_refs.iter().zip(1..).map(result).collect()
     }
 }
 
-impl From<Row> for Fate {
+impl From<Row> for PlacementResult {
     fn from(row: Row) -> Self {
         let Row { log, seq, order_id, activity_at, .. } = row;
         Self::Placed { order_id, log, seq, placed_at: activity_at }

@@ -5,11 +5,7 @@ use order_service::{
     order::{NewOrder, NewOrderBody},
 };
 use serde_json::{Value, json};
-use testing::{
-    document,
-    documented::{Documented, fits},
-    wait_until,
-};
+use testing::{document, documented::Documented, wait_until};
 
 use crate::{
     messages::failed_and_published,
@@ -96,7 +92,7 @@ async fn every_operation_answers_its_example_as_documented() {
             .iter()
             .map(|(name, value)| (name.clone(), json!(std::str::from_utf8(value.as_deref().unwrap()).unwrap())));
         document::fits_its_channel(&documented, &value, &headers.collect());
-        assert!(fits(&taken, &value), "activity-service does not take {value}");
+        assert!(document::fits(&taken, &value), "activity-service does not take {value}");
     }
     let lost = lost.parse().unwrap();
     world.judge_with(|checker| checker.failed([lost]).erased(["C-1001"])).await;

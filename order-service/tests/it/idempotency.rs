@@ -1,6 +1,5 @@
 //! Requests that are repeated under an `Idempotency-Key`.
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use order_service::idempotency::Key;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -119,9 +118,7 @@ async fn sixteen_requests_at_once_on_two_instances_give_one_order_and_equal_answ
 
 /// The lock that whoever places under a key of the anonymous caller holds.
 fn lock_of(key: &str) -> i64 {
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static("idempotency-key"), HeaderValue::from_str(key).unwrap());
-    Key::of(&headers, &Caller::anonymous()).unwrap().unwrap().lock()
+    Key::parse(key.as_bytes(), &Caller::anonymous()).unwrap().lock()
 }
 
 /// Holds: No placement waits for somebody's key.

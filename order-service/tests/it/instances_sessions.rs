@@ -178,7 +178,7 @@ async fn answers_to_commits_lost_under_load_of_two_instances_lose_and_double_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strangers_lock_on_the_rows_of_instances_stops_nobody() {
+async fn a_lock_of_somebody_else_on_the_rows_of_instances_stops_nobody() {
     let world = World::new().await;
     let (first, second) = (world.setup().start().await, world.setup().start().await);
     let client = world.client(&first);

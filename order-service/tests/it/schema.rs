@@ -1,10 +1,11 @@
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
-use order_service::app::SCHEMA;
+use order_service::app::MIGRATIONS;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use testing::{
-    Database, Topic, describe, is_refused, only_the_owner_changes_the_schema, order_body, up_down_up, wait_until,
+    Database, Topic, begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone,
+    only_the_owner_changes_the_schema, order_body, up_down_up, wait_until,
 };
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
 
 #[tokio::test]
 async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice() {
-    let (migrated, expected) = (Database::empty().await, Database::new(&SCHEMA).await);
+    let (migrated, expected) = (Database::empty().await, Database::new(&MIGRATIONS).await);
     for _ in 0..2 {
         let done = binary().set("database.url", migrated.owner_url()).run(&["migrate"]).await;
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
@@ -38,7 +39,7 @@ async fn six_may_migrate_an_empty_database_at_once() {
 
 #[tokio::test]
 async fn on_an_older_schema_it_ends_with_3_and_says_what_to_do() {
-    let older = Database::new(&SCHEMA).await;
+    let older = Database::new(&MIGRATIONS).await;
     let newest = "(SELECT max(version) FROM _sqlx_migrations)";
     let oldest = "(SELECT min(version) FROM _sqlx_migrations)";
     for schema in [
@@ -80,7 +81,7 @@ async fn while_a_backup_is_restored_it_is_not_ready_and_answers_503() {
 
 #[tokio::test]
 async fn a_newer_schema_is_accepted() {
-    let newer = Database::new(&SCHEMA).await;
+    let newer = Database::new(&MIGRATIONS).await;
     newer
         .execute("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99990101000000, 'later', true, '', 0)")
         .await;
@@ -93,7 +94,7 @@ async fn a_newer_schema_is_accepted() {
 /// Holds: order-service cannot change its schema.
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
-    only_the_owner_changes_the_schema(&Database::new(&SCHEMA).await).await;
+    only_the_owner_changes_the_schema(&Database::new(&MIGRATIONS).await).await;
 }
 
 #[tokio::test]
@@ -202,7 +203,7 @@ async fn messages(database: &Database, table: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_migration_to_the_log_carries_everything_over_and_back() {
-    let before: Vec<_> = SCHEMA.iter().filter(|one| one.version <= BEFORE_THE_LOG).cloned().collect();
+    let before: Vec<_> = MIGRATIONS.iter().filter(|one| one.version <= BEFORE_THE_LOG).cloned().collect();
     let before = Migrator { migrations: before.into(), ..Migrator::DEFAULT };
     let database = Database::new(&before).await;
     database.execute(OLD_ROWS).await;
@@ -218,13 +219,13 @@ async fn the_migration_to_the_log_carries_everything_over_and_back() {
     let mut owner = PgConnection::connect(&database.owner_url()).await.unwrap();
     let mut old = PgConnection::connect(&database.url()).await.unwrap();
     sqlx::query("SELECT pg_advisory_lock(1768846196, 1)").execute(&mut old).await.unwrap();
-    let refused = SCHEMA.run(&mut owner).await.unwrap_err().to_string();
+    let refused = MIGRATIONS.run(&mut owner).await.unwrap_err().to_string();
     assert!(refused.contains("stop all of them"), "{refused}");
     assert_eq!(messages(&database, "outbox").await, old_messages, "nothing was changed");
     sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut old).await.unwrap();
 
     for _ in 0..2 {
-        SCHEMA.run(&mut owner).await.unwrap();
+        MIGRATIONS.run(&mut owner).await.unwrap();
         assert_eq!(messages(&database, "outbox_messages").await, old_messages);
         let now = "SELECT row(order_id, product_ids, quantities)::text FROM orders ORDER BY order_id";
         assert_eq!(told(&database, now).await, old_lines);
@@ -237,12 +238,12 @@ async fn the_migration_to_the_log_carries_everything_over_and_back() {
         ] {
             assert!(sqlx::query(statement).execute(&mut old).await.is_err(), "{statement}");
         }
-        SCHEMA.undo(&mut owner, BEFORE_THE_LOG).await.unwrap();
+        MIGRATIONS.undo(&mut owner, BEFORE_THE_LOG).await.unwrap();
         assert_eq!(messages(&database, "outbox").await, old_messages);
         assert_eq!(told(&database, lines).await, old_lines);
     }
 
-    SCHEMA.run(&mut owner).await.unwrap();
+    MIGRATIONS.run(&mut owner).await.unwrap();
     let topic = Topic::new(6, &[]).await;
     let setup = binary().set("database.url", database.url()).set("kafka.brokers", &topic.brokers);
     let service = setup.set("kafka.topic", &topic.name).start().await;
@@ -282,31 +283,10 @@ async fn migrate_says_once_what_it_may_not_do_and_shows_no_statement() {
 
 #[tokio::test]
 async fn the_tables_of_another_program_are_left_alone() {
-    let other = Migrator::new(Path::new("../migrations/activity")).await.unwrap();
-    let database = Database::new(&other).await;
-    is_refused(&binary(), &database, &database.owner_url(), "belongs to another program").await;
-    let unknown = Database::empty().await;
-    unknown.execute(
-        "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL
-            DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL);
-        INSERT INTO _sqlx_migrations VALUES (20200101000000, 'invoices', now(), true, '', 0);
-        GRANT ALL ON _sqlx_migrations TO test_owner",
-    ).await;
-    is_refused(&binary(), &unknown, &unknown.owner_url(), "invoices").await;
+    leaves_tables_of_others_alone(&binary(), "migrations/activity").await;
 }
 
 #[tokio::test]
 async fn a_search_path_that_leads_elsewhere_is_told_and_nothing_is_begun_anew() {
-    let database = Database::new(&SCHEMA).await;
-    database.execute("CREATE SCHEMA elsewhere AUTHORIZATION test_owner").await;
-    let url = format!("{}?options=-c%20search_path%3Delsewhere", database.owner_url());
-    is_refused(&binary(), &database, &url, "are in the schema public, but search_path leads to elsewhere").await;
-    // An installation beside the other one is asked for by name.
-    for _ in 0..2 {
-        let done = binary().set("database.url", &url).run(&["migrate", "--new-installation"]).await;
-        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-    assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname = 'order_number'").await, 2);
-    let done = binary().set("database.url", &url).run(&["migrate"]).await;
-    assert_eq!(done.status.code(), Some(0), "it is there now: {}", String::from_utf8_lossy(&done.stderr));
+    begins_nothing_anew_by_itself(&binary(), &MIGRATIONS, "order_number").await;
 }

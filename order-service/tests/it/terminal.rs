@@ -1,11 +1,11 @@
 //! Commands as people use them: with the settings they need, in pipes, and in shells.
 
-use order_service::app::SCHEMA;
+use order_service::app::MIGRATIONS;
 use testing::{Database, Setup, binary, terminal};
 
 #[tokio::test]
 async fn commands_need_what_they_use_tell_what_is_wrong_and_bear_that_nobody_reads() {
-    let database = Database::new(&SCHEMA).await;
+    let database = Database::new(&MIGRATIONS).await;
     terminal::commands_are_kind(Setup::bare(binary("order-service")), &["messages", "list"], &database).await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use order_service::app::SCHEMA;
+use order_service::app::MIGRATIONS;
 use serde_json::Value;
 use sqlx::Transaction;
 use testing::{Checker, Client, Database, History, Kafka, Postgres, Service, Setup, Topic, UNPUBLISHED, wait_until};
@@ -26,22 +26,22 @@ pub struct World {
 impl World {
     /// On the stack's servers. The service creates the topic.
     pub async fn new() -> Self {
-        Self::of(Database::new(&SCHEMA).await, Topic::unborn())
+        Self::of(Database::new(&MIGRATIONS).await, Topic::unborn())
     }
 
     /// With a broker of the test's own.
     pub async fn with_kafka(kafka: &Kafka) -> Self {
-        Self::of(Database::new(&SCHEMA).await, Topic::unborn_on(kafka))
+        Self::of(Database::new(&MIGRATIONS).await, Topic::unborn_on(kafka))
     }
 
     /// With brokers that are none of the stack's.
     pub async fn with_brokers(brokers: String) -> Self {
-        Self::of(Database::new(&SCHEMA).await, Topic::unborn_at(brokers))
+        Self::of(Database::new(&MIGRATIONS).await, Topic::unborn_at(brokers))
     }
 
     /// With a Postgres of the test's own.
     pub async fn with_postgres(postgres: &Postgres) -> Self {
-        Self::of(Database::on(postgres, &SCHEMA).await, Topic::unborn())
+        Self::of(Database::on(postgres, &MIGRATIONS).await, Topic::unborn())
     }
 
     /// On a database without a schema.

@@ -33,8 +33,8 @@ impl Flight {
         self.begin(self.all).await
     }
 
-    /// Tells how much is in flight.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+    /// Sets its gauge, each time that it is called.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
         let Self { permits, all } = self.clone();
         move || IN_FLIGHT.set_count(u64::from(all).saturating_sub(permits.available_permits() as u64))
     }

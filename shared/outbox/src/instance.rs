@@ -33,7 +33,7 @@ pub struct Instance(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    standing: watch::Sender<Standing>,
+    current: watch::Sender<CurrentIdentity>,
     /// How old a confirmation may be when a message is handed over: half of what others wait before
     /// they take over, so that a hand-over is long past when they do.
     trusted_for: Duration,
@@ -46,7 +46,7 @@ struct Shared {
 
 /// An identity, and when its lock was last known to be held.
 #[derive(Clone, Debug)]
-struct Standing {
+struct CurrentIdentity {
     log: Arc<OwnLog>,
     /// None while it is being replaced.
     confirmed_at: Option<Instant>,
@@ -54,7 +54,7 @@ struct Standing {
     in_doubt: bool,
 }
 
-impl Standing {
+impl CurrentIdentity {
     fn new(id: InstanceId, confirmed_at: Instant, not_before: OffsetDateTime) -> Self {
         Self { log: OwnLog::new(id, not_before), confirmed_at: Some(confirmed_at), in_doubt: false }
     }
@@ -84,7 +84,7 @@ impl Instance {
     fn new(taken: &identity::Taken, confirmed_at: Instant, takeover_after: Duration) -> Self {
         let identity::Taken { id, now, not_before } = *taken;
         Self(Arc::new(Shared {
-            standing: watch::Sender::new(Standing::new(id, confirmed_at, not_before)),
+            current: watch::Sender::new(CurrentIdentity::new(id, confirmed_at, not_before)),
             trusted_for: takeover_after / 2,
             doubted: Notify::new(),
             left_behind: Notify::new(),
@@ -95,13 +95,13 @@ impl Instance {
 
     #[must_use]
     pub fn id(&self) -> InstanceId {
-        self.0.standing.borrow().log.log.id
+        self.0.current.borrow().log.log.id
     }
 
     /// The log that this process writes now.
     #[must_use]
     pub fn log(&self) -> Arc<OwnLog> {
-        Arc::clone(&self.0.standing.borrow().log)
+        Arc::clone(&self.0.current.borrow().log)
     }
 
     /// The database's clock, as far as it is known here.
@@ -130,14 +130,14 @@ impl Instance {
     /// The identity, if its lock was confirmed so lately that nobody can have taken over.
     #[must_use]
     pub fn confirmed(&self) -> Option<InstanceId> {
-        let standing = self.0.standing.borrow();
-        standing.is_trusted(self.0.trusted_for).then_some(standing.log.log.id)
+        let current = self.0.current.borrow();
+        current.is_trusted(self.0.trusted_for).then_some(current.log.log.id)
     }
 
     /// Until the lock is confirmed.
     pub async fn confirmation(&self) {
-        let mut standing = self.0.standing.subscribe();
-        let trusted = standing.wait_for(|standing| standing.is_trusted(self.0.trusted_for));
+        let mut current = self.0.current.subscribe();
+        let trusted = current.wait_for(|current| current.is_trusted(self.0.trusted_for));
         trusted.await.expect("the sender lives in self");
     }
 
@@ -145,14 +145,14 @@ impl Instance {
     /// identity ends once nothing is in flight, and a new one is taken. What is in memory belongs to the old
     /// identity, is dropped where it is met and read again by whoever adopts its log.
     pub fn doubt(&self) {
-        self.0.standing.send_modify(|standing| standing.in_doubt = true);
+        self.0.current.send_modify(|current| current.in_doubt = true);
         self.0.doubted.notify_one();
     }
 
     /// Until this process has another identity than `before`.
     pub async fn replaced(&self, before: InstanceId) {
-        let mut standing = self.0.standing.subscribe();
-        let other = standing.wait_for(|standing| standing.log.log.id != before);
+        let mut current = self.0.current.subscribe();
+        let other = current.wait_for(|current| current.log.log.id != before);
         other.await.expect("the sender lives in self");
     }
 
@@ -174,7 +174,7 @@ impl Instance {
 
     fn confirm(&self, confirmed_at: Instant, now: OffsetDateTime) {
         *self.0.clock.at.lock().expect("nothing panics with the lock in hand") = (confirmed_at, now);
-        self.0.standing.send_modify(|standing| standing.confirmed_at = Some(confirmed_at));
+        self.0.current.send_modify(|current| current.confirmed_at = Some(confirmed_at));
     }
 
     /// Whether announcing is paused, as far as the last look has told. Before the first it may be.
@@ -205,18 +205,18 @@ impl Instance {
     }
 
     fn is_in_doubt(&self) -> bool {
-        self.0.standing.borrow().in_doubt
+        self.0.current.borrow().in_doubt
     }
 
     /// Whatever was confirmed before counts no more.
     fn distrust(&self) {
-        self.0.standing.send_modify(|standing| standing.confirmed_at = None);
+        self.0.current.send_modify(|current| current.confirmed_at = None);
     }
 
     fn replace(&self, taken: &identity::Taken, confirmed_at: Instant) {
         // The server may be another one by now, which does not know what was told: this process does.
         let not_before = taken.not_before.max(self.log().not_before());
-        self.0.standing.send_replace(Standing::new(taken.id, confirmed_at, not_before));
+        self.0.current.send_replace(CurrentIdentity::new(taken.id, confirmed_at, not_before));
     }
 }
 

@@ -5,8 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    database::{Failure, Pool, backoff, is_rolled_back},
-    health::Component,
+    database::{Failure, OwnFinding, Pool, backoff, is_rolled_back},
+    health::TaskStatus,
 };
 use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,18 +19,26 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// and the partition it belongs to stays for a day: see the function `drop_outbox_partition`.
 const REPEATED_FOR: Duration = Duration::from_hours(23);
 
+/// What the earlier attempts of a transaction may have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    /// There was none, or each is known to have done nothing.
+    DidNothing,
+    /// The outcome of one is unknown: it may have done it already, and may still be under way.
+    MayHaveDone,
+}
+
 /// A transaction that does nothing a second time.
 pub trait Repeatable {
     type Done;
 
     /// Carries it out. What fails after it may have been committed must not look like an answer to it, see
-    /// [`committed_before`]. `again`: an earlier attempt is of unknown outcome, may have done it already,
-    /// and may still be under way. None where the identity has ended under which it was to be done: this
-    /// attempt has done nothing.
+    /// [`committed_before`]. None where the identity has ended under which it was to be done: this attempt has
+    /// done nothing.
     fn attempt(
         &self,
         connection: &mut PgConnection,
-        again: bool,
+        earlier: Earlier,
     ) -> impl Future<Output = Result<Option<Self::Done>, sqlx::Error>> + Send;
 
     /// Waits until this process has another identity, and is done under that one from now on.
@@ -45,38 +53,43 @@ const RENEWED_WITHIN: Duration = Duration::from_secs(3);
 /// transaction itself, which may be committed: to take it for refused would be to forget its message.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub fn committed_before(error: sqlx::Error) -> sqlx::Error {
-    sqlx::Error::Protocol(format!("after the statement: {error}"))
+    OwnFinding::AfterStatement(error.to_string()).into()
 }
 
 /// How it ended.
 #[derive(Debug)]
 pub enum Outcome<T> {
-    /// `again`: not at the first attempt.
-    Done { done: T, again: bool },
+    Done {
+        done: T,
+        earlier: Earlier,
+    },
     /// It never came to the server.
     NotSent,
-    /// The last attempt was rolled back, or it is given up; an earlier one may have done it all the same.
-    Refused { error: Arc<sqlx::Error>, maybe_done: bool },
+    /// The last attempt was rolled back, or it is given up.
+    Refused {
+        error: Arc<sqlx::Error>,
+        earlier: Earlier,
+    },
 }
 
-/// Attempts it until the outcome is known. `maybe_done`: an earlier attempt is of unknown outcome.
+/// Attempts it until the outcome is known.
 pub async fn until_known<R: Repeatable + Send + Sync>(
     pool: &Pool,
     transaction: &mut R,
-    mut maybe_done: bool,
-    page: &Component,
+    mut earlier: Earlier,
+    status: &TaskStatus,
 ) -> Outcome<R::Done> {
     let begun = Instant::now();
     for pause in backoff() {
         // Waiting for an identity is no work: the session does it.
-        let (sent, answer) = attempt(pool, transaction, maybe_done, page).await;
+        let (sent, answer) = attempt(pool, transaction, earlier, status).await;
         let error = match answer {
             Ok(Some(done)) => {
-                page.working();
-                return Outcome::Done { done, again: maybe_done };
+                status.ok();
+                return Outcome::Done { done, earlier };
             }
             Ok(None) => {
-                if maybe_done {
+                if earlier == Earlier::MayHaveDone {
                     transaction.renew().await;
                 } else if timeout(RENEWED_WITHIN, transaction.renew()).await.is_err() {
                     return Outcome::NotSent;
@@ -88,20 +101,19 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
         if sent {
             match Failure::of(&error) {
                 Failure::Refused | Failure::Defect => {
-                    return Outcome::Refused { error: Arc::new(error), maybe_done };
+                    return Outcome::Refused { error: Arc::new(error), earlier };
                 }
                 Failure::Conflict => continue,
-                Failure::Outage => maybe_done |= !is_rolled_back(&error),
+                Failure::Outage if is_rolled_back(&error) => {}
+                Failure::Outage => earlier = Earlier::MayHaveDone,
             }
         }
-        if page.waiting(&error) {
-            tracing::warn!(error = %error, "the database takes nothing; trying again");
-        }
-        if !maybe_done {
+        status.failing(&error, "the database takes nothing; trying again");
+        if earlier == Earlier::DidNothing {
             return Outcome::NotSent;
         }
         if begun.elapsed() > REPEATED_FOR {
-            return Outcome::Refused { error: Arc::new(error), maybe_done };
+            return Outcome::Refused { error: Arc::new(error), earlier };
         }
         sleep(pause).await;
     }
@@ -112,15 +124,16 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
 async fn attempt<R: Repeatable>(
     pool: &Pool,
     transaction: &R,
-    again: bool,
-    page: &Component,
+    earlier: Earlier,
+    status: &TaskStatus,
 ) -> (bool, Result<Option<R::Done>, sqlx::Error>) {
     let mut connection = match pool.acquire().await {
         Ok(connection) => connection,
         Err(error) => return (false, Err(error)),
     };
     let backend = connection.backend();
-    let answer = pool.until_answered(page, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, again)).await;
+    let answer =
+        pool.until_answered(status, ANSWER_WITHIN, backend, transaction.attempt(&mut connection, earlier)).await;
     connection.end_with(&answer);
     (true, answer)
 }

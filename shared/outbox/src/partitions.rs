@@ -8,7 +8,7 @@ use std::time::Duration;
 use fail::fail_point;
 use shared::{
     database::{self, Pool},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 use time::OffsetDateTime;
@@ -28,7 +28,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct Partitions {
     pub pool: Pool,
     pub instance: Instance,
-    pub settings: settings::Partitions,
+    pub settings: settings::PartitionsSettings,
     /// How long messages stay, from the end of their day.
     pub kept_for: Duration,
 }
@@ -38,19 +38,17 @@ impl Partitions {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         let mut pauses = database::backoff();
         loop {
-            let pause = match self.keep_up(&page).await {
+            let pause = match self.keep_up(&status).await {
                 Ok(()) => {
-                    page.working();
+                    status.ok();
                     pauses = database::backoff();
                     self.settings.every
                 }
                 Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot make or drop partitions of the outbox; trying again");
-                    }
+                    status.failing(&error, "cannot make or drop partitions of the outbox; trying again");
                     pauses.next().map_or(self.settings.every, |pause| pause.min(self.settings.every))
                 }
             };
@@ -62,41 +60,41 @@ impl Partitions {
 
     /// # Errors
     /// The database's.
-    pub async fn keep_up(&self, page: &Component) -> Result<(), sqlx::Error> {
-        let made = self.make(page).await;
+    pub async fn keep_up(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
+        let made = self.make(status).await;
         // What there is is told whether or not more could be made.
-        self.look(page).await?;
+        self.look(status).await?;
         let mut done = made;
-        for (name, of_messages) in page.work(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
+        for (name, of_messages) in status.busy(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
             // One that cannot be dropped keeps no other one.
-            let dropped = self.drop(&name, of_messages, page).await;
+            let dropped = self.drop(&name, of_messages, status).await;
             done = done.and(dropped);
         }
         done
     }
 
-    async fn make(&self, page: &Component) -> Result<(), sqlx::Error> {
+    async fn make(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let days = i32::try_from(self.settings.days_ahead).expect("it is at most 60");
         let making = async {
             fail_point!("partitions::before_making", |how| Err(shared::failpoint::kill_or_fail(how)));
             sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool).await
         };
-        page.work(ANSWER_WITHIN, making).await.map(drop)
+        status.busy(ANSWER_WITHIN, making).await.map(drop)
     }
 
-    async fn look(&self, page: &Component) -> Result<(), sqlx::Error> {
-        let (now, end) = page.work(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
+    async fn look(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
+        let (now, end) = status.busy(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
         self.instance.partitions_end_at(end);
         PARTITIONS_AHEAD.set((end - now).as_seconds_f64() / 86_400.0);
         Ok(())
     }
 
-    async fn drop(&self, name: &str, of_messages: bool, page: &Component) -> Result<(), sqlx::Error> {
+    async fn drop(&self, name: &str, of_messages: bool, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let dropping = async {
             fail_point!("partitions::before_dropping", |how| Err(shared::failpoint::kill_or_fail(how)));
             self.try_to_drop(name, of_messages).await
         };
-        let outcome = page.work(ANSWER_WITHIN, dropping).await?;
+        let outcome = status.busy(ANSWER_WITHIN, dropping).await?;
         fail_point!("partitions::dropped", |how| Err(shared::failpoint::kill_or_fail(how)));
         if outcome == "dropped" {
             DROPPED.add(1);

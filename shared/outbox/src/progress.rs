@@ -9,7 +9,7 @@ mod counting;
 
 use std::time::Duration;
 
-use shared::{database::Pool, health::Component};
+use shared::{database::Pool, health::TaskStatus};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -38,18 +38,14 @@ impl Progress {
     ///
     /// # Errors
     /// None: what fails is tried again a second later.
-    pub async fn run(self, drained: CancellationToken, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, drained: CancellationToken, status: TaskStatus) -> anyhow::Result<()> {
         let stating = async {
             let mut stated = None;
             loop {
                 sleep(until(&self.instance, Duration::ZERO)).await;
-                match self.state(&mut stated, &page).await {
-                    Ok(()) => page.working(),
-                    Err(error) => {
-                        if page.waiting(&error) {
-                            tracing::warn!(error = %error, "cannot state how far the log is settled; trying again");
-                        }
-                    }
+                match self.state(&mut stated, &status).await {
+                    Ok(()) => status.ok(),
+                    Err(error) => status.failing(&error, "cannot state how far the log is settled; trying again"),
                 }
             }
         };
@@ -57,16 +53,16 @@ impl Progress {
         Ok(())
     }
 
-    async fn state(&self, stated: &mut Option<SettledUntil>, page: &Component) -> Result<(), sqlx::Error> {
+    async fn state(&self, stated: &mut Option<SettledUntil>, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let log = self.instance.log();
-        page.work(ANSWER_WITHIN, note_clock(&self.pool, &log)).await?;
+        status.busy(ANSWER_WITHIN, note_clock(&self.pool, &log)).await?;
         sleep(SETTLES_WITHIN).await;
         let settled = log.settled_until();
         if let Some(settled) = settled.filter(|_| settled != *stated) {
             let mut connection = self.pool.acquire().await?;
             let backend = connection.backend();
             let stating = state(&mut connection, settled);
-            let answer = self.pool.until_answered(page, ANSWER_WITHIN, backend, stating).await;
+            let answer = self.pool.until_answered(status, ANSWER_WITHIN, backend, stating).await;
             connection.end_with(&answer);
             answer?;
             *stated = Some(settled);

@@ -16,15 +16,15 @@ pub mod topic;
 
 use std::{pin::pin, time::Duration};
 
-pub use answer::{Answer, Outgoing, Returned, Verdict};
-use backoff::Waiting;
+pub use answer::{BrokerAnswer, Outgoing, Returned, Verdict};
+use backoff::BackoffHeap;
 use fail::fail_point;
 use lanes::Admission;
 pub use lanes::Lanes;
 use outage::{Outage, Reach};
 use parked::Parked;
 use producer::Producers;
-use shared::{health::Component, lifecycle::Shutdown};
+use shared::{health::TaskStatus, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -55,27 +55,35 @@ pub struct Publisher {
     instance: Instance,
     lanes: Lanes,
     parked: Parked,
-    settings: settings::Publisher,
-    waiting: Waiting,
+    settings: settings::PublisherSettings,
+    waiting: BackoffHeap,
     outage: Outage,
     reach: Reach,
-    page: Component,
+    status: TaskStatus,
+}
+
+/// Where messages come from and answers go.
+#[derive(Debug)]
+pub struct Channels {
+    pub queue: queue::Receiver,
+    /// For the producers' answers.
+    pub answers: mpsc::UnboundedSender<BrokerAnswer>,
+    /// The messages that did not get through.
+    pub returned: mpsc::UnboundedReceiver<Returned>,
 }
 
 impl Publisher {
-    /// `answers` is where the producers' answers go, `returned` where the messages come from that
-    /// did not get through.
-    ///
     /// # Errors
     /// librdkafka refuses its settings.
     pub fn new(
         config: &Settings,
-        queue: queue::Receiver,
-        answers: mpsc::UnboundedSender<Answer>,
-        returned: mpsc::UnboundedReceiver<Returned>,
-        (flight, instance, lanes): (Flight, Instance, Lanes),
-        page: Component,
+        channels: Channels,
+        flight: Flight,
+        instance: Instance,
+        lanes: Lanes,
+        status: TaskStatus,
     ) -> anyhow::Result<Self> {
+        let Channels { queue, answers, returned } = channels;
         let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
         Ok(Self {
             queue,
@@ -83,8 +91,10 @@ impl Publisher {
             producers: Producers::new(
                 config,
                 answers,
-                (outage.delivered(), reach.clone(), lanes.clone()),
-                page.clone(),
+                outage.delivered(),
+                reach.clone(),
+                lanes.clone(),
+                status.clone(),
             )?,
             topic: topic::Creation::new(&config.kafka, config.topic.of_messages(), config.topic.properties(&[]))?,
             flight,
@@ -92,10 +102,10 @@ impl Publisher {
             parked: Parked::new(lanes.clone(), config.service),
             lanes,
             settings: config.publisher.clone(),
-            waiting: Waiting::default(),
+            waiting: BackoffHeap::default(),
             outage,
             reach,
-            page,
+            status,
         })
     }
 
@@ -104,7 +114,7 @@ impl Publisher {
     /// # Errors
     /// librdkafka refuses to make a new producer after a fatal error.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.topic.ensure(Some(&self.lanes), &self.page, &shutdown).await;
+        self.topic.ensure(Some(&self.lanes), &self.status, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             sleep_until(self.outage.over_at()).await;
             if self.may_announce(&shutdown).await {
@@ -124,11 +134,11 @@ impl Publisher {
         loop {
             // Again and again: what is in flight lands meanwhile, and writes on the same page.
             if self.instance.is_paused() {
-                self.page.waiting("announcing is paused by an operator");
+                self.status.waiting("announcing is paused by an operator");
             }
             match timeout(TELL_EVERY, &mut resumed).await {
                 Ok(Some(())) => {
-                    self.page.working();
+                    self.status.ok();
                     return true;
                 }
                 Ok(None) => return false,
@@ -213,7 +223,7 @@ impl Publisher {
             }
         };
         let producers = &mut self.producers;
-        self.page.work_at_once(|| {
+        self.status.busy_now(|| {
             fail_point!("publisher::before_send", |_| std::process::abort());
             for message in batch {
                 let permit = permits.split(1).expect("one was acquired for each message");
@@ -245,9 +255,7 @@ impl Publisher {
             // Of a batch that was rejected one message is to blame: alone it shows which.
             Verdict::Rejected(_) => message.alone = true,
             Verdict::Outage(code) => {
-                if self.page.waiting(code) {
-                    tracing::warn!(error = %code, "kafka takes nothing; messages are taken, and wait");
-                }
+                self.status.failing(code, "kafka takes nothing; messages are taken, and wait");
                 self.reach.refused();
                 self.outage.goes_on();
             }

@@ -38,7 +38,7 @@ pub enum Source {
     /// An operator wants a failed message sent again.
     Retry,
     /// A span of time is published once more.
-    Rebroadcast(Arc<rebroadcast::Page>),
+    Rebroadcast(Arc<rebroadcast::RebroadcastPage>),
 }
 
 /// How a message came into memory.
@@ -101,8 +101,8 @@ impl Queue {
         }
     }
 
-    /// Tells how full it is. Does not keep it open.
-    pub fn tell(&self) -> impl Fn() + Send + Sync + use<> {
+    /// Sets its gauges, each time that it is called. Does not keep it open.
+    pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
         let slots = self.slots.clone();
         move || {
             QUEUE_LENGTH.set_count(slots.taken());

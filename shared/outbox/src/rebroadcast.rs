@@ -80,18 +80,18 @@ pub struct Rebroadcast {
     holder: InstanceId,
     span: Span,
     done_to: Uuid,
-    page: Option<(Arc<Page>, Uuid)>,
+    page: Option<(Arc<RebroadcastPage>, Uuid)>,
     finished: Arc<Notify>,
 }
 
 /// Messages of a rebroadcast that are on their way together.
 #[derive(Debug)]
-pub struct Page {
+pub struct RebroadcastPage {
     left: AtomicUsize,
     finished: Arc<Notify>,
 }
 
-impl Page {
+impl RebroadcastPage {
     /// One of them is published, or the broker has refused it, which is recorded.
     pub fn handled_one(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -146,7 +146,7 @@ impl Rebroadcast {
         pool: &Pool,
         max: usize,
         format: i16,
-    ) -> Result<Option<(Vec<Message>, Arc<Page>)>, sqlx::Error> {
+    ) -> Result<Option<(Vec<Message>, Arc<RebroadcastPage>)>, sqlx::Error> {
         // One that was dropped on its way is read again.
         if let Some((page, last)) = &self.page
             && page.left.load(Ordering::Acquire) == 0
@@ -192,7 +192,7 @@ impl Rebroadcast {
         .execute(pool)
         .await?;
         let Some(last) = messages.last() else { return Ok(None) };
-        let page = Page { left: AtomicUsize::new(messages.len()), finished: Arc::clone(&self.finished) };
+        let page = RebroadcastPage { left: AtomicUsize::new(messages.len()), finished: Arc::clone(&self.finished) };
         let page = Arc::new(page);
         self.page = Some((Arc::clone(&page), last.message_ref));
         Ok(Some((messages, page)))

@@ -9,7 +9,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use fail::fail_point;
 use shared::{
     database::{Failure, Pool, is_rolled_back},
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
 };
 use tokio::{
@@ -22,7 +22,7 @@ use crate::{
     log::{
         Log,
         adopted::{self, Adopted},
-        own::Page,
+        own::OwnPage,
     },
     message::{Format, Message},
     metrics::RELOADED,
@@ -64,7 +64,7 @@ pub struct Reloader {
 struct Work {
     holder: InstanceId,
     /// Of the own log, until it is read.
-    page: Option<Page>,
+    page: Option<OwnPage>,
     adopted: Vec<Adopted>,
     rebroadcast: Option<Rebroadcast>,
 }
@@ -99,15 +99,11 @@ impl Reloader {
     ///
     /// # Errors
     /// None: what fails is tried again at the next look.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         while !shutdown.is_draining() {
-            match self.reload_all(&shutdown, &page).await {
-                Ok(()) => page.working(),
-                Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot reload messages; trying again");
-                    }
-                }
+            match self.reload_all(&shutdown, &status).await {
+                Ok(()) => status.ok(),
+                Err(error) => status.failing(&error, "cannot reload messages; trying again"),
             }
             let (instance, log, wake) = (self.queue.instance().clone(), self.queue.log(), self.next_look());
             let lanes = self.lanes.clone();
@@ -132,7 +128,7 @@ impl Reloader {
     }
 
     /// Reloads, in turns and as room comes free, until nothing is left to be reloaded now.
-    async fn reload_all(&mut self, shutdown: &Shutdown, page: &Component) -> Result<(), sqlx::Error> {
+    async fn reload_all(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<(), sqlx::Error> {
         loop {
             let holder = self.queue.instance().id();
             if self.work.holder != holder {
@@ -140,19 +136,19 @@ impl Reloader {
                 self.work = Work::of(holder);
                 self.look_at = Instant::now();
             }
-            let mut is_more = self.own_page(shutdown, page).await?;
-            is_more |= self.adopted_pages(shutdown, page).await?;
+            let mut is_more = self.own_page(shutdown, status).await?;
+            is_more |= self.adopted_pages(shutdown, status).await?;
             if self.look_at <= Instant::now() {
-                self.adopt(page).await?;
+                self.adopt(status).await?;
                 is_more |= !self.work.adopted.is_empty();
-                self.hold_rebroadcast(page).await?;
-                if self.retries(shutdown, page).await? {
+                self.hold_rebroadcast(status).await?;
+                if self.retries(shutdown, status).await? {
                     is_more = true;
                 } else {
                     self.look_at = Instant::now() + self.look_every;
                 }
             }
-            is_more |= self.rebroadcast_page(shutdown, page).await?;
+            is_more |= self.rebroadcast_page(shutdown, status).await?;
             if !is_more || shutdown.is_draining() {
                 return Ok(());
             }
@@ -191,12 +187,12 @@ impl Reloader {
     }
 
     /// The next page of the own log, where it is behind, and what is to be read by itself.
-    async fn own_page(&mut self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn own_page(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let own = self.queue.log();
         if own.log.id != self.work.holder {
             return Ok(true);
         }
-        let is_apart = self.apart(&own.log, shutdown, page).await?;
+        let is_apart = self.apart(&own.log, shutdown, status).await?;
         if self.work.page.is_none() && !own.is_behind() {
             return Ok(is_apart);
         }
@@ -204,7 +200,7 @@ impl Reloader {
         // One whose reading failed is read again: the cursor is past it.
         let Some(next) = self.work.page.take().or_else(|| own.next_page(slots.len())) else { return Ok(is_apart) };
         let reading = tables::read_range(&self.pool, own.log.id, next.from, next.before, i64::MAX);
-        match page.work(ANSWER_WITHIN, reading).await {
+        match status.busy(ANSWER_WITHIN, reading).await {
             Ok(mut messages) => {
                 messages.retain(|message| next.takes(message.seq));
                 self.push(messages, slots, &Source::Log(own.log.clone()));
@@ -219,7 +215,7 @@ impl Reloader {
 
     /// What is to be read by itself of a log: it was under way when its page was read, waits out a back-off in the
     /// table, or has waited there for its partition.
-    async fn apart(&self, log: &Arc<Log>, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn apart(&self, log: &Arc<Log>, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let is_open = |partition| self.lanes.is_open(partition);
         if log.next_apart().is_none_or(|at| at > Instant::now()) && !log.has_back(is_open) {
             return Ok(false);
@@ -228,7 +224,7 @@ impl Reloader {
         let mut due = log.due_apart(Instant::now(), slots.len());
         due.extend(log.take_back(is_open, slots.len() - due.len()));
         let reading = tables::read_places(&self.pool, log.id, &due);
-        match page.work(ANSWER_WITHIN, reading).await {
+        match status.busy(ANSWER_WITHIN, reading).await {
             Ok(messages) => Ok(self.push(messages, slots, &Source::Log(log.clone())) > 0),
             Err(error) => {
                 due.into_iter().for_each(|seq| log.read_apart(seq, Instant::now()));
@@ -237,7 +233,7 @@ impl Reloader {
         }
     }
 
-    async fn adopt(&mut self, page: &Component) -> Result<(), sqlx::Error> {
+    async fn adopt(&mut self, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let read = self.work.adopted.iter().filter(|one| !one.only_waits()).count();
         let room = ADOPTED_AT_ONCE.saturating_sub(read);
         let limit = i64::try_from(room).expect("it is small");
@@ -245,13 +241,13 @@ impl Reloader {
             fail_point!("adoption::before", |how| Err(shared::failpoint::kill_or_fail(how)));
             adopted::adopt(&self.pool, self.work.holder, limit).await
         };
-        let adopted = page.work(ANSWER_WITHIN, adopting).await?;
+        let adopted = status.busy(ANSWER_WITHIN, adopting).await?;
         fail_point!("adoption::committed", |how| Err(shared::failpoint::kill_or_fail(how)));
         for log in &adopted {
             tracing::info!(log = log.number(), "sending what an ended instance has left in its log");
         }
         // Those of an answer that was lost as well.
-        for one in page.work(ANSWER_WITHIN, adopted::adopted_by(&self.pool, self.work.holder)).await? {
+        for one in status.busy(ANSWER_WITHIN, adopted::adopted_by(&self.pool, self.work.holder)).await? {
             if self.work.adopted.iter().all(|known| known.log.id != one.log.id) {
                 self.work.adopted.push(one);
             }
@@ -260,17 +256,17 @@ impl Reloader {
     }
 
     /// A page of each adopted log.
-    async fn adopted_pages(&mut self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn adopted_pages(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let mut is_more = false;
         let writers = if self.work.adopted.iter().all(Adopted::is_closed) {
             Vec::new()
         } else {
-            page.work(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
+            status.busy(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
         };
         let mut adopted = std::mem::take(&mut self.work.adopted);
         let mut result = Ok(());
         for one in &mut adopted {
-            match self.adopted_page(one, &writers, shutdown, page).await {
+            match self.adopted_page(one, &writers, shutdown, status).await {
                 Ok(more) => is_more |= more,
                 Err(error) => {
                     result = Err(error);
@@ -283,7 +279,7 @@ impl Reloader {
         let (holder, pool) = (self.work.holder, &self.pool);
         let mut unfinished = Vec::new();
         for one in std::mem::take(&mut self.work.adopted) {
-            match page.work(ANSWER_WITHIN, one.finish(pool, holder)).await {
+            match status.busy(ANSWER_WITHIN, one.finish(pool, holder)).await {
                 Ok(true) => tracing::info!(log = one.log.id.number(), "everything in an adopted log is sent"),
                 Ok(false) => unfinished.push(one),
                 Err(error) => {
@@ -301,10 +297,10 @@ impl Reloader {
         adopted: &mut Adopted,
         writers: &[String],
         shutdown: &Shutdown,
-        page: &Component,
+        status: &TaskStatus,
     ) -> Result<bool, sqlx::Error> {
-        let is_apart = self.apart(&adopted.log, shutdown, page).await?;
-        page.work(ANSWER_WITHIN, adopted.close(&self.pool, writers)).await?;
+        let is_apart = self.apart(&adopted.log, shutdown, status).await?;
+        status.busy(ANSWER_WITHIN, adopted.close(&self.pool, writers)).await?;
         if !adopted.is_to_be_read() {
             return Ok(is_apart);
         }
@@ -313,18 +309,18 @@ impl Reloader {
             fail_point!("adoption::before_reading", |how| Err(shared::failpoint::kill_or_fail(how)));
             adopted.read_page(&self.pool, slots.len()).await
         };
-        let messages = page.work(ANSWER_WITHIN, reading).await?;
+        let messages = status.busy(ANSWER_WITHIN, reading).await?;
         self.push(messages, slots, &Source::Log(adopted.log.clone()));
         fail_point!("adoption::read", |_| std::process::abort());
         Ok(is_apart || adopted.is_to_be_read())
     }
 
     /// A page of the failed messages that an operator wants sent again.
-    async fn retries(&self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn retries(&self, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         if self.lanes.parked() >= self.page_size.get() {
             return Ok(false);
         }
-        if !page.work(ANSWER_WITHIN, tables::has_retries(&self.pool)).await? {
+        if !status.busy(ANSWER_WITHIN, tables::has_retries(&self.pool)).await? {
             return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
@@ -337,7 +333,7 @@ impl Reloader {
             fail_point!("retry::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok(messages)
         };
-        let held = page.work(ANSWER_WITHIN, holding).await;
+        let held = status.busy(ANSWER_WITHIN, holding).await;
         connection.end_with(&held);
         match held {
             Ok(messages) => Ok(self.push(messages, slots, &Source::Retry) > 0),
@@ -352,16 +348,16 @@ impl Reloader {
         }
     }
 
-    async fn hold_rebroadcast(&mut self, page: &Component) -> Result<(), sqlx::Error> {
+    async fn hold_rebroadcast(&mut self, status: &TaskStatus) -> Result<(), sqlx::Error> {
         if self.work.rebroadcast.is_none() {
             let holding = Rebroadcast::hold(&self.pool, self.work.holder, &self.rebroadcast);
-            self.work.rebroadcast = page.work(ANSWER_WITHIN, holding).await?;
+            self.work.rebroadcast = status.busy(ANSWER_WITHIN, holding).await?;
         }
         Ok(())
     }
 
     /// A page of a span of time that is to be published once more.
-    async fn rebroadcast_page(&mut self, shutdown: &Shutdown, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn rebroadcast_page(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let Some(mut rebroadcast) = self.work.rebroadcast.take() else { return Ok(false) };
         if rebroadcast.is_under_way() {
             self.work.rebroadcast = Some(rebroadcast);
@@ -369,7 +365,7 @@ impl Reloader {
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
         let reading =
-            page.work(ANSWER_WITHIN, rebroadcast.next_page(&self.pool, slots.len(), self.format.number())).await;
+            status.busy(ANSWER_WITHIN, rebroadcast.next_page(&self.pool, slots.len(), self.format.number())).await;
         let pushed = match reading {
             Ok(Some((messages, page))) => {
                 self.push(messages, slots, &Source::Rebroadcast(page));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{database::Pool, health::Component, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 
 use crate::settings;
 
@@ -16,7 +16,7 @@ const KNOWN_FOR: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub struct Retention {
     pub pool: Pool,
-    pub settings: settings::Retention,
+    pub settings: settings::RetentionSettings,
 }
 
 impl Retention {
@@ -24,15 +24,11 @@ impl Retention {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         loop {
-            match self.forget(&page).await {
-                Ok(()) => page.working(),
-                Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot purge; trying again later");
-                    }
-                }
+            match self.forget(&status).await {
+                Ok(()) => status.ok(),
+                Err(error) => status.failing(&error, "cannot purge; trying again later"),
             }
             if shutdown.unless_draining(tokio::time::sleep(self.settings.every)).await.is_none() {
                 return Ok(());
@@ -44,9 +40,9 @@ impl Retention {
     ///
     /// # Errors
     /// The database's.
-    pub async fn forget(&self, page: &Component) -> Result<(), sqlx::Error> {
-        page.work(ANSWER_WITHIN, self.forget_identities()).await?;
-        page.work(ANSWER_WITHIN, self.forget_rejections()).await
+    pub async fn forget(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
+        status.busy(ANSWER_WITHIN, self.forget_identities()).await?;
+        status.busy(ANSWER_WITHIN, self.forget_rejections()).await
     }
 
     /// What the broker said of a message is known for as long as the message.

@@ -18,11 +18,11 @@ pub struct Settings {
     pub service: Service,
     pub kafka: kafka::Settings,
     pub topic: Topic,
-    pub publisher: Publisher,
-    pub reload: Reload,
-    pub partitions: Partitions,
+    pub publisher: PublisherSettings,
+    pub reload: ReloadSettings,
+    pub partitions: PartitionsSettings,
     pub session: session::Settings,
-    pub retention: Retention,
+    pub retention: RetentionSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl Topic {
 }
 
 #[derive(Clone, Debug)]
-pub struct Publisher {
+pub struct PublisherSettings {
     pub queue_capacity: u32,
     pub linger: Duration,
     pub batch_max_messages: u32,
@@ -100,20 +100,20 @@ pub struct Publisher {
 }
 
 #[derive(Clone, Debug)]
-pub struct Reload {
+pub struct ReloadSettings {
     pub page_size: u32,
     /// A second; more often where others would otherwise be waited for longer than for their end.
     pub look_every: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Partitions {
+pub struct PartitionsSettings {
     pub days_ahead: u32,
     pub every: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Retention {
+pub struct RetentionSettings {
     pub published_messages: Duration,
     pub every: Duration,
     pub batch_size: u32,
@@ -142,7 +142,7 @@ impl Settings {
             service,
             kafka: kafka::Settings::read(s),
             topic: Topic::read(s),
-            publisher: Publisher {
+            publisher: PublisherSettings {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
                 linger: s.get("publisher.linger"),
                 batch_max_messages: s.within("publisher.batch_max_messages", 1..=100_000, "from 1 to 100000"),
@@ -157,16 +157,16 @@ impl Settings {
                     "from 1ms to 3s: sending resumes within 5s of an outage",
                 ),
             },
-            reload: Reload {
+            reload: ReloadSettings {
                 page_size: s.within("reload.page_size", 1..=100_000, "from 1 to 100000"),
                 look_every: (session.takeover_after / 5).min(Duration::from_secs(1)),
             },
-            partitions: Partitions {
+            partitions: PartitionsSettings {
                 days_ahead: s.within("partitions.days_ahead", 4..=60, "from 4 to 60"),
                 every: s.within("partitions.every", A_MOMENT.., "1ms or longer"),
             },
             session,
-            retention: Retention {
+            retention: RetentionSettings {
                 published_messages: s.within(
                     "retention.published_messages",
                     A_DAY..,

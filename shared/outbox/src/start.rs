@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use shared::{
     database::{self, Pool, Tables},
-    health::Component,
+    health::TaskStatus,
     lifecycle::{Exit, Shutdown, Tasks},
-    metrics::exposition::Exposition,
+    management::exposition::Exposition,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::{
     instance::{Instance, session::Session},
     partitions::Partitions,
     progress::{Progress, announcer::Announcer},
-    publisher::{Lanes, Publisher, marks::Marks},
+    publisher::{Channels, Lanes, Publisher, marks::Marks},
     queue::Queue,
     reload::Reloader,
     retention::Retention,
@@ -73,26 +73,35 @@ pub struct Unfit {
 }
 
 impl Unfit {
-    /// Says why in the log; how the process is to end.
+    /// Logs why; how the process is to end.
     #[must_use]
-    pub fn tell(self) -> Exit {
+    pub fn log(self) -> Exit {
         tracing::error!("{}", self.why);
         self.exit
     }
 }
 
-/// Waits for the database and takes an identity. The work is done on the first pool; of the second it needs one
-/// connection, once.
+/// The pools of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Pools<'a> {
+    /// On which the work is done.
+    pub work: &'a Pool,
+    /// Of which one connection is needed, once.
+    pub requests: &'a Pool,
+}
+
+/// Waits for the database and takes an identity.
 ///
 /// # Errors
 /// See [`Unfit`].
 pub async fn begin(
     settings: &Settings,
     database: &database::Settings,
-    (pool, requests): (&Pool, &Pool),
+    pools: Pools<'_>,
     schema: Schema,
-    page: Component,
+    status: TaskStatus,
 ) -> Result<Begun, Unfit> {
+    let (pool, requests) = (pools.work, pools.requests);
     let flight = Flight::new(settings.publisher.max_in_flight);
     let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why }));
     let attempt = async || {
@@ -116,14 +125,12 @@ pub async fn begin(
     for pause in database::backoff() {
         match attempt().await {
             Ok(begun) => {
-                page.working();
+                status.ok();
                 return begun;
             }
             Err(error) => {
                 let error: sqlx::Error = error;
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "waiting for the database");
-                }
+                status.failing(&error, "waiting for the database");
             }
         }
         tokio::time::sleep(pause).await;
@@ -168,50 +175,49 @@ impl Begun {
         let drained = CancellationToken::new();
         tasks.spawn("session", {
             let drained = drained.clone();
-            |page| session.run(drained, page)
+            |status| session.run(drained, status)
         });
         let (queue, queued) = Queue::new(settings.publisher.queue_capacity, instance.clone());
         let (answers, answered) = mpsc::unbounded_channel();
         let (returns, returned) = mpsc::unbounded_channel();
         let lanes = Lanes::new(&settings);
-        exposition.at_scrape(queue.tell());
-        exposition.at_scrape(flight.tell());
+        exposition.at_scrape(queue.gauges());
+        exposition.at_scrape(flight.gauges());
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
             let shutdown = shutdown.clone();
-            |page| async move {
-                Publisher::new(&settings, queued, answers, returned, (flight, instance, lanes), page)?
-                    .run(shutdown)
-                    .await
+            let channels = Channels { queue: queued, answers, returned };
+            |status| async move {
+                Publisher::new(&settings, channels, flight, instance, lanes, status)?.run(shutdown).await
             }
         });
         tasks.spawn("progress", {
             let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
-            |page| progress.run(drained, page)
+            |status| progress.run(drained, status)
         });
         tasks.spawn("announcer", {
             let announcer = Announcer::new(&settings, pool.clone(), instance.clone())?;
             let shutdown = shutdown.clone();
-            |page| announcer.run(shutdown, page)
+            |status| announcer.run(shutdown, status)
         });
         tasks.spawn("marks", {
             let (pool, settings, instance) = (pool.clone(), settings.publisher.clone(), instance.clone());
-            |page| async move {
+            |status| async move {
                 let _last_to_end = drained.drop_guard();
-                Marks::new(pool, answered, returns, settings, instance, page).run().await
+                Marks::new(pool, answered, returns, settings, instance, status).run().await
             }
         });
         tasks.spawn("reload", {
             let reloader = Reloader::new(&settings, pool.clone(), queue.clone(), lanes);
             let shutdown = shutdown.clone();
-            |page| reloader.run(shutdown, page)
+            |status| reloader.run(shutdown, status)
         });
         tasks.spawn("partitions", {
             let kept_for = settings.retention.published_messages;
             let (pool, instance, settings) = (pool.clone(), instance.clone(), settings.partitions);
             let partitions = Partitions { pool, instance, settings, kept_for };
             let shutdown = shutdown.clone();
-            |page| partitions.run(shutdown, page)
+            |status| partitions.run(shutdown, status)
         });
         Ok((queue, HandOver { pool, instance }))
     }
@@ -233,11 +239,11 @@ impl Begun {
         let (transactions, transactor) = transaction::line(settings, pool, queue);
         for _ in 0..settings.tasks {
             let transactor = transactor.clone();
-            tasks.spawn("transactions", |page| transactor.run(page));
+            tasks.spawn("transactions", |status| transactor.run(status));
         }
         tasks.spawn("retention", {
             let shutdown = shutdown.clone();
-            |page| retention.run(shutdown, page)
+            |status| retention.run(shutdown, status)
         });
         Ok((transactions, hand_over))
     }

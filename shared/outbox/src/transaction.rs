@@ -10,7 +10,7 @@ use fail::fail_point;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use shared::{
-    config::Reader, database::Pool, health::Component, http::DATABASE_PATIENCE, message::ActivityTypeCode,
+    config::Reader, database::Pool, health::TaskStatus, http::DATABASE_PATIENCE, message::ActivityTypeCode,
     traces::TraceContext,
 };
 use sqlx::{Connection, postgres::PgConnection};
@@ -21,9 +21,9 @@ use uuid::Uuid;
 use crate::{
     announcement::{Announcement, Written},
     instance,
-    line::{self, Entrance, Exit, Waiting},
+    line::{self, LineReceiver, LineSender, WorkItem},
     message::{self, Content},
-    outcome::{Outcome, Repeatable, committed_before, until_known},
+    outcome::{Earlier, Outcome, Repeatable, committed_before, until_known},
     queue::Queue,
 };
 
@@ -99,7 +99,7 @@ pub enum TransactError {
     Refused(#[source] Arc<sqlx::Error>),
 }
 
-type Answer = Result<Option<Told>, TransactError>;
+type TransactAnswer = Result<Option<Told>, TransactError>;
 type Rows =
     dyn for<'c> Fn(&'c mut PgConnection, OffsetDateTime) -> BoxFuture<'c, Result<bool, sqlx::Error>> + Send + Sync;
 
@@ -116,7 +116,7 @@ impl fmt::Debug for Work {
 
 /// The handlers' end.
 #[derive(Clone, Debug)]
-pub struct Transactions(Entrance<Work, Answer>);
+pub struct Transactions(LineSender<Work, TransactAnswer>);
 
 impl Transactions {
     /// Writes what `rows` writes, and that `activity` happened, in one transaction. `rows` is given the activity's time. It
@@ -125,7 +125,7 @@ impl Transactions {
     ///
     /// # Errors
     /// See [`TransactError`]; within [`DATABASE_PATIENCE`].
-    pub async fn transact<F>(&self, activity: Activity, rows: F) -> Answer
+    pub async fn transact<F>(&self, activity: Activity, rows: F) -> TransactAnswer
     where
         F: for<'c> Fn(&'c mut PgConnection, OffsetDateTime) -> BoxFuture<'c, Result<bool, sqlx::Error>>
             + Send
@@ -141,7 +141,7 @@ impl Transactions {
 /// The other end: what the tasks share that carry the transactions out.
 #[derive(Clone, Debug)]
 pub struct Transactor {
-    waiting: Exit<Work, Answer>,
+    waiting: LineReceiver<Work, TransactAnswer>,
     pool: Pool,
     queue: Queue,
 }
@@ -149,8 +149,8 @@ pub struct Transactor {
 /// A line, and the task at its end; run it `transactions.tasks` times.
 #[must_use]
 pub fn line(settings: &Settings, pool: Pool, queue: Queue) -> (Transactions, Transactor) {
-    let (entrance, waiting) = line::line(settings.waiting_line, Duration::ZERO);
-    (Transactions(entrance), Transactor { waiting, pool, queue })
+    let (sender, waiting) = line::line(settings.waiting_line, Duration::ZERO);
+    (Transactions(sender), Transactor { waiting, pool, queue })
 }
 
 impl Transactor {
@@ -158,22 +158,22 @@ impl Transactor {
     ///
     /// # Errors
     /// None: a failure is answered to whoever waits.
-    pub async fn run(self, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut next = Vec::with_capacity(1);
         while let Some(_under_way) = self.waiting.next(&mut next, 1).await {
-            if let Some(Waiting { work, reply, .. }) = next.pop() {
-                reply.send(self.carry_out(work, &page).await);
+            if let Some(WorkItem { work, reply, .. }) = next.pop() {
+                reply.send(self.carry_out(work, &status).await);
             }
         }
         Ok(())
     }
 
-    async fn carry_out(&self, work: Work, page: &Component) -> Answer {
+    async fn carry_out(&self, work: Work, status: &TaskStatus) -> TransactAnswer {
         let Work { activity: Activity { code, content, trace }, rows } = work;
         let announcement = Announcement::new(trace, &self.queue.log(), &self.queue);
         let queue = self.queue.clone();
         let mut transaction = Attempted { code, content, rows, announcement, queue };
-        let outcome = until_known(&self.pool, &mut transaction, false, page).await;
+        let outcome = until_known(&self.pool, &mut transaction, Earlier::DidNothing, status).await;
         let Attempted { code, content, announcement, .. } = transaction;
         match outcome {
             Outcome::Done { done: Some(written), .. } => {
@@ -191,12 +191,12 @@ impl Transactor {
                 announcement.absent();
                 Err(TransactError::Unavailable)
             }
-            Outcome::Refused { maybe_done: true, .. } => {
+            Outcome::Refused { earlier: Earlier::MayHaveDone, .. } => {
                 // That it is refused now does not tell what became of it before.
                 self.queue.instance().doubt();
                 Err(TransactError::Unavailable)
             }
-            Outcome::Refused { error, maybe_done: false } => {
+            Outcome::Refused { error, earlier: Earlier::DidNothing } => {
                 announcement.absent();
                 Err(TransactError::Refused(error))
             }
@@ -217,7 +217,7 @@ impl Repeatable for Attempted {
     /// The message; none where there is nothing to tell.
     type Done = Option<Written>;
 
-    async fn attempt(&self, connection: &mut PgConnection, _again: bool) -> Result<Option<Self::Done>, sqlx::Error> {
+    async fn attempt(&self, connection: &mut PgConnection, _: Earlier) -> Result<Option<Self::Done>, sqlx::Error> {
         fail_point!("transaction::before", |_| std::process::abort());
         // Whatever the role's default is: an older snapshot would not see the end of the identity.
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;

@@ -42,7 +42,8 @@ macro_rules! audit_table {
                 ::sqlx::query_as!(
                     $crate::audit::Entry,
                     "SELECT audit_id, at, actor, via, action, subject, reason, request_id, os_user, database_role "
-                        + "FROM audit WHERE at >= $1 AND (at, audit_id) < ($2, $3) AND " + $filter
+                        + "FROM audit WHERE at >= $1 AND (at, audit_id) < ($2, $3) AND "
+                        + $filter
                         + " AND ($5::text IS NULL OR action = $5) ORDER BY at DESC, audit_id DESC LIMIT $6",
                     $page.filter.from,
                     before.at,
@@ -78,7 +79,7 @@ macro_rules! audit_table {
                 }
             };
             let place =
-                |last: &$crate::audit::Entry| $crate::audit::Place { at: last.at, audit_id: last.audit_id };
+                |last: &$crate::audit::Entry| $crate::audit::PlaceInAudit { at: last.at, audit_id: last.audit_id };
             let next = $crate::paging::cut(&mut found, page.limit, place, &page.filter);
             Ok((found, next))
         }
@@ -91,20 +92,16 @@ macro_rules! audit_table {
             pool: $crate::database::Pool,
             mut deeds: ::tokio::sync::mpsc::Receiver<$crate::audit::Deed>,
             shutdown: $crate::lifecycle::Shutdown,
-            page: $crate::health::Component,
+            status: $crate::health::TaskStatus,
         ) -> ::anyhow::Result<()> {
             while let Some(Some(deed)) = shutdown.unless_draining(deeds.recv()).await {
                 for pause in $crate::database::backoff() {
-                    match page.work($crate::audit::WRITTEN_WITHIN, write_down(&pool, &deed)).await {
+                    match status.busy($crate::audit::WRITTEN_WITHIN, write_down(&pool, &deed)).await {
                         Ok(()) => {
-                            page.working();
+                            status.ok();
                             break;
                         }
-                        Err(error) => {
-                            if page.waiting(&error) {
-                                ::tracing::warn!(error = %error, "cannot write the audit; trying again");
-                            }
-                        }
+                        Err(error) => status.failing(&error, "cannot write the audit; trying again"),
                     }
                     if shutdown.unless_draining(::tokio::time::sleep(pause)).await.is_none() {
                         ::tracing::warn!(action = deed.action.as_str(), "what was done stands in the log only");

@@ -8,7 +8,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::{Client, Url, header::ACCEPT, redirect::Policy};
 use tokio::{
     sync::{Notify, watch},
@@ -16,7 +15,7 @@ use tokio::{
 };
 
 use super::keys::Keys;
-use crate::{health::Component, lifecycle::Shutdown};
+use crate::{health::TaskStatus, lifecycle::Shutdown};
 
 /// At most one fetch in this time is made because a token asks for it.
 const ASKED_EVERY: Duration = Duration::from_secs(30);
@@ -107,22 +106,20 @@ impl Issuer {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         let (mut pauses, mut told_stale) = (backoff(), false);
         while let Some(looked) = shutdown.unless_draining(self.look()).await {
             let pause = match looked {
                 Ok(()) => {
                     told_stale = false;
-                    page.working();
+                    status.ok();
                     pauses = backoff();
                     self.max_age
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
-                    if page.waiting(&error) {
-                        tracing::warn!(error, "cannot fetch the keys of the issuer; trying again");
-                    }
-                    self.tell_if_stale(&mut told_stale);
+                    status.failing(&error, "cannot fetch the keys of the issuer; trying again");
+                    self.log_if_stale(&mut told_stale);
                     pauses.next().expect("the back-off never ends")
                 }
             };
@@ -135,7 +132,7 @@ impl Issuer {
     }
 
     /// Once for each time that the issuer is away.
-    fn tell_if_stale(&self, told: &mut bool) {
+    fn log_if_stale(&self, told: &mut bool) {
         let state = self.state.borrow();
         if state.keys.is_some() && state.stale_at <= Instant::now() && !*told {
             *told = true;
@@ -201,12 +198,7 @@ impl Issuer {
 
 /// The pause after a fetch that failed: an issuer that is back is not waited for long.
 fn backoff() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(15))
-        .without_max_times()
-        .with_jitter()
-        .build()
+    crate::backoff::backoff(Duration::from_millis(500), Duration::from_secs(15))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 
 use super::keys::Keys;
-use crate::{health::Component, lifecycle::Shutdown};
+use crate::{health::TaskStatus, lifecycle::Shutdown};
 
 /// The longest file of keys, in bytes: a set of a hundred RSA keys.
 const FILE_LIMIT: u64 = 256 * 1024;
@@ -40,22 +40,18 @@ impl KeyFile {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        page.working();
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
+        status.ok();
         while shutdown.unless_draining(sleep(READ_EVERY)).await.is_some() {
             match self.read_again() {
                 Ok(changed) => {
                     if let Some(keys) = changed {
                         tracing::info!(keys, "the file of keys has changed");
                     }
-                    page.working();
+                    status.ok();
                 }
                 // It may be half written.
-                Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error, "cannot use the file of keys; those read last stay");
-                    }
-                }
+                Err(error) => status.failing(&error, "cannot use the file of keys; those read last stay"),
             }
         }
         Ok(())

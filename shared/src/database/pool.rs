@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{backoff, no_answer, standby, takes_writes};
-use crate::health::{Component, TimedOut};
+use crate::health::{TaskStatus, TimedOut};
 
 /// A connection idle for longer is asked whether it still lives before it is used: after an outage
 /// every pooled connection is dead, under load none is ever asked.
@@ -170,24 +170,22 @@ impl Pool {
     /// Its own; and a lost answer where the server is not at it any more.
     pub async fn until_answered<T>(
         &self,
-        page: &Component,
+        status: &TaskStatus,
         limit: Duration,
         backend: Backend,
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         let mut answer = pin!(answer);
         loop {
-            let late = match page.work(limit, async { Ok::<_, TimedOut>(answer.as_mut().await) }).await {
+            let late = match status.busy(limit, async { Ok::<_, TimedOut>(answer.as_mut().await) }).await {
                 Ok(answer) => return answer,
                 Err(late) => late,
             };
             if self.is_at_work(backend).await == Some(false) {
                 // It may have come just now.
-                return page.work(ANSWERS_WITHIN, answer).await;
+                return status.busy(ANSWERS_WITHIN, answer).await;
             }
-            if page.waiting(late) {
-                tracing::warn!("the database does not come to the end of a statement; waiting for it");
-            }
+            status.failing(late, "the database does not come to the end of a statement; waiting for it");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Address, Pool, Settings};
-use crate::{config::Secret, health::Component, lifecycle::Shutdown};
+use crate::{config::Secret, health::TaskStatus, lifecycle::Shutdown};
 
 /// How often the file is read: for as long, at most, connections are tried with a password that has ended.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -32,16 +32,14 @@ impl PasswordRenewal {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         // What the pools were made with is not known here, and does no harm a second time.
         let mut known = None;
         while shutdown.unless_draining(sleep(READ_EVERY)).await.is_some() {
             match self.renew(&mut known) {
-                Ok(()) => page.working(),
+                Ok(()) => status.ok(),
                 Err(error) => {
-                    if page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot use database.url_file; connecting with what it had before");
-                    }
+                    status.failing(&error, "cannot use database.url_file; connecting with what it had before")
                 }
             }
         }

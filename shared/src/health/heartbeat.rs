@@ -16,7 +16,7 @@ use std::{
 
 use tokio::runtime::RuntimeMetrics;
 
-/// Of these a limit consists, see [`limited`].
+/// A limit is counted in so many parts, see [`limited`].
 const PARTS: u32 = 5;
 
 /// Awaits `work` for about `limit` of the time in which this process runs; none where that is over.

@@ -49,12 +49,12 @@ pub(super) async fn limited(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// Takes one request off what the caller may make. [`crate::auth::authenticate`] does it for those whose token is
+/// Takes one request off what the caller may make. [`super::authenticate`] does it for those whose token is
 /// not good, whom [`limited`] never sees.
 ///
 /// # Errors
 /// 429 where the caller is above its rate.
-pub(crate) fn charge(request: &ServiceRequest) -> Result<(), Problem> {
+pub(super) fn charge(request: &ServiceRequest) -> Result<(), Problem> {
     let Some(buckets) = request.app_data::<Data<RateLimit>>().and_then(|limit| limit.0.clone()) else { return Ok(()) };
     buckets.take(&who(request), Instant::now()).map_err(Problem::too_many_requests)
 }

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
 use super::{
-    PublicUrl, Settings, address, around,
+    PublicUrl, Settings, address, around, authenticate,
     browsers::{self, Browsers},
     closing,
     connection::Connection,
@@ -27,11 +27,7 @@ use super::{
     refusal,
     slots::Slots,
 };
-use crate::{
-    auth::{Authentication, authenticate},
-    health::Component,
-    lifecycle::Shutdown,
-};
+use crate::{auth::Authentication, health::TaskStatus, lifecycle::Shutdown};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -43,11 +39,28 @@ const HEAD_ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// Files that a process has open besides the connections of its callers.
 const OTHER_FILES: u64 = 200;
 
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// It is measured.
+    Api,
+    /// What probes and scrapes take is nobody's concern.
+    Management,
+}
+
+impl Port {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Management => "management",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    /// The API is measured; what probes and scrapes take is nobody's concern.
-    is_measured: bool,
+    port: Port,
     settings: Settings,
     workers: usize,
     /// How long requests under way may take once the drain has begun.
@@ -56,8 +69,8 @@ pub struct Server {
 
 /// # Errors
 /// The address cannot be had.
-pub fn listen(name: &str, settings: Settings, workers: usize, grace: Duration) -> anyhow::Result<Server> {
-    let address = settings.bind;
+pub fn listen(port: Port, settings: Settings, workers: usize, grace: Duration) -> anyhow::Result<Server> {
+    let (address, name) = (settings.bind, port.as_str());
     let bind = || -> std::io::Result<TcpListener> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -69,7 +82,7 @@ pub fn listen(name: &str, settings: Settings, workers: usize, grace: Duration) -
     let listener = bind().with_context(|| format!("cannot listen on {address} ({name})"))?;
     allow_files(u64::from(settings.max_connections) + OTHER_FILES);
     tracing::info!(server = name, "server.address" = %listener.local_addr()?, "listening");
-    Ok(Server { listener, is_measured: name == "api", settings, workers, grace })
+    Ok(Server { listener, port, settings, workers, grace })
 }
 
 /// Many systems give a process 1,024 files at first, and more if it asks.
@@ -96,12 +109,12 @@ impl Server {
         routes: F,
         authentication: Authentication,
         shutdown: Shutdown,
-        page: Component,
+        status: TaskStatus,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
     {
-        let (is_measured, heartbeat) = (self.is_measured, page.clone());
+        let (is_measured, heartbeat) = (self.port == Port::Api, status.clone());
         let Settings { max_connections, max_per_address, keep_alive, rate, .. } = self.settings;
         let Settings { allowed_origins, peer_origin, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
         let public_origin = public_url.as_deref().and_then(browsers::origin_of);
@@ -128,7 +141,7 @@ impl Server {
                 .configure(routes.clone())
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(rate_limit::limited))
-                .wrap(from_fn(authenticate))
+                .wrap(from_fn(authenticate::authenticate))
                 .wrap(from_fn(browsers::guarded))
                 .wrap(cors(&readers, &allowed_headers))
                 .wrap(from_fn(panics::caught))
@@ -182,7 +195,7 @@ impl Server {
             .map(|server| server.run());
         async move {
             let server = server?;
-            page.working();
+            status.ok();
             Ok(server.await?)
         }
     }

@@ -23,9 +23,9 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{ANSWER_WITHIN, Quiet, Settings};
 use crate::{
     config::Reader,
-    health::Component,
+    health::TaskStatus,
     lifecycle::Shutdown,
-    metrics::own::{TOPIC_PROBLEMS, TOPICS_MISSING},
+    metrics::own::{TOPIC_PROBLEMS, TOPICS_MISSING, TopicProblem},
 };
 
 /// How often it is asked whether the topics are there: one small request.
@@ -57,31 +57,7 @@ impl Expected {
     }
 }
 
-/// What is wrong with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TopicProblem {
-    Compacted,
-    ShortRetention,
-    FewInSync,
-    NotReplicated,
-    TimestampsRefused,
-}
-
 impl TopicProblem {
-    pub const ALL: [Self; 5] =
-        [Self::Compacted, Self::ShortRetention, Self::FewInSync, Self::NotReplicated, Self::TimestampsRefused];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Compacted => "compacted",
-            Self::ShortRetention => "short retention",
-            Self::FewInSync => "few in sync",
-            Self::NotReplicated => "not replicated",
-            Self::TimestampsRefused => "timestamps refused",
-        }
-    }
-
     /// What it means, and what to do.
     fn advice(self) -> &'static str {
         match self {
@@ -282,20 +258,20 @@ impl Watch {
     ///
     /// # Errors
     /// None: what fails is tried again the next time.
-    pub async fn run(mut self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         // A topic that is being made at this moment is not missing.
         shutdown.unless_draining(tokio::time::sleep(FIRST_LOOK_AFTER)).await;
         while !shutdown.is_draining() {
             // No piece of work that could hang: all of it is waiting for answers, each with its limit. Whoever sends or reads tells of the outage.
-            if let Some(Err(error)) = shutdown.unless_draining(self.look(&page)).await {
-                page.waiting(format!("{error:#}"));
+            if let Some(Err(error)) = shutdown.unless_draining(self.look(&status)).await {
+                status.waiting(format!("{error:#}"));
             }
             shutdown.unless_draining(tokio::time::sleep(LOOK_EVERY)).await;
         }
         Ok(())
     }
 
-    async fn look(&mut self, page: &Component) -> anyhow::Result<()> {
+    async fn look(&mut self, status: &TaskStatus) -> anyhow::Result<()> {
         for (topic, presence) in self.topics.presence().await? {
             let before = self.presence.insert(topic.clone(), presence.clone());
             // A topic made anew may have other settings.
@@ -320,10 +296,10 @@ impl Watch {
             news.extend(problems.iter().map(|problem| format!("{topic} is set wrong: {problem}")));
         }
         if news.is_empty() {
-            page.working();
+            status.ok();
         } else {
             // Its line is written already.
-            page.waiting(news.join("; "));
+            status.waiting(news.join("; "));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::Gauge;
 
 /// An answer to a scrape; empty where metrics are switched off.
 #[derive(Debug)]
-pub struct Now(pub(super) String);
+pub struct Now(pub(crate) String);
 
 impl Now {
     /// Of the only series of a gauge.

@@ -1,7 +1,6 @@
 //! The metrics that both services have.
 
 use super::{Counter, Gauge, Histogram, Metric, SECONDS};
-use crate::kafka::topics::TopicProblem;
 
 /// Requests to the API port, by method, route and status. The names and labels are those of
 /// OpenTelemetry's conventions.
@@ -42,7 +41,32 @@ pub const FIGURES_AGE: Gauge =
 
 pub const TOPICS_MISSING: Gauge =
     Gauge::new("kafka_topics_missing", "Topics that are not there, or that this service may not use");
-/// What may be wrong with a topic.
+/// What is wrong with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicProblem {
+    Compacted,
+    ShortRetention,
+    FewInSync,
+    NotReplicated,
+    TimestampsRefused,
+}
+
+impl TopicProblem {
+    pub const ALL: [Self; 5] =
+        [Self::Compacted, Self::ShortRetention, Self::FewInSync, Self::NotReplicated, Self::TimestampsRefused];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compacted => "compacted",
+            Self::ShortRetention => "short retention",
+            Self::FewInSync => "few in sync",
+            Self::NotReplicated => "not replicated",
+            Self::TimestampsRefused => "timestamps refused",
+        }
+    }
+}
+
 const PROBLEMS: &[&str] = &{
     let mut names = [""; TopicProblem::ALL.len()];
     let mut index = 0;
@@ -62,7 +86,7 @@ pub const TASK_STATE: &str = "task_state";
 pub const BUILD: &str = "build_info";
 
 /// Every metric of both services that has no labels of its own, except those of the process.
-pub(super) const ALL: &[&dyn Metric] = &[
+pub(crate) const ALL: &[&dyn Metric] = &[
     &HTTP_ACTIVE,
     &CONNECTIONS_ENDED,
     &CONNECTIONS_REFUSED,

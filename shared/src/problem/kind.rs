@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{RefOr, Schema, extensions::ExtensionsBuilder},
 };
 
-use crate::http::schema;
+use crate::schema;
 
 const NAMESPACE: &str = "urn:summarisation:problem:";
 

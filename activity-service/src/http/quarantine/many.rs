@@ -21,11 +21,11 @@ use shared::{
 };
 use utoipa::ToSchema;
 
+use super::queries::FilterBody;
 use crate::{
     http::Api,
     quarantine::{
         Discarded, Discarding, Filter, Pass, Reason, Replay, Replayed,
-        filter::FilterBody,
         replay::{FigureChange, How},
     },
 };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use shared::database::OwnFinding;
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 
@@ -45,7 +46,7 @@ pub(super) async fn take(session: &mut PgConnection, takeover_after: Duration) -
     let next = next.fetch_one(&mut *session).await?;
     let id = InstanceId::from(next.id);
     if !try_lock(session, id).await? {
-        return Err(sqlx::Error::Protocol("the lock of a new identity is taken".into()));
+        return Err(OwnFinding::Unfit("the lock of a new identity is taken".into()).into());
     }
     let seen = sqlx::query!(
         "INSERT INTO instances (instance_id, takeover_after) VALUES ($1, make_interval(secs => $2))",

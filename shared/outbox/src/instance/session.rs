@@ -14,8 +14,8 @@ use std::{
 
 use fail::fail_point;
 use shared::{
-    database::{self, Address, Pool, backoff, within},
-    health::Component,
+    database::{self, Address, OwnFinding, Pool, backoff, within},
+    health::TaskStatus,
 };
 use sqlx::{Executor, postgres::PgConnection};
 use tokio::time::{Instant, sleep};
@@ -110,7 +110,7 @@ impl Settings {
                  SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
                  SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'",
             self.takeover_after.as_millis(),
-            // What a stranger has locked must not keep this from proving that it lives.
+            // What somebody else has locked must not keep this from proving that it lives.
             self.takeover_after.as_millis() * 4 / 5,
             self.takeover_after.as_millis() / 10,
         );
@@ -139,26 +139,24 @@ impl Session {
     ///
     /// # Errors
     /// None: whatever happens to the connection, it is made again.
-    pub async fn run(self, stop: CancellationToken, page: Component) -> anyhow::Result<()> {
-        stop.run_until_cancelled(self.live(&page)).await;
+    pub async fn run(self, stop: CancellationToken, status: TaskStatus) -> anyhow::Result<()> {
+        stop.run_until_cancelled(self.live(&status)).await;
         Ok(())
     }
 
-    async fn live(mut self, page: &Component) {
+    async fn live(mut self, status: &TaskStatus) {
         loop {
-            let lost = match self.hold(page).await {
-                Ok(nothing_in_flight) => self.replace(nothing_in_flight, page).await,
+            let lost = match self.hold(status).await {
+                Ok(nothing_in_flight) => self.replace(nothing_in_flight, status).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
                 SESSIONS_LOST.add(1);
-                if page.waiting(&error) {
-                    tracing::warn!(error = %error, "lost the session with the database");
-                }
+                status.failing(&error, "lost the session with the database");
                 // Its connection goes first: as long as it is open it may hold the lock.
                 let Self { settings, pool, connection, instance, flight, timeline, ending } = self;
                 drop(connection);
-                let connection = resume(&settings, &pool, &instance, page).await;
+                let connection = resume(&settings, &pool, &instance, status).await;
                 self = Self { settings, pool, connection, instance, flight, timeline, ending };
             }
         }
@@ -167,7 +165,7 @@ impl Session {
     /// Looks once a second, until the identity has to be replaced and nothing is in flight any more,
     /// and keeps that so by the permit it returns. A look that succeeds proves that the lock is held,
     /// because the lock is the connection's; it is needed for as long as messages are in flight.
-    async fn hold(&mut self, page: &Component) -> Result<Permit, sqlx::Error> {
+    async fn hold(&mut self, status: &TaskStatus) -> Result<Permit, sqlx::Error> {
         let id = self.instance.id();
         let flight = self.flight.clone();
         let mut landed = pin!(flight.landed());
@@ -184,7 +182,7 @@ impl Session {
                 }
                 Ok::<_, sqlx::Error>(look)
             };
-            let look: Look = page.work(self.settings.takeover_after, looking).await?;
+            let look: Look = status.busy(self.settings.takeover_after, looking).await?;
             self.instance.note_pause(look.is_paused);
             if look.ended {
                 self.instance.distrust();
@@ -198,7 +196,8 @@ impl Session {
                 return Ok(landed.await);
             }
             if !look.is_held {
-                return Err(sqlx::Error::Protocol("the session does not hold its lock on this server any more".into()));
+                let why = "the session does not hold its lock on this server any more";
+                return Err(OwnFinding::Unfit(why.into()).into());
             }
             self.note_timeline(look.timeline);
             if self.instance.log().log.is_doubted() {
@@ -206,7 +205,7 @@ impl Session {
             } else {
                 self.instance.confirm(asked_at, look.now);
             }
-            page.working();
+            status.ok();
             gone_since.retain(|other, _| look.gone.contains(other));
             held_up.retain(|other| look.gone.contains(other));
             let own = self.settings.takeover_after;
@@ -219,7 +218,7 @@ impl Session {
                 // After an outage of the database everyone looks gone: everyone returns first. Whoever has the longer
                 // setting trusts its lock for longer.
                 if asked_at.duration_since(since.max(held_since)) >= takeover_after.max(own)
-                    && !self.end_other(InstanceId::from(other), page).await?
+                    && !self.end_other(InstanceId::from(other), status).await?
                 {
                     // The next look comes first.
                     held_up.insert(other);
@@ -252,7 +251,7 @@ impl Session {
 
     /// Declares another identity ended, its lock in hand: it cannot come back in between. False where somebody has
     /// locked its row.
-    async fn end_other(&mut self, other: InstanceId, page: &Component) -> Result<bool, sqlx::Error> {
+    async fn end_other(&mut self, other: InstanceId, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
                 fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
@@ -273,13 +272,13 @@ impl Session {
             }
             Ok(true)
         };
-        page.work(self.settings.takeover_after, takeover).await
+        status.busy(self.settings.takeover_after, takeover).await
     }
 
     /// Ends the identity and takes a new one. While all of the flight is held nothing is in flight
     /// and nothing can be handed over; where this fails half way nothing is trusted until it is known
     /// how far it came.
-    async fn replace(&mut self, _nothing_in_flight: Permit, page: &Component) -> Result<(), sqlx::Error> {
+    async fn replace(&mut self, _nothing_in_flight: Permit, status: &TaskStatus) -> Result<(), sqlx::Error> {
         self.instance.distrust();
         let old = self.instance.id();
         self.ending = Some(old);
@@ -297,7 +296,7 @@ impl Session {
             identity::unlock(&mut self.connection, old).await?;
             Ok::<_, sqlx::Error>(new)
         };
-        let new = page.work(self.settings.takeover_after, replacing).await?;
+        let new = status.busy(self.settings.takeover_after, replacing).await?;
         fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
         self.instance.replace(&new, asked_at);
         // What the old one has left is there to be adopted, by this one as well as by others.
@@ -315,7 +314,7 @@ fn is_locked(error: &sqlx::Error) -> bool {
 
 /// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
 /// ended meanwhile, and the server may be another one.
-async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, page: &Component) -> PgConnection {
+async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, status: &TaskStatus) -> PgConnection {
     let id = instance.id();
     let lost_at = Instant::now();
     let mut is_told = false;
@@ -339,7 +338,7 @@ async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, page: &Co
             Ok(None) => {}
             Err(error) => {
                 // What keeps it away now may not be what broke it.
-                page.waiting(&error);
+                status.waiting(&error);
                 if !is_told && lost_at.elapsed() > settings.takeover_after {
                     is_told = true;
                     tracing::error!(error = %error, "without a session with the database nothing is sent");

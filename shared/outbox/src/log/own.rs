@@ -75,7 +75,7 @@ pub struct SettledUntil {
 
 /// A part of the log that is to be read.
 #[derive(Debug)]
-pub struct Page {
+pub struct OwnPage {
     pub from: i64,
     pub before: i64,
     /// What was under way when the reading began.
@@ -148,7 +148,7 @@ impl OwnLog {
 
     /// The next page of at most `max` places, where the log is behind. None when it has caught up.
     #[must_use]
-    pub fn next_page(&self, max: usize) -> Option<Page> {
+    pub fn next_page(&self, max: usize) -> Option<OwnPage> {
         let mut draws = self.draws();
         let from = draws.cursor?;
         if from == draws.next {
@@ -157,7 +157,7 @@ impl OwnLog {
         }
         let before = draws.next.min(from.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
         draws.cursor = Some(before);
-        Some(Page { from, before, without: draws.under_way.range(from..before).copied().collect() })
+        Some(OwnPage { from, before, without: draws.under_way.range(from..before).copied().collect() })
     }
 
     /// Whether something is to be read.
@@ -176,7 +176,7 @@ impl OwnLog {
     }
 }
 
-impl Page {
+impl OwnPage {
     /// Whether the page takes this place into memory.
     #[must_use]
     pub fn takes(&self, seq: i64) -> bool {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     /// The places that a page takes.
-    fn taken(page: &Page) -> Vec<i64> {
+    fn taken(page: &OwnPage) -> Vec<i64> {
         (page.from..page.before).filter(|seq| page.takes(*seq)).collect()
     }
 

@@ -14,7 +14,7 @@ use rdkafka::{
 use serde::Serialize;
 use shared::{
     database::{Pool, within},
-    health::Component,
+    health::TaskStatus,
     kafka,
     lifecycle::Shutdown,
 };
@@ -34,9 +34,9 @@ use crate::{
 };
 
 /// After the full second: when the statements of [`super::Progress`] have come.
-const TELLS_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
+const ANNOUNCES_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
 /// What takes longer is out of date; partitions are asked for their ends one by one.
-const TELLS_WITHIN: Duration = Duration::from_secs(30);
+const ANNOUNCES_WITHIN: Duration = Duration::from_secs(30);
 /// Short, because a stop waits for the thread that asks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What Kafka has not taken by then is out of date.
@@ -110,29 +110,23 @@ impl Announcer {
     ///
     /// # Errors
     /// None: what fails is told by whoever is first a second later.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        self.creation.ensure(None, &page, &shutdown).await;
-        while shutdown.unless_draining(sleep(until(&self.instance, TELLS_AFTER))).await.is_some() {
-            match page.work(TELLS_WITHIN, self.tell()).await {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
+        self.creation.ensure(None, &status, &shutdown).await;
+        while shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_some() {
+            match status.busy(ANNOUNCES_WITHIN, self.announce()).await {
                 Ok(is_told) => {
-                    page.working();
+                    status.ok();
                     ANNOUNCEMENTS.add(u64::from(is_told));
                 }
-                Err(error) => {
-                    if page.waiting(format!("{error:#}")) {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "cannot tell how far everything is announced; trying again"
-                        );
-                    }
-                }
+                Err(error) => status
+                    .failing(format_args!("{error:#}"), "cannot tell how far everything is announced; trying again"),
             }
         }
         Ok(())
     }
 
-    /// Tells it, unless another instance does this time, or a new one came in between. Whether it did.
-    async fn tell(&self) -> anyhow::Result<bool> {
+    /// Announces it, unless another instance does this time, or a new one came in between. Whether it did.
+    async fn announce(&self) -> anyhow::Result<bool> {
         let Some(announced_to) = within(ANSWER_WITHIN, next(&self.pool)).await? else { return Ok(false) };
         let Some((outstanding, counts)) = within(ANSWER_WITHIN, look(&self.pool, announced_to)).await? else {
             return Ok(false);

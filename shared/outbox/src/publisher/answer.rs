@@ -29,15 +29,15 @@ impl From<Queued> for Outgoing {
 
 /// The broker's answer to a message, which is in flight until it has been dealt with.
 #[derive(Debug)]
-pub struct Answer {
+pub struct BrokerAnswer {
     pub message: Outgoing,
     pub permit: flight::Permit,
-    pub result: Result<Place, Verdict>,
+    pub result: Result<Acknowledged, Verdict>,
 }
 
 /// Where an acknowledged message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Acknowledged {
     pub partition: i32,
     pub offset: i64,
     /// When the broker's word came.
@@ -93,14 +93,14 @@ impl Verdict {
     }
 }
 
-pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Place, Verdict> {
+pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Acknowledged, Verdict> {
     match delivered {
         // librdkafka's conclusion from the success of a later request, not the broker's word. A broker
         // that knows nothing of this producer yet, as for a partition just made, takes the later request
         // though it has refused the earlier one for the moment.
         Ok(message) if message.offset() < 0 => Err(Verdict::Nowhere),
         Ok(message) => {
-            Ok(Place { partition: message.partition(), offset: message.offset(), at: Instant::now().into_std() })
+            Ok(Acknowledged { partition: message.partition(), offset: message.offset(), at: Instant::now().into_std() })
         }
         Err((error, _)) => Err(Verdict::of(error)),
     }

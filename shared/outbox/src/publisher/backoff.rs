@@ -22,7 +22,7 @@ pub(super) fn pause(initial: Duration, max: Duration, failures: u32) -> Duration
 
 /// What waits, soonest first.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(BinaryHeap<Due>);
+pub(super) struct BackoffHeap(BinaryHeap<Due>);
 
 #[derive(Debug)]
 struct Due {
@@ -30,7 +30,7 @@ struct Due {
     message: Outgoing,
 }
 
-impl Waiting {
+impl BackoffHeap {
     pub(super) fn push(&mut self, at: Instant, message: Outgoing) {
         self.0.push(Due { at, message });
     }

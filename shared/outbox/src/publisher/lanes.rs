@@ -181,7 +181,7 @@ impl Lanes {
     }
 
     /// Which partitions stand, in words, if any does. Those of which nobody was told before are logged.
-    pub(super) fn tell(&self) -> Option<String> {
+    pub(super) fn log_standing(&self) -> Option<String> {
         let now = Instant::now();
         let mut book = self.book();
         // Where no broker is in reach that is told instead.

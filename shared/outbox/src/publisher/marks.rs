@@ -11,7 +11,7 @@ use fail::fail_point;
 use opentelemetry::trace::SpanKind;
 use shared::{
     database::{self, Pool},
-    health::Component,
+    health::TaskStatus,
     traces,
 };
 use sqlx::PgConnection;
@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Answer, Outgoing, Returned, Verdict, answer::Place, backoff};
+use super::{BrokerAnswer, Outgoing, Returned, Verdict, answer::Acknowledged, backoff};
 use crate::{
     flight::Permit,
     instance::Instance,
@@ -43,15 +43,15 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Marks {
     pool: Pool,
-    answers: mpsc::UnboundedReceiver<Answer>,
+    answers: mpsc::UnboundedReceiver<BrokerAnswer>,
     returned: mpsc::UnboundedSender<Returned>,
-    settings: settings::Publisher,
+    settings: settings::PublisherSettings,
     instance: Instance,
     /// Those of which messages came.
     logs: BTreeMap<InstanceId, Weak<Log>>,
     /// Half of the queue: the most that may wait in memory for a back-off.
     may_wait: Arc<Semaphore>,
-    page: Component,
+    status: TaskStatus,
 }
 
 /// A message the broker refused while it was alone, and what becomes of it.
@@ -64,18 +64,26 @@ struct Blamed {
     stays: bool,
 }
 
+/// A message that the broker has taken. It is in flight until its mark is committed.
+#[derive(Debug)]
+struct Delivery {
+    message: Outgoing,
+    _permit: Permit,
+    acknowledged: Acknowledged,
+}
+
 impl Marks {
     #[must_use]
     pub fn new(
         pool: Pool,
-        answers: mpsc::UnboundedReceiver<Answer>,
+        answers: mpsc::UnboundedReceiver<BrokerAnswer>,
         returned: mpsc::UnboundedSender<Returned>,
-        settings: settings::Publisher,
+        settings: settings::PublisherSettings,
         instance: Instance,
-        page: Component,
+        status: TaskStatus,
     ) -> Self {
         let may_wait = Arc::new(Semaphore::new(settings.queue_capacity.div_ceil(2) as usize));
-        Self { pool, answers, returned, settings, instance, logs: BTreeMap::new(), may_wait, page }
+        Self { pool, answers, returned, settings, instance, logs: BTreeMap::new(), may_wait, status }
     }
 
     /// Marks until the publisher and its producers are gone.
@@ -95,11 +103,11 @@ impl Marks {
         Ok(())
     }
 
-    async fn mark(&mut self, answers: impl Iterator<Item = Answer>) {
+    async fn mark(&mut self, answers: impl Iterator<Item = BrokerAnswer>) {
         let (mut delivered, mut blamed) = (Vec::new(), Vec::new());
-        for Answer { message, permit, result } in answers {
+        for BrokerAnswer { message, permit, result } in answers {
             match result {
-                Ok(place) => delivered.push((message, permit, place)),
+                Ok(acknowledged) => delivered.push(Delivery { message, _permit: permit, acknowledged }),
                 Err(Verdict::Rejected(error)) if message.alone => blamed.push(self.blame(message, permit, error)),
                 // Lands before it goes back.
                 Err(why) => {
@@ -117,37 +125,36 @@ impl Marks {
         }
     }
 
-    async fn mark_published(&mut self, delivered: Vec<(Outgoing, Permit, Place)>) {
-        self.page.work_at_once(|| {
+    async fn mark_published(&mut self, delivered: Vec<Delivery>) {
+        self.status.busy_now(|| {
             fail_point!("marks::delivered", |_| std::process::abort());
             for (origin, label) in [(Origin::Placed, "placed"), (Origin::Reloaded, "reloaded")] {
                 let duration = PUBLISH_DURATION.of(label);
-                let of_origin = delivered.iter().filter(|(message, ..)| message.queued.origin == origin);
-                of_origin.for_each(|(message, _, place)| duration.record(place.at - message.queued.since));
+                let of_origin = delivered.iter().filter(|one| one.message.queued.origin == origin);
+                of_origin.for_each(|one| duration.record(one.acknowledged.at - one.message.queued.since));
             }
-            delivered.iter().for_each(|(message, ..)| trace(&message.queued));
+            delivered.iter().for_each(|one| trace(&one.message.queued));
         });
-        let published: Vec<_> =
-            delivered.iter().map(|(message, _, place)| published(&message.queued, *place)).collect();
+        let published: Vec<_> = delivered.iter().map(published).collect();
         let words = self.settle(&delivered);
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
         self.until_committed(Fact::Published(&published, &settled)).await;
         PUBLISHED.add(published.len() as u64);
         words.into_iter().for_each(|(log, word)| log.stated(word));
-        for (message, ..) in &delivered {
+        for Delivery { message, .. } in &delivered {
             if let Source::Rebroadcast(page) = &message.queued.source {
                 page.handled_one();
             }
         }
         fail_point!("marks::published", |_| std::process::abort());
-        self.page.working();
+        self.status.ok();
     }
 
     /// What is acknowledged is settled, and with the acknowledgements it is stated how far: the statement
     /// holds both or neither.
-    fn settle(&mut self, delivered: &[(Outgoing, Permit, Place)]) -> Vec<(Arc<Log>, SettledTo)> {
+    fn settle(&mut self, delivered: &[Delivery]) -> Vec<(Arc<Log>, SettledTo)> {
         let mut by_log: BTreeMap<InstanceId, (&Arc<Log>, Vec<i64>)> = BTreeMap::new();
-        for (message, ..) in delivered {
+        for Delivery { message, .. } in delivered {
             if let Source::Log(log) = &message.queued.source {
                 by_log.entry(log.id).or_insert_with(|| (log, Vec::new())).1.push(message.queued.message.seq);
             }
@@ -259,11 +266,7 @@ impl Marks {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return answer;
                 }
-                Err(error) => {
-                    if self.page.waiting(&error) {
-                        tracing::warn!(error = %error, "cannot mark messages; trying again");
-                    }
-                }
+                Err(error) => self.status.failing(&error, "cannot mark messages; trying again"),
             }
             sleep(pauses.next().expect("the back-off never ends")).await;
         }
@@ -277,7 +280,7 @@ impl Marks {
             fail_point!("marks::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok::<_, sqlx::Error>(answer)
         };
-        let answer = self.pool.until_answered(&self.page, ANSWER_WITHIN, backend, marking).await;
+        let answer = self.pool.until_answered(&self.status, ANSWER_WITHIN, backend, marking).await;
         connection.end_with(&answer);
         answer
     }
@@ -305,14 +308,15 @@ impl Fact<'_> {
     }
 }
 
-fn published(queued: &Queued, place: Place) -> Published {
+fn published(delivery: &Delivery) -> Published {
+    let Delivery { message: Outgoing { queued, .. }, acknowledged, .. } = delivery;
     let message = &queued.message;
     Published {
         message_ref: message.message_ref,
         log: message.log,
         seq: message.seq,
-        partition: place.partition,
-        offset: place.offset,
+        partition: acknowledged.partition,
+        offset: acknowledged.offset,
         was_refused: message.failures > 0 || matches!(queued.source, Source::Retry),
     }
 }

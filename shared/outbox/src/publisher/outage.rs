@@ -45,24 +45,24 @@ impl Reach {
 
     pub(super) fn no_broker(&self) {
         self.0.cluster.store(Self::NO_BROKER, Ordering::Relaxed);
-        self.tell();
+        self.set_gauge();
     }
 
     pub(super) fn refused(&self) {
         self.0.cluster.store(Self::REFUSED, Ordering::Relaxed);
-        self.tell();
+        self.set_gauge();
     }
 
     /// Whether some partition takes nothing.
     pub(super) fn stands(&self, stands: bool) {
         self.0.stands.store(stands, Ordering::Relaxed);
-        self.tell();
+        self.set_gauge();
     }
 
     /// A message got through.
     pub(super) fn delivered(&self) {
         if self.0.cluster.swap(Self::GOOD, Ordering::Relaxed) != Self::GOOD {
-            self.tell();
+            self.set_gauge();
         }
     }
 
@@ -71,19 +71,19 @@ impl Reach {
         let (from, to) = (Self::NO_BROKER, Self::GOOD);
         let ended = self.0.cluster.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if ended {
-            self.tell();
+            self.set_gauge();
         }
         ended
     }
 
-    fn tell(&self) {
+    fn set_gauge(&self) {
         let is_good = self.0.cluster.load(Ordering::Relaxed) == Self::GOOD && !self.0.stands.load(Ordering::Relaxed);
         OUTAGE.set(if is_good { 0.0 } else { 1.0 });
     }
 }
 
 impl Outage {
-    pub(super) fn new(settings: &settings::Publisher) -> Self {
+    pub(super) fn new(settings: &settings::PublisherSettings) -> Self {
         Self {
             pause_initial: settings.backoff_initial,
             pause_max: settings.outage_backoff_max,

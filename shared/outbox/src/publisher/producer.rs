@@ -17,11 +17,11 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
-use shared::{health::Component, kafka};
+use shared::{health::TaskStatus, kafka};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Answer, Outgoing,
+    BrokerAnswer, Outgoing,
     answer::{self, Verdict},
     lanes::{Entry, Lanes},
     outage::{Delivered, Reach},
@@ -54,9 +54,11 @@ impl std::fmt::Debug for Lane {
 impl Producers {
     pub(super) fn new(
         config: &Settings,
-        answers: mpsc::UnboundedSender<Answer>,
-        (delivered, reach, lanes): (Delivered, Reach, Lanes),
-        page: Component,
+        answers: mpsc::UnboundedSender<BrokerAnswer>,
+        delivered: Delivered,
+        reach: Reach,
+        lanes: Lanes,
+        status: TaskStatus,
     ) -> anyhow::Result<Self> {
         let topic: Arc<str> = config.topic.name.as_str().into();
         let answers = Answers {
@@ -67,7 +69,7 @@ impl Producers {
             lanes,
             failed: Arc::default(),
             failure: kafka::LastFailure::default(),
-            page,
+            status,
             is_alone: false,
         };
         let max_in_flight = config.publisher.max_in_flight;
@@ -96,7 +98,7 @@ impl Producers {
             Ok(lane) => lane,
             Err(error) => {
                 let result = Err(Verdict::Fatal(format!("{error:#}")));
-                return self.answers.tell(Answer { message, permit, result });
+                return self.answers.pass_on(BrokerAnswer { message, permit, result });
             }
         };
         let sent = &message.queued.message;
@@ -115,7 +117,7 @@ impl Producers {
             let why = Verdict::of(&error);
             // Refused before it met any neighbour: it was alone.
             let alone = message.alone || matches!(why, Verdict::Rejected(_));
-            self.answers.tell(Answer { message: Outgoing { alone, ..message }, permit, result: Err(why) });
+            self.answers.pass_on(BrokerAnswer { message: Outgoing { alone, ..message }, permit, result: Err(why) });
         }
     }
 
@@ -192,20 +194,20 @@ fn producer(
 #[derive(Clone, Debug)]
 struct Answers {
     // Unbounded, because what is in flight is bounded.
-    answers: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedSender<BrokerAnswer>,
     topic: Arc<str>,
     delivered: Delivered,
     reach: Reach,
     lanes: Lanes,
     failed: Arc<Notify>,
     failure: kafka::LastFailure,
-    page: Component,
+    status: TaskStatus,
     /// Of the second producer, which knows no more of the topic and hears of it later.
     is_alone: bool,
 }
 
 impl Answers {
-    fn tell(&self, mut answer: Answer) {
+    fn pass_on(&self, mut answer: BrokerAnswer) {
         let entry = answer.message.entry.take();
         if answer.result.is_ok() {
             if let Some(entry) = entry {
@@ -214,7 +216,7 @@ impl Answers {
             self.delivered.fetch_add(1, Ordering::Relaxed);
             self.reach.delivered();
             if !self.lanes.any_stands() {
-                self.page.working();
+                self.status.ok();
             }
         }
         // Closed only when the process is ending: the row stays as it is in the table.
@@ -235,11 +237,11 @@ impl Answers {
         let leaderless: BTreeSet<i32> =
             known.iter().filter(|(_, partition)| partition.leader < 0).map(|(number, _)| **number).collect();
         self.lanes.know(i32::try_from(known.len()).unwrap_or(i32::MAX), leaderless, is_connected);
-        let standing = self.lanes.tell();
+        let standing = self.lanes.log_standing();
         self.reach.stands(standing.is_some());
         if let Some(standing) = standing {
             // Its line is written already.
-            self.page.waiting(standing);
+            self.status.waiting(standing);
         }
     }
 }
@@ -257,9 +259,7 @@ impl ClientContext for Answers {
         if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
             self.reach.no_broker();
             let reason = self.failure.explain(reason);
-            if self.page.waiting(&reason) {
-                tracing::warn!(reason, "no broker in reach; messages are taken, and wait");
-            }
+            self.status.failing(&reason, "no broker in reach; messages are taken, and wait");
         }
         kafka::Quiet.error(error, reason);
     }
@@ -271,7 +271,7 @@ impl ClientContext for Answers {
             self.failure.forget();
         }
         if connected && self.reach.connected() {
-            self.page.working();
+            self.status.ok();
         }
         if !self.is_alone {
             self.partitions(&statistics, connected);
@@ -284,7 +284,7 @@ impl ProducerContext for Answers {
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let (message, permit) = *sent;
-        self.tell(Answer { message, permit, result: answer::result_of(delivered) });
+        self.pass_on(BrokerAnswer { message, permit, result: answer::result_of(delivered) });
         fail_point!("producer::told");
     }
 }

@@ -8,7 +8,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::RDKafkaErrorCode,
 };
-use shared::{health::Component, kafka, lifecycle::Shutdown};
+use shared::{health::TaskStatus, kafka, lifecycle::Shutdown};
 
 use super::lanes::Lanes;
 use crate::settings;
@@ -44,7 +44,7 @@ impl Creation {
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
     /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
-    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, page: &Component, shutdown: &Shutdown) {
+    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, status: &TaskStatus, shutdown: &Shutdown) {
         let settings::NewTopic { name, partitions, replication } = &self.topic;
         let mut wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
         for (property, value) in &self.properties {
@@ -66,7 +66,7 @@ impl Creation {
                 Some(0) => {}
                 Some(count) => {
                     know(count);
-                    return page.working();
+                    return status.ok();
                 }
             }
             let answer = self.admin.create_topics([&wanted], &options);
@@ -75,13 +75,13 @@ impl Creation {
                 Ok([Ok(_)]) => {
                     tracing::info!(topic = name, partitions, replication, "created the topic");
                     know(*partitions);
-                    return page.working();
+                    return status.ok();
                 }
-                Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return page.working(),
+                Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) => return status.ok(),
                 Ok([Err((_, code))]) if !is_outage(*code) => {
                     // The right to create it, or the topic itself, may be given any time.
                     pause = REFUSED_PAUSE;
-                    page.waiting(code);
+                    status.waiting(code);
                     if !std::mem::replace(&mut refused, true) {
                         tracing::warn!(topic = name, error = %code, "the topic is not created from here; sending goes on once it is there");
                     }
@@ -89,7 +89,7 @@ impl Creation {
                 Ok(other) => {
                     let answer = other.iter().filter_map(|one| one.as_ref().err()).map(|(_, code)| code.to_string());
                     let answer = answer.collect::<String>();
-                    if page.waiting(&answer) {
+                    if status.waiting(&answer) {
                         tracing::warn!(
                             topic = name,
                             replication,
@@ -98,11 +98,7 @@ impl Creation {
                         );
                     }
                 }
-                Err(error) => {
-                    if page.waiting(error) {
-                        tracing::warn!(error = %error, "waiting for kafka; messages are taken, and wait");
-                    }
-                }
+                Err(error) => status.failing(error, "waiting for kafka; messages are taken, and wait"),
             }
             if shutdown.unless_draining(tokio::time::sleep(pause)).await.is_none() {
                 return;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outbox::{
     message::{Format, Service},
-    start::{self, Schema},
+    start::{self, Pools, Schema},
     transaction::{self, Activity, ActivityError, TransactError, Transactions},
 };
 use serde_json::Map;
@@ -13,8 +13,8 @@ use shared::{
     database::{self, Tables},
     health::Health,
     lifecycle::{Shutdown, Tasks},
+    management::exposition::Exposition,
     message::ActivityTypeCode,
-    metrics::exposition::Exposition,
     traces::TraceContext,
 };
 use sqlx::migrate::Migrator;
@@ -59,7 +59,13 @@ impl World {
         let mut tasks = Tasks::new(health.clone(), shutdown.clone());
         let tables = Tables { service: "things", migrations: &OUTBOX, mark: "things" };
         let schema = Schema { tables, needed: &[("things", "INSERT")] };
-        let begun = start::begin(&of_outbox, &settings, (&pool, &requests), schema, health.component("database"));
+        let begun = start::begin(
+            &of_outbox,
+            &settings,
+            Pools { work: &pool, requests: &requests },
+            schema,
+            health.task("database"),
+        );
         let begun = begun.await.unwrap();
         let exposition = Exposition::default();
         let (transactions, _) = begun.start_transactions(&of_transactions, &mut tasks, &shutdown, &exposition).unwrap();

@@ -25,7 +25,7 @@ impl Running {
         let mut fetching = Issuer::new(issuer.url().parse().unwrap(), max_age, max_stale).unwrap();
         fetching.asked_every = asked_every;
         let (known, shutdown) = (fetching.known(), Shutdown::default());
-        tokio::spawn(fetching.run(shutdown.clone(), Health::default().component("issuer")));
+        tokio::spawn(fetching.run(shutdown.clone(), Health::default().task("issuer")));
         Self { known, shutdown }
     }
 

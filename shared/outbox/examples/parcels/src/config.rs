@@ -2,7 +2,7 @@ use outbox::{
     message::{Format, Service},
     transaction,
 };
-use shared::{auth, config::Reader, database, http, lifecycle, management, metrics::exposition, telemetry};
+use shared::{auth, config::Reader, database, http, lifecycle, management, telemetry};
 
 const PARCELS: Service = Service { name: "parcels", source: "/parcels", format: Format::Given };
 
@@ -13,7 +13,7 @@ pub struct Config {
     pub auth: auth::Settings,
     pub http: http::Settings,
     pub management: management::Settings,
-    pub metrics: exposition::Settings,
+    pub metrics: management::exposition::Settings,
     pub telemetry: telemetry::Settings,
     pub shutdown: lifecycle::Timing,
 }
@@ -31,7 +31,7 @@ impl Config {
             database,
             auth,
             http: http::Settings::read(s, None),
-            metrics: exposition::Settings::read(s),
+            metrics: management::exposition::Settings::read(s),
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };

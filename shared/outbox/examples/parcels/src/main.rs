@@ -6,14 +6,14 @@ mod config;
 use std::{process::ExitCode, time::Duration};
 
 use config::Config;
-use outbox::start::{self, Schema};
+use outbox::start::{self, Pools, Schema};
 use shared::{
     auth::Authentication,
     database::{self, Migrate, Tables},
-    health::{Health, Probes},
-    http::listen,
+    health::Health,
+    http::{Port, listen},
     lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    metrics::exposition::Exposition,
+    management::{Probes, exposition::Exposition},
     telemetry::Telemetry,
     terminal,
 };
@@ -53,24 +53,24 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     exposition.of_database(&pool, outbox::metrics::of_database, &config.metrics);
     let mut tasks = Tasks::new(health.clone(), shutdown.clone());
 
-    let server = listen("management", config.management.http.clone(), 1, Duration::from_secs(1))?;
+    let server = listen(Port::Management, config.management.http.clone(), 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
         let (probes, metrics, shutdown) = (probes.routes(), exposition.routes(), shutdown.clone());
         let routes = move |routes: &mut _| {
             probes(routes);
             metrics(routes);
         };
-        |page| server.serve(routes, Authentication::disabled(), shutdown, page)
+        |status| server.serve(routes, Authentication::disabled(), shutdown, status)
     });
 
-    let database = health.component("database");
+    let database = health.task("database");
     let begun = tokio::select! {
-        begun = start::begin(&config.outbox, &config.database, (&pool, &requests), SCHEMA, database) => begun,
+        begun = start::begin(&config.outbox, &config.database, Pools { work: &pool, requests: &requests }, SCHEMA, database) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let begun = match begun {
         Ok(begun) => begun,
-        Err(unfit) => return Ok(unfit.tell()),
+        Err(unfit) => return Ok(unfit.log()),
     };
     let (transactions, hand_over) =
         begun.start_transactions(&config.transactions, &mut tasks, &shutdown, &exposition)?;
@@ -78,12 +78,12 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     let (authentication, keys) = Authentication::new(config.auth)?;
     if let Some(keys) = keys {
         let shutdown = shutdown.clone();
-        tasks.spawn("issuer", |page| keys.run(shutdown, page));
+        tasks.spawn("issuer", |status| keys.run(shutdown, status));
     }
-    let api = listen("api", config.http, 2, config.shutdown.grace)?;
+    let api = listen(Port::Api, config.http, 2, config.shutdown.grace)?;
     tasks.spawn("api", {
         let (routes, shutdown) = (booking::routes(transactions), shutdown.clone());
-        |page| api.serve(routes, authentication, shutdown, page)
+        |status| api.serve(routes, authentication, shutdown, status)
     });
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;

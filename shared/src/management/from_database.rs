@@ -7,8 +7,10 @@ use futures_util::future::BoxFuture;
 use sqlx::{Executor, PgConnection};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::own::{FIGURES_AGE, FIGURES_UP};
-use crate::database::{Pool, within};
+use crate::{
+    database::{Pool, within},
+    metrics::own::{FIGURES_AGE, FIGURES_UP},
+};
 
 /// How long a connection and then the answer are waited for: whatever the database does, a scrape is
 /// answered long before Prometheus gives it up, which is after 10 s.

@@ -16,13 +16,15 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::time::sleep;
 
-use super::{
-    Metric,
-    from_database::{FromDatabase, Question},
-    now::Now,
-    own,
+use super::from_database::{FromDatabase, Question};
+use crate::{
+    config::Reader,
+    database::Pool,
+    health::TaskStatus,
+    http::only,
+    lifecycle::Shutdown,
+    metrics::{Metric, now::Now, own},
 };
-use crate::{config::Reader, database::Pool, health::Component, http::only, lifecycle::Shutdown};
 
 /// How often recorded values are summed up: until then each takes 16 bytes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -122,12 +124,12 @@ impl Exposition {
     ///
     /// # Errors
     /// None.
-    pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         while shutdown.unless_draining(sleep(UPKEEP_EVERY)).await.is_some() {
             if let Some(handle) = &self.handle {
-                page.work_at_once(|| handle.run_upkeep());
+                status.busy_now(|| handle.run_upkeep());
             }
-            page.working();
+            status.ok();
         }
         Ok(())
     }

@@ -14,9 +14,9 @@ use serde::Serialize;
 use sqlx::migrate::Migrator;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Health, Report, State};
 use crate::{
     database::{self, Pool},
+    health::{Health, Report, State},
     http::only,
     lifecycle::Shutdown,
     problem::Problem,
@@ -80,7 +80,7 @@ impl Probes {
             return Err(Problem::not_well(otherwise, components));
         }
         let time = OffsetDateTime::now_utc().format(&Rfc3339).expect("the present has four digits in its year");
-        Ok(HttpResponse::Ok().json(Answer { status: "up", time, components }))
+        Ok(HttpResponse::Ok().json(ProbeAnswer { status: "up", time, components }))
     }
 }
 
@@ -91,7 +91,7 @@ fn probe(path: &str) -> Resource {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct ProbeAnswer {
     status: &'static str,
     time: String,
     components: BTreeMap<&'static str, Report>,
