@@ -302,7 +302,7 @@ impl Service {
         self.exposition.at_scrape(in_hand.gauge());
         self.spawn("counting", {
             let (pool, settings) = (self.pool.clone(), self.config.consumer.clone());
-            let (at_once, room) = (AtOnce::default(), Room::new(self.config.quarantine.clone()));
+            let (at_once, room) = (AtOnce::default(), Room::new(self.config.quarantine));
             |shutdown, status| {
                 let counting = Counting { pool, time_zone, settings, group, shutdown, in_hand, status, at_once, room };
                 counting::run(counting, batches)

@@ -72,7 +72,6 @@ pub struct Counting {
 
 impl Settings {
     /// The pauses between attempts while the database is out of reach.
-    #[must_use]
     fn backoff(&self) -> impl Iterator<Item = Duration> + Send + use<> {
         backoff(self.backoff_initial, self.backoff_max)
     }
