@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use shared::{
+    at_once::AtOnce,
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
     health::{Component, Health, Probes},
@@ -23,7 +24,6 @@ use crate::{
     audit, calendar, commands,
     config::Config,
     consumer::{
-        at_once::AtOnce,
         continuity::Continuity,
         counting::{self, Counting},
         group::Group,

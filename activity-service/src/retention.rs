@@ -114,42 +114,65 @@ impl Retention {
         }
     }
 
-    /// Removes what is due, page by page.
+    /// Removes what is due, page by page. What fails keeps nothing else from its turn.
     ///
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
     pub async fn purge(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
-        let mut purged = Purged::default();
-        days::make_ahead(&self.pool).await?;
+        let made = days::make_ahead(&self.pool).await;
+        let purged = self.purge_all(shutdown, page).await;
+        made?;
+        purged
+    }
+
+    async fn purge_all(&self, shutdown: &Shutdown, page: &Component) -> anyhow::Result<Purged> {
         let settled = self.ago(self.settings.quarantine).await?;
         let processed = self.ago(self.settings.processed_keys).await?;
         let past_days = self.past_days(processed).await?;
         let nothing_past = past_days.is_empty();
         let lows = shutdown.unless_draining(self.lows(settled, processed, nothing_past)).await.transpose()?;
         let Some(Some(lows)) = lows else {
-            return Ok(purged);
+            return Ok(Purged::default());
         };
-        let mut after = PageEnd::BEGIN;
+        let quarantine = self.purge_all_of_quarantine(settled, &lows, shutdown, page).await;
+        let keys = self.purge_all_undated(processed, &lows, shutdown, page).await;
+        let of_days = self.purge_days(past_days, processed, &lows, shutdown, page).await;
+        Ok(Purged { quarantine: quarantine?, keys: keys? + of_days? })
+    }
+
+    async fn purge_all_of_quarantine(
+        &self,
+        settled: OffsetDateTime,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        page: &Component,
+    ) -> Result<u64, sqlx::Error> {
+        let (mut after, mut purged) = (PageEnd::BEGIN, 0);
         while !shutdown.is_draining() {
-            let (last, rows) = page.work(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
-            purged.quarantine += rows;
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
+            let (last, rows) = page.work(ANSWER_WITHIN, self.purge_quarantine(settled, after, lows)).await?;
+            purged += rows;
+            let Some(last) = last else { break };
+            after = last;
             self.leave_the_disk_to_others(shutdown).await;
         }
-        let mut after = PageEnd::BEGIN;
+        Ok(purged)
+    }
+
+    async fn purge_all_undated(
+        &self,
+        processed: OffsetDateTime,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        page: &Component,
+    ) -> Result<u64, sqlx::Error> {
+        let (mut after, mut purged) = (PageEnd::BEGIN, 0);
         while !shutdown.is_draining() {
-            let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
-            purged.keys += keys;
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
+            let (last, keys) = page.work(ANSWER_WITHIN, self.purge_keys(processed, after, lows)).await?;
+            purged += keys;
+            let Some(last) = last else { break };
+            after = last;
             self.leave_the_disk_to_others(shutdown).await;
         }
-        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, page).await?;
         Ok(purged)
     }
 

@@ -15,6 +15,7 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::{
+    at_once::AtOnce,
     database::{Failure, Pool, Transaction},
     health::Component,
     lifecycle::Shutdown,
@@ -25,7 +26,6 @@ use tokio::sync::mpsc;
 
 use super::{
     Settings,
-    at_once::AtOnce,
     batch::Batch,
     group::{Group, Partition},
     kept::{place, to_keep},
@@ -38,12 +38,15 @@ use crate::{
     key::{self, redelivered},
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, tell_activities},
     quarantine::{self, Again, Known, Place, Reason, Rejected, Room},
-    statistics::{self, Outcome, Received},
+    statistics::{self, Figures, Outcome, Received},
     trial,
 };
 
 /// Longer than any statement may take: the connection leads nowhere.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
+/// After this long it is asked whether the server is still at a COMMIT. Where it is, its answer is waited for: it ends
+/// by no time-out while a synchronous standby is away, and the same batch again would only wait for its locks.
+const COMMIT_WITHIN: Duration = Duration::from_secs(3);
 
 /// What became of the messages of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +68,17 @@ pub struct Counting {
     pub page: Component,
     pub at_once: AtOnce,
     pub room: Room,
+}
+
+/// What a transaction has done once it is committed.
+struct Done {
+    figures: Figures,
+    duplicates: u64,
+    kept: BTreeMap<Reason, u64>,
+    /// Whether offsets were passed unread.
+    has_jumps: bool,
+    /// Partitions that turned out to be others.
+    outdated: Vec<(Partition, i64)>,
 }
 
 impl Settings {
@@ -182,20 +196,22 @@ impl Counting {
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
         loop {
             let transaction = self.pool.begin().await?;
+            let counting = self.page.work(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
-            if let Some(counted) = self.page.work(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
-                return Ok(counted);
-            }
+            let Some((transaction, done)) = counting else { continue };
+            let backend = transaction.backend();
+            self.pool.until_answered(&self.page, COMMIT_WITHIN, backend, transaction.commit()).await?;
+            return Ok(self.tell(done));
         }
     }
 
-    /// None where it was rolled back because keys were purged meanwhile.
+    /// Everything but the COMMIT. None where it was rolled back because keys were purged meanwhile.
     async fn count_in(
         &self,
         mut transaction: Transaction,
         batch: &Batch,
         part: &Range<usize>,
-    ) -> Result<Option<Counted>, sqlx::Error> {
+    ) -> Result<Option<(Transaction, Done)>, sqlx::Error> {
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
         let mut admission = Admission::open(&mut transaction, &self.time_zone).await?;
@@ -252,13 +268,20 @@ impl Counting {
             return Ok(None);
         }
         fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
-        transaction.commit().await?;
-        if !jumps.is_empty() {
+        let outdated = outdated(&before, &after);
+        Ok(Some((transaction, Done { figures, duplicates, kept, has_jumps: !jumps.is_empty(), outdated })))
+    }
+
+    /// What is committed.
+    fn tell(&self, done: Done) -> Counted {
+        let Done { figures, duplicates, kept, has_jumps, outdated } = done;
+        if has_jumps {
             self.group.doubt.notify_one();
         }
-        for (partition, generation) in outdated(&before, &after) {
+        for (partition, generation) in outdated {
             self.group.hold(&partition, generation);
         }
+        let counted = figures.values().sum();
         COUNTED.add(counted);
         tell_activities(&figures);
         DUPLICATES.add(duplicates);
@@ -266,7 +289,7 @@ impl Counting {
             tracing::warn!(messages, "messages have the references of other activities");
         }
         kept.iter().for_each(|(reason, messages)| KEPT.add_of(reason.as_str(), *messages));
-        Ok(Some(Counted { counted, duplicates, quarantined: kept.values().sum() }))
+        Counted { counted, duplicates, quarantined: kept.values().sum() }
     }
 
     /// Once when it begins, not with each attempt.

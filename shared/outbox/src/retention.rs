@@ -45,8 +45,9 @@ impl Retention {
     /// # Errors
     /// The database's.
     pub async fn forget(&self, page: &Component) -> Result<(), sqlx::Error> {
-        page.work(ANSWER_WITHIN, self.forget_identities()).await?;
-        page.work(ANSWER_WITHIN, self.forget_rejections()).await
+        let identities = page.work(ANSWER_WITHIN, self.forget_identities()).await;
+        page.work(ANSWER_WITHIN, self.forget_rejections()).await?;
+        identities
     }
 
     /// What the broker said of a message is known for as long as the message.
