@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status parcels build test attack fuzz mutants chaos matrix upgrade bench check api-check clients deployment prepare audit nightly
+.PHONY: help run down reset status parcels build test attack fuzz mutants chaos ha plans matrix upgrade bench check api-check clients deployment prepare audit nightly
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -54,6 +54,16 @@ chaos: ## Break everything at random under load, then at each step there is, and
 	cargo run --release -p testing --example chaos -- $(ARGS)
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
+
+ha: ## Measure what the death of a leader, of two of three brokers and of the primary costs under load, and judge (target/ha)
+	dev/provide test
+	$(release)
+	cargo run --release -p testing --example ha
+
+plans: ## Read the plans of statements on tables of a million rows each
+	dev/provide test
+	cargo build --workspace --all-targets --features failpoints
+	dev/with-stack cargo test --workspace --features failpoints --test it plans -- --ignored
 
 matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--ends: oldest and newest)
 	dev/provide matrix
@@ -112,7 +122,7 @@ prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
-nightly: mutants chaos fuzz audit ## What takes hours: mutants, chaos, fuzz and audit, then small runs of every measurement
+nightly: mutants chaos ha plans fuzz audit ## What takes hours: mutants, chaos, ha, plans, fuzz and audit, then small runs of every measurement
 	$(MAKE) bench ARGS=--quick
 
 audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)

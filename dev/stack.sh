@@ -75,5 +75,16 @@ stop() {
     done
 }
 
+# Puts into `as` what a server is run with that refuses to run as root: the user postgres. That one may not be allowed
+# into the folders above the server's (a checkout under /root, a temporary directory of mode 0700), so it keeps the right
+# to pass them.
+no_root() {
+    as=()
+    ((EUID == 0)) || return 0
+    getent passwd postgres >/dev/null || fail "it does not run as root, and there is no user postgres"
+    as=(setpriv --reuid=postgres --regid=postgres --init-groups
+        --inh-caps=+dac_override --ambient-caps=+dac_override)
+}
+
 # psql without a password prompt, a start-up file or Debian's wrapper in between.
 sql() { "$(STACK_POSTGRES_BIN='' postgres_bin)/psql" --no-psqlrc --no-password -v ON_ERROR_STOP=1 -qAt "$@"; }

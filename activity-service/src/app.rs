@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use shared::{
+    at_once::AtOnce,
     audit::Deed,
     auth::Authentication,
     database::{self, Failure, Pool, Tables},
@@ -22,7 +23,6 @@ use crate::{
     audit, calendar,
     config::Config,
     consumer::{
-        at_once::AtOnce,
         continuity::Continuity,
         counting::{self, Counting},
         group::Group,

@@ -4,7 +4,6 @@
 //! waits for the database, so the group keeps this member through any outage. Offsets go the other
 //! way, through [`group::Group`]: counting notes what is committed in Postgres, reading tells Kafka.
 
-pub mod at_once;
 pub mod batch;
 pub mod continuity;
 pub mod counting;

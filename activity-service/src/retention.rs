@@ -111,42 +111,65 @@ impl Retention {
         }
     }
 
-    /// Removes what is due, page by page.
+    /// Removes what is due, page by page. What fails keeps nothing else from its turn.
     ///
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
     pub async fn purge(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<Purged> {
-        let mut purged = Purged::default();
-        days::make_ahead(&self.pool).await?;
+        let made = days::make_ahead(&self.pool).await;
+        let purged = self.purge_all(shutdown, status).await;
+        made?;
+        purged
+    }
+
+    async fn purge_all(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<Purged> {
         let settled = self.ago(self.settings.quarantine).await?;
         let processed = self.ago(self.settings.processed_keys).await?;
         let past_days = self.past_days(processed).await?;
         let nothing_past = past_days.is_empty();
         let lows = shutdown.unless_draining(self.lows(settled, processed, nothing_past)).await.transpose()?;
         let Some(Some(lows)) = lows else {
-            return Ok(purged);
+            return Ok(Purged::default());
         };
-        let mut after = PageEnd::BEGIN;
+        let quarantine = self.purge_all_of_quarantine(settled, &lows, shutdown, status).await;
+        let keys = self.purge_all_undated(processed, &lows, shutdown, status).await;
+        let of_days = self.purge_days(past_days, processed, &lows, shutdown, status).await;
+        Ok(Purged { quarantine: quarantine?, keys: keys? + of_days? })
+    }
+
+    async fn purge_all_of_quarantine(
+        &self,
+        settled: OffsetDateTime,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        status: &TaskStatus,
+    ) -> Result<u64, sqlx::Error> {
+        let (mut after, mut purged) = (PageEnd::BEGIN, 0);
         while !shutdown.is_draining() {
-            let (last, rows) = status.busy(ANSWER_WITHIN, self.purge_quarantine(settled, after, &lows)).await?;
-            purged.quarantine += rows;
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
+            let (last, rows) = status.busy(ANSWER_WITHIN, self.purge_quarantine(settled, after, lows)).await?;
+            purged += rows;
+            let Some(last) = last else { break };
+            after = last;
             self.leave_the_disk_to_others(shutdown).await;
         }
-        let mut after = PageEnd::BEGIN;
+        Ok(purged)
+    }
+
+    async fn purge_all_undated(
+        &self,
+        processed: OffsetDateTime,
+        lows: &Lows,
+        shutdown: &Shutdown,
+        status: &TaskStatus,
+    ) -> Result<u64, sqlx::Error> {
+        let (mut after, mut purged) = (PageEnd::BEGIN, 0);
         while !shutdown.is_draining() {
-            let (last, keys) = status.busy(ANSWER_WITHIN, self.purge_keys(processed, after, &lows)).await?;
-            purged.keys += keys;
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
+            let (last, keys) = status.busy(ANSWER_WITHIN, self.purge_keys(processed, after, lows)).await?;
+            purged += keys;
+            let Some(last) = last else { break };
+            after = last;
             self.leave_the_disk_to_others(shutdown).await;
         }
-        purged.keys += self.purge_days(past_days, processed, &lows, shutdown, status).await?;
         Ok(purged)
     }
 
@@ -245,7 +268,7 @@ impl Retention {
         let page = page.fetch_optional(&mut *transaction).await?;
         fail::fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
-        let Some(page) = page else {
+        let Some(status) = page else {
             return Ok((None, 0));
         };
         PURGED.add_of("keys", page.keys.unsigned_abs());
@@ -308,7 +331,7 @@ impl Retention {
         );
         let page = page.fetch_optional(&mut *transaction).await?;
         transaction.commit().await?;
-        let Some(page) = page else {
+        let Some(status) = page else {
             return Ok((None, 0));
         };
         PURGED.add_of("quarantine", page.rows.unsigned_abs());

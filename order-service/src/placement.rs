@@ -17,6 +17,7 @@ use outbox::{
     queue::Queue,
 };
 use shared::{
+    at_once::AtOnce,
     database::{self, Pool},
     health::TaskStatus,
     http::DATABASE_PATIENCE,
@@ -121,6 +122,7 @@ pub struct Placer {
     pool: Pool,
     queue: Queue,
     batch_max: usize,
+    at_once: Arc<AtOnce>,
     keys_kept_for: Duration,
 }
 
@@ -133,7 +135,8 @@ pub fn line(
     queue: Queue,
 ) -> (Placement, Placer) {
     let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
-    (Placement(sender), Placer { waiting, pool, queue, batch_max: settings.batch_max_orders as usize, keys_kept_for })
+    let (batch_max, at_once) = (settings.batch_max_orders as usize, Arc::default());
+    (Placement(sender), Placer { waiting, pool, queue, batch_max, at_once, keys_kept_for })
 }
 
 impl Placer {
@@ -143,13 +146,20 @@ impl Placer {
     /// None: a failure is answered to those who wait.
     pub async fn run(self, status: TaskStatus) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(self.batch_max);
-        while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max).await {
+        while let Some(_under_way) = self.waiting.next(&mut batch, self.batch_max.min(self.at_once.get())).await {
             let batch = self.accepted(batch.drain(..));
             let orders = batch.len();
             PLACEMENT_BATCH.record_count(orders);
             let begun = Instant::now();
             self.place(batch, Earlier::DidNothing, &status).await;
-            let took_seconds = begun.elapsed().as_secs_f64();
+            let took = begun.elapsed();
+            // Whatever it waited for, nobody has waited for its answer: with fewer orders somebody may.
+            if took >= DATABASE_PATIENCE {
+                self.at_once.was_too_slow(orders);
+            } else {
+                self.at_once.was_quick_enough(orders);
+            }
+            let took_seconds = took.as_secs_f64();
             PLACEMENT_DURATION.record(took_seconds);
             tracing::debug!(orders, took_seconds, "a batch of orders came to its end");
         }

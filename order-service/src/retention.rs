@@ -80,12 +80,23 @@ impl Retention {
         }
     }
 
-    /// Removes what is due, page by page.
+    /// Removes what is due, page by page. What fails keeps nothing else from its turn.
     ///
     /// # Errors
     /// The database's.
     pub async fn purge(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<Purged, sqlx::Error> {
-        let mut removed = Purged::default();
+        let keys = self.purge_all_keys(shutdown, status).await;
+        let forgotten = self.outbox.forget(status).await;
+        let orders = match self.settings.orders {
+            Some(kept_for) => self.purge_orders(kept_for, shutdown, status).await,
+            None => Ok(0),
+        };
+        forgotten?;
+        Ok(Purged { keys: keys?, orders: orders? })
+    }
+
+    async fn purge_all_keys(&self, shutdown: &Shutdown, status: &TaskStatus) -> Result<u64, sqlx::Error> {
+        let mut removed = 0;
         // While somebody keeps a snapshot, the rows of the pages before are still there, dead: they are not read again.
         let mut behind = Some(EVER);
         while let Some(from) = behind.filter(|_| !shutdown.is_draining()) {
@@ -94,13 +105,9 @@ impl Retention {
             if keys == 0 {
                 break;
             }
-            removed.keys += keys;
+            removed += keys;
             // Leaves the disk to those who wait for it.
             shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await;
-        }
-        self.outbox.forget(status).await?;
-        if let Some(kept_for) = self.settings.orders {
-            removed.orders = self.purge_orders(kept_for, shutdown, status).await?;
         }
         Ok(removed)
     }

@@ -36,6 +36,18 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const REQUESTS_ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a command waits for the database before it tells that it is away.
 const COMMANDS_CONNECT_WITHIN: Duration = Duration::from_secs(4);
+/// No commit is answered that a crash could take back, or a promotion of the synchronous standby: what the role or the
+/// database was given is raised where it promises less.
+macro_rules! durable {
+    () => {
+        "SELECT set_config('synchronous_commit', 'on', false) \
+         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+    };
+}
+
+/// For connections outside of pools.
+pub const DURABLE: &str = durable!();
+
 /// What every pooled session is told.
 ///
 /// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
@@ -52,7 +64,8 @@ macro_rules! session {
             $statement_timeout,
             "'; SET idle_in_transaction_session_timeout = '10s'; SET idle_session_timeout = 0; SET plan_cache_mode = force_generic_plan; SET jit = off; \
              SET default_transaction_isolation = 'read committed'; SET tcp_keepalives_idle = 4; \
-             SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '10s'"
+             SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '10s'; ",
+            durable!()
         )
     };
 }
@@ -360,6 +373,15 @@ pub enum Failure {
     Defect,
 }
 
+/// A standby, or a primary that has become one; and what a pooler leaves behind that has given the session away: another
+/// connection is needed, not another statement.
+const OF_THE_SESSION: [&str; 4] = ["25006", "25001", "26000", "42P05"];
+
+fn is_of_the_session(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| OF_THE_SESSION.contains(&code.as_ref()))
+}
+
 /// Whether the server has answered a statement with an error: it is rolled back then, and nothing is unknown. A
 /// session that is being ended may be ended after its commit and before its answer.
 #[must_use]
@@ -395,9 +417,7 @@ impl Failure {
             ("22" | "23", _) => Self::Refused,
             // connection, resources, operator intervention, lock time-out
             ("08" | "53" | "57", _) | (_, "55P03") => Self::Outage,
-            // A standby, or a primary that has become one; and what a pooler leaves behind that has given the
-            // session away: another connection is needed, not another statement.
-            (_, "25006" | "25001" | "26000" | "42P05") => Self::Outage,
+            _ if OF_THE_SESSION.contains(&code.as_ref()) => Self::Outage,
             _ if MISSING.contains(&code.as_ref()) => Self::Outage,
             _ => Self::Defect,
         }

@@ -1,5 +1,6 @@
 //! What both services use, and nothing that only one of them needs.
 
+pub mod at_once;
 pub mod audit;
 pub mod auth;
 pub mod backoff;

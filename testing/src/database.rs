@@ -7,14 +7,14 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::{Postgres, stack};
+use crate::{Postgres, Proxy, stack};
 
 /// What a service may do in its database. Every test runs its service under it.
 const PRIVILEGES: &str = include_str!("../../deploy/database/privileges.sql");
 /// Migrates.
 const OWNER: &str = "test_owner";
 /// The service's; it cannot change the schema.
-const SERVICE: &str = "test_service";
+pub(crate) const SERVICE: &str = "test_service";
 
 /// A database of a test's own, gone when the test is.
 #[derive(Debug)]
@@ -49,6 +49,11 @@ impl Database {
     /// On a server of the test's own, without a schema. It goes with the server.
     pub async fn empty_on(server: &Postgres) -> Self {
         Self::create(server.url(), false).await
+    }
+
+    /// On the server that a proxy leads to, whichever that is at a time. It goes with the server.
+    pub async fn empty_behind(proxy: &Proxy) -> Self {
+        Self::create(format!("postgres://postgres@127.0.0.1:{}", proxy.port()), false).await
     }
 
     async fn create(server: String, drop_it: bool) -> Self {

@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     Received, Topic,
     topic::{client, producer, send, watermarks},
+    wait_until,
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -62,6 +63,41 @@ impl Topic {
             partitions.into_iter().map(marks).collect()
         };
         spawn_blocking(ask).await.unwrap()
+    }
+
+    /// The number of the broker that leads most partitions.
+    ///
+    /// # Panics
+    /// None leads any.
+    pub async fn leader(&self) -> i32 {
+        let leaders: Vec<_> = self.state().await.into_iter().map(|(leader, _)| leader).collect();
+        let partitions_of = |leader: &i32| leaders.iter().filter(|one| *one == leader).count();
+        leaders.iter().copied().filter(|leader| *leader >= 0).max_by_key(partitions_of).unwrap()
+    }
+
+    /// Of each partition the broker that leads it, and how many of its replicas are not in sync.
+    async fn state(&self) -> Vec<(i32, usize)> {
+        let topic = self.clone();
+        let ask = move || {
+            let consumer: BaseConsumer = client(&topic.brokers).create().unwrap();
+            // Brokers that have just come do not answer yet.
+            let Ok(metadata) = consumer.fetch_metadata(Some(&topic.name), WITHIN) else { return Vec::new() };
+            let partitions = metadata.topics()[0].partitions().iter();
+            partitions.map(|one| (one.leader(), one.replicas().len() - one.isr().len())).collect()
+        };
+        spawn_blocking(ask).await.unwrap()
+    }
+
+    /// Waits until each partition has a leader and each replica is in sync.
+    ///
+    /// # Panics
+    /// Not within `limit`.
+    pub async fn in_sync(&self, limit: Duration) {
+        wait_until("every replica is in sync", limit, async || {
+            let state = self.state().await;
+            !state.is_empty() && state.iter().all(|(leader, lacks)| *leader >= 0 && *lacks == 0)
+        })
+        .await;
     }
 
     /// Makes the topic have `count` partitions.

@@ -3,7 +3,12 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::Signal;
 
-use crate::{Proxy, server::Server, topic::client, wait_until};
+use crate::{
+    Proxy,
+    server::{Server, free_port},
+    topic::client,
+    wait_until,
+};
 
 /// A broker of a test's own, which it may stop and crash.
 #[derive(Debug)]
@@ -51,6 +56,21 @@ impl Kafka {
         let mut kafka = Self { port: server.port, server };
         kafka.start_again().await;
         kafka
+    }
+
+    /// A cluster of three brokers with the numbers 1 to 3, each of which is a controller as well: any one may be away.
+    pub async fn three() -> [Self; 3] {
+        let mut servers = [Server::stopped("kafka").await, Server::beside("kafka"), Server::beside("kafka")];
+        let voters: Vec<_> = (1..=3).map(|number| format!("{number}@127.0.0.1:{}", free_port())).collect();
+        for (number, server) in (1..).zip(&mut servers) {
+            server.arguments = vec![server.port.to_string(), voters.join(","), format!("{number}")];
+            server.start();
+        }
+        let three = servers.map(|server| Self { port: server.port, server });
+        for one in &three {
+            one.answers().await;
+        }
+        three
     }
 
     /// Ends the broker in order.

@@ -58,7 +58,7 @@ pub use issuer::Issuer;
 pub use kafka::Kafka;
 pub use messages::announcement;
 pub use outbox::UNPUBLISHED;
-pub use pooler::Pooler;
+pub use pooler::{PgBouncer, Pooler};
 pub use postgres::{Postgres, Standby};
 pub use privileges::only_the_owner_changes_the_schema;
 pub use prometheus::{Prometheus, Series, observability, rules_hold};

@@ -1,14 +1,50 @@
-//! A pooler by transaction, as small as one can be: one session of the server, which each client has for a
-//! transaction at a time, and no notion of prepared statements.
+//! Poolers: PgBouncer, and one by transaction that is as small as one can be. It has one session of the server, which each
+//! client has for a transaction at a time, and no notion of prepared statements.
 
-use std::sync::Arc;
+use std::{process::Command, sync::Arc, time::Duration};
 
+use sqlx::{Connection, PgConnection};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Mutex,
     task::JoinHandle,
 };
+
+use crate::{Database, database::SERVICE, server::Server, wait_until};
+
+/// That of Debian, with the settings that docs/operations.md gives.
+#[derive(Debug)]
+pub struct PgBouncer(Server);
+
+impl PgBouncer {
+    /// Lends a session by `mode`, and keeps so many statements of a connection prepared, where its version can.
+    pub async fn before(database: &Database, mode: &str, statements: u32) -> Self {
+        let mut server = Server::beside("pgbouncer");
+        let (_, port) = database.address().rsplit_once(':').unwrap();
+        server.arguments = [port, SERVICE, mode, &statements.to_string()].map(str::to_owned).into();
+        server.start();
+        let url = database.url_through(server.port);
+        wait_until("PgBouncer answers", Duration::from_secs(30), async || PgConnection::connect(&url).await.is_ok())
+            .await;
+        Self(server)
+    }
+
+    /// Since 1.21.
+    #[must_use]
+    pub fn keeps_prepared_statements() -> bool {
+        let told =
+            Command::new("pgbouncer").arg("--version").output().expect("PgBouncer is in the PATH: run make test");
+        let told = String::from_utf8(told.stdout).unwrap();
+        let minor = told.strip_prefix("PgBouncer 1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        minor.unwrap_or_else(|| panic!("a version of PgBouncer: {told}")) >= 21
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+}
 
 /// Ends with the test.
 #[derive(Debug)]

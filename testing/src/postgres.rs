@@ -85,8 +85,24 @@ impl Postgres {
         let mut standby = Server::beside("standby");
         standby.port = self.0.port;
         standby.start();
+        self.wait_for_standby("standby").await;
+        Standby(standby)
+    }
+
+    /// Starts a server that follows this one, has all that it has committed, and may be promoted.
+    pub async fn follower(&self) -> Self {
+        let mut follower = Self(Server::beside("postgres"));
+        follower.0.arguments = vec!["-f".to_owned(), self.0.port.to_string()];
+        follower.start_again().await;
+        self.wait_for_standby("follower").await;
+        follower
+    }
+
+    /// From now on no transaction commits without the standby of that name.
+    async fn wait_for_standby(&self, name: &str) {
         let mut connection = PgConnection::connect(&format!("{}/postgres", self.url())).await.unwrap();
-        for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()"] {
+        let wait = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+        for statement in [wait.as_str(), "SELECT pg_reload_conf()"] {
             sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
         }
         let follows = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')";
@@ -94,7 +110,6 @@ impl Postgres {
             sqlx::query_scalar(follows).fetch_one(&mut connection).await.unwrap()
         })
         .await;
-        Standby(standby)
     }
 
     async fn answers(&self) {

@@ -29,7 +29,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct State {
-    server: String,
+    server: Mutex<String>,
     /// Whether requests and answers can be told apart, as Kafka's.
     kafka: bool,
     mode: watch::Sender<Mode>,
@@ -71,7 +71,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
-            server,
+            server: Mutex::new(server),
             kafka,
             mode: watch::Sender::new(Mode::Pass),
             generation: watch::Sender::new(0),
@@ -111,6 +111,12 @@ impl Proxy {
     /// Closes every connection; new ones pass.
     pub fn cut(&self) {
         self.state.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Closes every connection; new ones lead to another server.
+    pub fn lead_to(&self, server: impl Into<String>) {
+        *self.state.server.lock().unwrap() = server.into();
+        self.cut();
     }
 
     /// Closes the connection on which the server next sends `part`, instead of passing it on: the
@@ -155,7 +161,8 @@ async fn connect(client: TcpStream, state: Arc<State>) {
     drop(client.set_nodelay(true));
     let (mut from_client, mut to_client) = client.into_split();
     let passing = async {
-        let Ok(server) = TcpStream::connect(&state.server).await else { return };
+        let server = state.server.lock().unwrap().clone();
+        let Ok(server) = TcpStream::connect(server).await else { return };
         drop(server.set_nodelay(true));
         let (mut from_server, mut to_server) = server.into_split();
         let exchange = Mutex::new(Exchange::default());

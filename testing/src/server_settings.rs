@@ -56,6 +56,7 @@ pub const OF_ADMINISTRATORS: [(&str, &[&str]); 6] = [
         &[
             "default_transaction_isolation = 'serializable'",
             "default_transaction_deferrable = on",
+            "synchronous_commit = off",
             "max_parallel_workers_per_gather = 0",
             "log_statement = 'all'",
         ],
@@ -63,6 +64,25 @@ pub const OF_ADMINISTRATORS: [(&str, &[&str]); 6] = [
 ];
 
 impl Database {
+    /// From now on whoever writes into one of these tables is refused where a crash could take the commit back.
+    pub async fn wants_durable_commits(&self, tables: &[&str]) {
+        self.execute(
+            "CREATE FUNCTION refuse_unless_durable() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF current_setting('synchronous_commit') <> 'on' THEN RAISE 'a crash could take this back'; END IF;
+                RETURN NULL;
+            END $$",
+        )
+        .await;
+        for table in tables {
+            self.execute(&format!(
+                "CREATE TRIGGER refuse_unless_durable AFTER INSERT OR UPDATE ON {table}
+                FOR EACH STATEMENT EXECUTE FUNCTION refuse_unless_durable()"
+            ))
+            .await;
+        }
+    }
+
     /// For every session that begins from now on.
     pub async fn set(&self, settings: &[&str]) {
         for setting in settings {

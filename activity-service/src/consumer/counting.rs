@@ -14,6 +14,7 @@ use std::{
 };
 
 use shared::{
+    at_once::AtOnce,
     backoff::backoff,
     database::{Failure, Pool, Transaction},
     health::TaskStatus,
@@ -25,7 +26,6 @@ use tokio::sync::mpsc;
 
 use super::{
     Settings,
-    at_once::AtOnce,
     batch::Batch,
     group::Group,
     kept::{place, to_keep},
@@ -41,12 +41,15 @@ use crate::{
     place::{Partition, TopicPlace},
     quarantine::{self, Again, Known, Room},
     rejection::{Reason, Rejected},
-    statistics::{self, Outcome},
+    statistics::{self, Figures, Outcome, Received},
     trial,
 };
 
 /// Longer than any statement may take: the connection leads nowhere.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
+/// After this long it is asked whether the server is still at a COMMIT. Where it is, its answer is waited for: it ends
+/// by no time-out while a synchronous standby is away, and the same batch again would only wait for its locks.
+const COMMIT_WITHIN: Duration = Duration::from_secs(3);
 
 /// What became of the messages of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,17 @@ pub struct Counting {
     pub status: TaskStatus,
     pub at_once: AtOnce,
     pub room: Room,
+}
+
+/// What a transaction has done once it is committed.
+struct Done {
+    figures: Figures,
+    duplicates: u64,
+    kept: BTreeMap<Reason, u64>,
+    /// Whether offsets were passed unread.
+    has_jumps: bool,
+    /// Partitions that turned out to be others.
+    outdated: Vec<(Partition, i64)>,
 }
 
 impl Settings {
@@ -180,20 +194,22 @@ impl Counting {
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
         loop {
             let transaction = self.pool.begin().await?;
+            let counting = self.status.busy(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
-            if let Some(counted) = self.status.busy(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await? {
-                return Ok(counted);
-            }
+            let Some((transaction, done)) = counting else { continue };
+            let backend = transaction.backend();
+            self.pool.until_answered(&self.status, COMMIT_WITHIN, backend, transaction.commit()).await?;
+            return Ok(self.committed(done));
         }
     }
 
-    /// None where it was rolled back because keys were purged meanwhile.
+    /// Everything but the COMMIT. None where it was rolled back because keys were purged meanwhile.
     async fn count_in(
         &self,
         mut transaction: Transaction,
         batch: &Batch,
         part: &Range<usize>,
-    ) -> Result<Option<Counted>, sqlx::Error> {
+    ) -> Result<Option<(Transaction, Done)>, sqlx::Error> {
         fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
         let messages = &batch.messages[part.clone()];
         let admission = Admission::open(&mut transaction, &self.time_zone).await?;
@@ -251,13 +267,20 @@ impl Counting {
             return Ok(None);
         }
         fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
-        transaction.commit().await?;
-        if !jumps.is_empty() {
+        let outdated = outdated(&before, &after);
+        Ok(Some((transaction, Done { figures, duplicates, kept, has_jumps: !jumps.is_empty(), outdated })))
+    }
+
+    /// What is committed.
+    fn committed(&self, done: Done) -> Counted {
+        let Done { figures, duplicates, kept, has_jumps, outdated } = done;
+        if has_jumps {
             self.group.doubt.notify_one();
         }
-        for (partition, generation) in outdated(&before, &after) {
+        for (partition, generation) in outdated {
             self.group.hold(&partition, generation);
         }
+        let counted = figures.values().sum();
         COUNTED.add(counted);
         count_activities(&figures);
         DUPLICATES.add(duplicates);
@@ -265,7 +288,7 @@ impl Counting {
             tracing::warn!(messages, "messages have the references of other activities");
         }
         kept.iter().for_each(|(reason, messages)| KEPT.add_of(reason.as_str(), *messages));
-        Ok(Some(Counted { counted, duplicates, quarantined: kept.values().sum() }))
+        Counted { counted, duplicates, quarantined: kept.values().sum() }
     }
 
     /// Once when it begins, not with each attempt.

@@ -55,6 +55,7 @@ mod server_settings;
 mod settings;
 mod shards;
 mod shop;
+mod standby_away;
 mod stop;
 mod stream;
 mod terminal;

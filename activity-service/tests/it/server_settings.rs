@@ -12,6 +12,7 @@ async fn whatever_an_administrator_has_set_it_migrates_and_counts_each_message_o
         world.database.set(settings).await;
         let migrated = world.setup().set("database.url", world.database.owner_url()).run(&["migrate"]).await;
         assert_eq!(migrated.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&migrated.stderr));
+        world.database.wants_durable_commits(&["consumer_positions", "processed_messages"]).await;
         let service = world.setup().start().await;
         let messages = many(300);
         world.produce(&messages).await;

@@ -114,3 +114,24 @@ async fn a_caller_whose_reads_are_slow_waits_for_them_and_nobody_else_does() {
     world.database.execute("ALTER TABLE orders_kept RENAME TO orders").await;
     world.judge().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_many_orders_take_too_long_for_those_who_wait_fewer_are_placed_at_once() {
+    let world = World::new().await;
+    let service = world.setup().set("placement.tasks", 1).start().await;
+    // A little longer than a caller waits.
+    let slow = "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT count(*) FROM made) > 4 THEN PERFORM pg_sleep(2.6); END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER be_slow AFTER INSERT ON orders REFERENCING NEW TABLE AS made
+        FOR EACH STATEMENT EXECUTE FUNCTION be_slow()";
+    world.database.execute(slow).await;
+    let placed = async || world.history.acknowledged().len() >= 30;
+    world.client(&service).load_during(12, wait_until("orders are answered", seconds(40), placed)).await;
+    world.database.execute("DROP TRIGGER be_slow ON orders").await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

@@ -24,3 +24,23 @@ async fn no_row_of_the_outbox_is_updated_or_deleted_while_nothing_is_refused() {
     assert_eq!(world.database.number(changed).await, 0);
     world.judge().await;
 }
+
+#[tokio::test]
+async fn a_purge_that_fails_keeps_no_other_from_its_turn() {
+    let world = World::new().await;
+    let old = "INSERT INTO rejections (message_ref, rejected_at, instance, failures, is_failed)
+            SELECT gen_random_uuid(), now() - interval '30 days', 1, 1, false FROM generate_series(1, 10);
+        INSERT INTO idempotency_keys VALUES (sha256('key'), sha256('body'), 1, now() - interval '30 days');
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it cannot go'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION refuse()";
+    world.database.execute(old).await;
+    let service = world.setup().set("retention.every", "100ms").start().await;
+    wait_until("one cannot go", seconds(20), async || service.has_logged("cannot purge; trying again later")).await;
+    let left = "SELECT count(*) FROM rejections";
+    wait_until("the others go", seconds(20), async || world.database.number(left).await == 0).await;
+    world.database.execute("DROP TRIGGER refuse ON idempotency_keys").await;
+    let left = "SELECT count(*) FROM idempotency_keys";
+    wait_until("so does it", seconds(20), async || world.database.number(left).await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
+}

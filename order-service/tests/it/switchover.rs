@@ -50,3 +50,30 @@ async fn on_a_standby_it_waits_for_a_primary() {
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+#[tokio::test]
+async fn a_connection_whose_server_takes_no_writes_is_given_up() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client.place_one().await;
+    world.at_rest(seconds(10)).await;
+    let all = "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'order-service%'";
+    let before: Vec<i32> = sqlx::query_scalar(all).fetch_one(&world.database.pool).await.unwrap();
+    let standby = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE 'as a standby says' USING ERRCODE = '25006'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
+    world.database.execute(standby).await;
+    assert_eq!(client.place().await.unwrap().status, 503);
+    // Long before it would be too old.
+    wait_until("it is given up", seconds(20), async || {
+        let now: Vec<i32> = sqlx::query_scalar(all).fetch_one(&world.database.pool).await.unwrap();
+        before.iter().any(|pid| !now.contains(pid))
+    })
+    .await;
+    world.database.execute("DROP TRIGGER refuse ON orders").await;
+    client.place_one().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

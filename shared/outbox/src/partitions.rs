@@ -126,8 +126,8 @@ async fn end_of_partitions(pool: &Pool) -> Result<(OffsetDateTime, OffsetDateTim
     let found = sqlx::query!(
         r#"
         SELECT now() AS "now!", (
-            SELECT min(day) FROM generate_series(date_trunc('day', now(), 'UTC'), now() + interval '62 days', interval '24 hours')
-                AS day
+            SELECT min(day) FROM generate_series(0, 62) AS ahead (days),
+                LATERAL (SELECT date_trunc('day', now(), 'UTC') + days * interval '24 hours') AS of_one (day)
             WHERE NOT EXISTS (
                 SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
                 WHERE inhparent = 'outbox'::regclass AND partition_day(relname) = day)

@@ -41,8 +41,9 @@ impl Retention {
     /// # Errors
     /// The database's.
     pub async fn forget(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
-        status.busy(ANSWER_WITHIN, self.forget_identities()).await?;
-        status.busy(ANSWER_WITHIN, self.forget_rejections()).await
+        let identities = status.busy(ANSWER_WITHIN, self.forget_identities()).await;
+        status.busy(ANSWER_WITHIN, self.forget_rejections()).await?;
+        identities
     }
 
     /// What the broker said of a message is known for as long as the message.

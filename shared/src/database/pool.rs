@@ -317,9 +317,9 @@ impl Lease {
         }
     }
 
-    /// Gives it back if this was an answer, of whatever kind, and the session goes on.
+    /// Gives it back if this was an answer, of whatever kind, and the session goes on and is what it should be.
     pub fn end_with<T>(self, answer: &Result<T, sqlx::Error>) {
-        if answer.as_ref().err().is_none_or(super::is_rolled_back) {
+        if answer.as_ref().err().is_none_or(|error| super::is_rolled_back(error) && !super::is_of_the_session(error)) {
             self.end();
         }
     }
@@ -387,6 +387,11 @@ impl DerefMut for Lease {
 pub struct Transaction(Lease);
 
 impl Transaction {
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.0.backend()
+    }
+
     /// # Errors
     /// The database's. Nobody knows then whether it is committed.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {

@@ -30,14 +30,41 @@ pub enum Fault {
     KillActivity,
     /// Kill -9 of Postgres, which stays away for a while.
     CrashPostgres,
-    /// Kill -9 of the broker, which stays away for a while.
+    /// Kill -9 of a broker, which stays away for a while. Where it has the only replica of a partition, that one has no
+    /// leader meanwhile.
     KillBroker,
+    /// The same of two of the three: nothing can be acknowledged.
+    KillTwoBrokers,
+    /// One broker after the other is stopped in order, and started again.
+    RestartBrokers,
     /// One instance loses its connections to Postgres, and for a while gets none.
     Cut,
+    /// One instance's way to Postgres swallows everything, and nobody is told.
+    Vanish,
+    /// Postgres becomes a standby for a while, and is promoted.
+    SwitchOver,
+    /// Somebody keeps a snapshot of the orders for a while, and vacuum cleans nothing.
+    HoldSnapshot,
+    /// While nobody counts, the group's offset of a partition is set to its end.
+    OffsetsAhead,
+    /// Instances that count come and go while batches wait for a lock.
+    ComeAndGo,
     /// SIGSTOP of one instance, and SIGCONT after a while.
     Pause,
     /// SIGTERM of one instance; another one comes in its place.
     Stop,
+}
+
+impl Fault {
+    const OTHERS: [Self; 7] = [
+        Self::KillTwoBrokers,
+        Self::RestartBrokers,
+        Self::Vanish,
+        Self::SwitchOver,
+        Self::HoldSnapshot,
+        Self::OffsetsAhead,
+        Self::ComeAndGo,
+    ];
 }
 
 /// How much of everything.
@@ -47,6 +74,8 @@ pub struct Size {
     pub activity_kills: usize,
     pub postgres_crashes: usize,
     pub broker_kills: usize,
+    /// Of each kind that takes long.
+    pub others: usize,
     pub cuts: usize,
     pub pauses: usize,
     pub stops: usize,
@@ -64,6 +93,7 @@ impl Size {
             vec![Fault::Cut; self.cuts],
             vec![Fault::Pause; self.pauses],
             vec![Fault::Stop; self.stops],
+            Fault::OTHERS.repeat(self.others),
         ]
         .concat();
         for last in (1..faults.len()).rev() {

@@ -20,13 +20,16 @@ use std::{
 use faults::{Random, Size};
 use report::Report;
 use stack::Stack;
+use testing::{Client, order_body};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 const FULL: Size = Size {
     order_kills: 40,
     activity_kills: 22,
     postgres_crashes: 6,
     broker_kills: 4,
+    others: 4,
     cuts: 10,
     pauses: 8,
     stops: 6,
@@ -37,6 +40,7 @@ const QUICK: Size = Size {
     activity_kills: 2,
     postgres_crashes: 1,
     broker_kills: 1,
+    others: 1,
     cuts: 2,
     pauses: 2,
     stops: 1,
@@ -47,6 +51,8 @@ const QUICK: Size = Size {
 /// most of the full size while the faults are on.
 const CALLERS: usize = 16;
 const PACE: Duration = Duration::from_millis(100);
+/// For how long an order under a key is asked for.
+const INSISTS_FOR: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -67,11 +73,14 @@ async fn main() -> ExitCode {
     let go_on = Arc::new(AtomicBool::new(true));
     let witness = tokio::spawn(stack.witness().ask_while(Arc::clone(&go_on)));
     let mut callers = JoinSet::new();
-    for _ in 0..CALLERS {
+    for caller in 0..CALLERS {
         let (client, go_on) = (stack.client.clone(), Arc::clone(&go_on));
         callers.spawn(async move {
-            while go_on.load(Ordering::Relaxed) {
-                drop(client.place().await);
+            for turn in caller.. {
+                if !go_on.load(Ordering::Relaxed) {
+                    break;
+                }
+                ask(&client, turn).await;
                 tokio::time::sleep(PACE).await;
             }
         });
@@ -93,6 +102,27 @@ async fn main() -> ExitCode {
     report.judged(&stack).await;
     let passed = report.write(begun.elapsed());
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// An order. Every fourth has a key, and is asked for until it is placed; every fourth is ended, one way or the other.
+async fn ask(client: &Client, turn: usize) {
+    if turn % 4 == 0 {
+        let (key, body) = (format!("K-{}", Uuid::now_v7()), order_body(&format!("C-{}", Uuid::now_v7().simple())));
+        let end = Instant::now() + INSISTS_FOR;
+        while Instant::now() < end && client.place_under(&key, &body).await.map_or(true, |answer| answer.status != 201)
+        {
+            tokio::time::sleep(PACE).await;
+        }
+        return;
+    }
+    let placed = client.place().await;
+    if let (1, Ok(placed)) = (turn % 4, placed)
+        && let Some(order_ref) = placed.body["orderRef"].as_str()
+    {
+        // Of two changes at once one wins; each answer is held against the database.
+        let (one, other) = tokio::join!(client.change(order_ref, "complete"), client.change(order_ref, "cancel"));
+        drop((one, other));
+    }
 }
 
 fn arguments() -> Result<(Size, u64), String> {

@@ -81,9 +81,9 @@ impl Report {
             }
         }
         let (orders, messages) = (stack.orders().await, stack.topic.dump().await.len());
-        let twice = i64::try_from(messages).unwrap() - orders;
+        let twice = i64::try_from(messages).unwrap() - stack.messages().await;
         self.operations = json!({"asked": stack.history.asked().len(), "acknowledged": stack.history.acknowledged().len(),
-            "otherAnswers": stack.history.others(), "orders": orders, "messages": messages, "announcedAgain": twice, "toldComplete": self.told.moments, "toldNothing": self.told.unknown});
+            "otherAnswers": stack.history.others(), "orders": orders, "ended": stack.history.changed().len(), "messages": messages, "announcedAgain": twice, "toldComplete": self.told.moments, "toldNothing": self.told.unknown});
     }
 
     /// Writes the file; whether every invariant holds.

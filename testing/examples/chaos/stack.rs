@@ -1,4 +1,4 @@
-//! Everything that runs: Postgres, Kafka, three order-services and two activity-services, each behind a
+//! Everything that runs: Postgres, three brokers, three order-services and two activity-services, each behind a
 //! proxy of its own to Postgres.
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Stack {
     postgres: Postgres,
-    kafka: Kafka,
+    brokers: [Kafka; 3],
     orders: Database,
     pub topic: Topic,
     pub history: History,
@@ -55,13 +55,15 @@ impl Instance {
 
 impl Stack {
     pub async fn start() -> Self {
-        let (postgres, kafka) = tokio::join!(Postgres::start(), Kafka::start());
+        let (postgres, brokers) = tokio::join!(Postgres::start(), Kafka::three());
         let (orders, activity) = (Database::empty_on(&postgres).await, Database::empty_on(&postgres).await);
-        let topic = Topic::unborn_on(&kafka);
-        topic.create(6, &[]).await;
+        let topic = Topic::unborn_at(brokers.each_ref().map(Kafka::brokers).join(","));
+        // The last one has no leader while its broker is away; the others have one as long as two are there.
+        topic.create_on(&[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2], &[1, 3, 2], &[2, 1, 3], &[2]], &[]).await;
         let order_setup = Setup::new(binary("order-service"))
             .set("kafka.brokers", &topic.brokers)
             .set("kafka.topic", &topic.name)
+            .set("kafka.replication", 3)
             .set("publisher.queue_capacity", 2000)
             .set("instance.takeover_after", "1s");
         let group = "activityservice";
@@ -84,7 +86,7 @@ impl Stack {
         let client = Client::new(placing[0].service().api(), &history);
         let reader = Client::new(counting[0].service().api(), &History::default());
         let recount = Recount { pool: activity.pool.clone(), topics: vec![topic.clone()], group: group.into() };
-        let stack = Self { postgres, kafka, orders, topic, history, client, reader, placing, counting, recount };
+        let stack = Self { postgres, brokers, orders, topic, history, client, reader, placing, counting, recount };
         stack.route();
         stack
     }
@@ -124,9 +126,65 @@ impl Stack {
                 self.postgres.start_again().await;
             }
             Fault::KillBroker => {
-                self.kafka.crash().await;
+                let broker = &mut self.brokers[random.index(3)];
+                broker.crash().await;
                 tokio::time::sleep(a_while).await;
-                self.kafka.start_again().await;
+                broker.start_again().await;
+            }
+            Fault::KillTwoBrokers => {
+                self.brokers.rotate_left(random.index(3));
+                let [one, other, _] = &mut self.brokers;
+                tokio::join!(one.crash(), other.crash());
+                tokio::time::sleep(4 * a_while).await;
+                tokio::join!(one.start_again(), other.start_again());
+            }
+            Fault::RestartBrokers => {
+                for broker in &mut self.brokers {
+                    broker.stop().await;
+                    broker.start_again().await;
+                    self.topic.in_sync(PATIENCE).await;
+                }
+            }
+            Fault::Vanish => {
+                let one = self.any(random);
+                one.proxy.lose();
+                tokio::time::sleep(4 * a_while).await;
+                one.proxy.pass();
+            }
+            Fault::SwitchOver => {
+                self.postgres.become_standby().await;
+                tokio::time::sleep(a_while).await;
+                self.postgres.promote().await;
+            }
+            Fault::HoldSnapshot => {
+                let mut held = self.orders.pool.begin().await.unwrap();
+                let snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM orders LIMIT 1";
+                sqlx::raw_sql(snapshot).execute(&mut *held).await.unwrap();
+                tokio::time::sleep(4 * a_while).await;
+                held.rollback().await.unwrap();
+            }
+            Fault::OffsetsAhead => {
+                for one in &mut self.counting {
+                    assert_eq!(one.service.take().unwrap().stop().await, Some(0), "it stops in order");
+                }
+                tokio::time::sleep(a_while).await;
+                self.topic.commit(&self.recount.group, self.topic.ends().await[0]).await;
+                for one in &mut self.counting {
+                    one.start_again().await;
+                }
+                self.route();
+            }
+            Fault::ComeAndGo => {
+                let mut held = self.recount.pool.begin().await.unwrap();
+                sqlx::raw_sql("LOCK TABLE consumer_positions").execute(&mut *held).await.unwrap();
+                let index = random.index(self.counting.len());
+                let mut other = self.counting[index].setup.spawn();
+                other.ready().await;
+                tokio::time::sleep(a_while).await;
+                other.terminate();
+                tokio::time::sleep(a_while).await;
+                held.rollback().await.unwrap();
+                other.ended(PATIENCE).await;
             }
             Fault::Cut => {
                 let one = self.any(random);
@@ -205,6 +263,11 @@ impl Stack {
     /// After kills and cuts messages may come twice, in the same bytes.
     pub fn checker(&self) -> Checker {
         Checker::new(&self.orders.pool, &self.topic, &self.history).duplicates_allowed()
+    }
+
+    /// Of the outbox.
+    pub async fn messages(&self) -> i64 {
+        self.orders.number("SELECT count(*) FROM outbox").await
     }
 
     pub async fn orders(&self) -> i64 {

@@ -14,7 +14,7 @@ use std::{
 
 use fail::fail_point;
 use shared::{
-    database::{self, Address, OwnFinding, Pool, backoff, within},
+    database::{self, Address, DURABLE, OwnFinding, Pool, backoff, within},
     health::TaskStatus,
 };
 use sqlx::{Executor, postgres::PgConnection};
@@ -108,7 +108,7 @@ impl Settings {
         let limits = format!(
             "SET idle_session_timeout = 0; SET jit = off; SET tcp_keepalives_idle = {seconds}; \
                  SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
-                 SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'",
+                 SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'; {DURABLE}",
             self.takeover_after.as_millis(),
             // What somebody else has locked must not keep this from proving that it lives.
             self.takeover_after.as_millis() * 4 / 5,

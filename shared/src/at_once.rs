@@ -1,9 +1,9 @@
-//! A batch that was too slow for its time is halved, and the next ones begin with as little: else each of them
-//! would wait out the time-out first.
+//! A batch that was too slow for its time is halved, and the next ones begin with as little: else each of them would be
+//! too slow first.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many messages a transaction takes at once. Half as many where that was too slow, an eighth more with each
+/// How much a transaction takes at once, of messages or orders. Half as many where that was too slow, an eighth more with each
 /// time that it was not.
 #[derive(Debug)]
 pub struct AtOnce(AtomicUsize);
@@ -20,13 +20,13 @@ impl AtOnce {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub fn was_too_slow(&self, messages: usize) {
-        self.0.store((messages / 2).max(1), Ordering::Relaxed);
+    pub fn was_too_slow(&self, items: usize) {
+        self.0.store((items / 2).max(1), Ordering::Relaxed);
     }
 
-    pub fn was_quick_enough(&self, messages: usize) {
-        if messages >= self.get() {
-            self.0.store(messages.saturating_add((messages / 8).max(1)), Ordering::Relaxed);
+    pub fn was_quick_enough(&self, items: usize) {
+        if items >= self.get() {
+            self.0.store(items.saturating_add((items / 8).max(1)), Ordering::Relaxed);
         }
     }
 }
