@@ -10,6 +10,7 @@ mod consume;
 mod cpu;
 mod drain;
 mod figures;
+mod freshness;
 mod instances;
 mod latency;
 mod memory;
@@ -69,6 +70,8 @@ enum Measurement {
     Consume,
     /// From when an order is due to its message on the topic
     Latency,
+    /// From when an order is due to its figure, and how far the figures are complete meanwhile
+    Freshness,
     /// CPU time of an order with what the service tells of itself, against none
     Telemetry,
     /// Resident memory under load and with a backlog
@@ -94,6 +97,7 @@ impl Measurement {
             Self::Drain => drain::measure(scale).await,
             Self::Consume => consume::measure(scale).await,
             Self::Latency => latency::measure(scale).await,
+            Self::Freshness => freshness::measure(scale).await,
             Self::Telemetry => telemetry::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
