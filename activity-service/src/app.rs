@@ -247,7 +247,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     });
     tasks.spawn("streams", |page| Arc::clone(&live).run(shutdown.clone(), page));
     let api_state = Api { pool: requests, time_zone: time_zone.clone(), topics: topics_read, live };
-    let routes = http::routes(api_state, exposition.clone(), &config.pages, needs_token);
+    let routes = http::routes(api_state, exposition.clone(), health.clone(), &config.pages, needs_token);
     tasks.spawn("api", |page| api.serve(routes, authentication, shutdown.clone(), page));
 
     tasks.spawn("audit", |page| audit::run(pool.clone(), done, shutdown.clone(), page));

@@ -119,7 +119,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         |page| audit::run(pool, done, shutdown, page)
     });
     let (queue, hand_over) = begun.start(&mut tasks, &shutdown, &exposition)?;
-    let around = (&shutdown, &exposition, authentication);
+    let around = (&shutdown, (&exposition, &health), authentication);
     spawn_flow(&mut tasks, &config, (&pool, requests), queue, around)?;
     tasks.spawn("topics", {
         let shutdown = shutdown.clone();
@@ -137,7 +137,7 @@ fn spawn_flow(
     config: &Config,
     (pool, requests): (&Pool, Pool),
     queue: Queue,
-    (shutdown, exposition, authentication): (&Shutdown, &Exposition, Authentication),
+    (shutdown, (exposition, health), authentication): (&Shutdown, (&Exposition, &Health), Authentication),
 ) -> anyhow::Result<()> {
     let (placement, line) = {
         let kept_for = config.retention.idempotency_keys;
@@ -150,7 +150,7 @@ fn spawn_flow(
     let api = listen("api", config.http.clone(), http_workers(), config.shutdown.grace)?;
     tasks.spawn("api", {
         let pages = http::pages::of(&config.pages, config.auth.needs_token());
-        let routes = http::routes(requests, placement, changes, exposition.clone(), pages);
+        let routes = http::routes(requests, placement, changes, exposition.clone(), health.clone(), pages);
         let shutdown = shutdown.clone();
         |page| api.serve(routes, authentication, shutdown, page)
     });

@@ -10,6 +10,7 @@ pub mod pages;
 use actix_web::web::{Data, ServiceConfig};
 use shared::{
     database::Pool,
+    health::{self, Health},
     http::{Api, Shares},
     metrics::exposition::Exposition,
     pages::Pages,
@@ -29,7 +30,11 @@ pub fn api() -> Api {
         .section("messages", "The outbox, for operators.", messages::operations())
         .section("customers", "What is known of them, forgotten.", customers::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
-        .section("overview", "How the outbox is doing.", overview::operations())
+        .section(
+            "overview",
+            "How the outbox is doing.",
+            overview::operations().into_iter().chain([health::tasks::operation()]),
+        )
         .channel(format::channel())
 }
 
@@ -39,14 +44,15 @@ pub fn routes(
     placement: Placement,
     changes: Changes,
     exposition: Exposition,
+    health: Health,
     pages: Option<Pages>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let shares = Data::new(Shares::of(&pool));
     let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
-    let (exposition, api) = (Data::new(exposition), api().routes());
+    let (exposition, health, api) = (Data::new(exposition), Data::new(health), api().routes());
     move |routes| {
         routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone()).app_data(shares.clone());
-        routes.app_data(exposition.clone());
+        routes.app_data(exposition.clone()).app_data(health.clone());
         // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);

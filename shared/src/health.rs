@@ -2,6 +2,7 @@
 
 mod heartbeat;
 mod probes;
+pub mod tasks;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,7 @@ use heartbeat::{Heartbeat, Threads, Watched};
 pub use probes::Probes;
 use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::{
     config::Reader,
@@ -45,21 +47,29 @@ struct Book {
     hung_after: Option<Duration>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = BackgroundTaskReport)]
 struct Report {
     state: State,
+    /// Since when it is in this state.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     since: OffsetDateTime,
+    /// When a piece of its work was done last.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_success: Option<OffsetDateTime>,
+    #[schema(required)]
     last_error: Option<String>,
     /// How long it has been with its present piece of work.
+    #[schema(minimum = 0)]
     busy_for_seconds: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = BackgroundTaskState)]
 enum State {
     Starting,
     Working,
