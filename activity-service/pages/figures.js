@@ -11,6 +11,7 @@ import { failed, isCurrent, open } from "./frame.js";
 import { ofDay as hoursOfDay, words as wordsOfHours } from "./hours.js";
 import { Live } from "./live.js";
 import { Poll } from "./poll.js";
+import { goOn, may } from "./session.js";
 
 /** Today's figures are asked for so often, in milliseconds; those of all days shown with every tenth time. */
 const EVERY = 1_000;
@@ -23,7 +24,8 @@ const OF_ORDERS = ["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED"];
 
 /** @type {import("./session.js").Settings} */
 let settings;
-/** Quantities by day, then by type. @type {Map<string, Map<string, number>>} */
+/** How many of a type were on a day, and how many of these came after it was complete. @typedef {{quantity: number, late: number}} Figure */
+/** By day, then by type. @type {Map<string, Map<string, Figure>>} */
 let figures = new Map();
 /** Names of types, by code. @type {Map<string, string>} */
 const names = new Map();
@@ -35,6 +37,8 @@ let ticks = 0;
 let hours = { of: "", hours: [] };
 /** How complete the chosen day is, as the service told. @type {any} */
 let completeDay;
+/** How complete all figures are. @type {any} */
+let completeness = null;
 let toldAt = 0;
 /** Tells of the day pointed at, or of all. @type {(text: string) => void} */
 let pointAt = () => undefined;
@@ -83,14 +87,16 @@ function wanted() {
 }
 
 /** @param {string} day @param {string} [type] */
-const quantity = (day, type = chosenType()) => figures.get(day)?.get(type) ?? 0;
+const quantity = (day, type = chosenType()) => figures.get(day)?.get(type)?.quantity ?? 0;
+/** @param {string} day @param {string} [type] */
+const late = (day, type = chosenType()) => figures.get(day)?.get(type)?.late ?? 0;
 
-/** @param {any[]} summaries @param {Map<string, Map<string, number>>} into */
+/** @param {any[]} summaries @param {Map<string, Map<string, Figure>>} into */
 function take(summaries, into) {
-  for (const { activityDate, activityTypeCode, activityTypeName, quantity } of summaries) {
+  for (const { activityDate, activityTypeCode, activityTypeName, quantity, lateQuantity } of summaries) {
     names.set(activityTypeCode, activityTypeName);
     const day = into.get(activityDate) ?? new Map();
-    into.set(activityDate, day.set(activityTypeCode, quantity));
+    into.set(activityDate, day.set(activityTypeCode, { quantity, late: lateQuantity }));
   }
 }
 
@@ -104,7 +110,7 @@ async function ask() {
   if (isWhole) for (const type of await get("activity-types")) names.set(type.activityTypeCode, type.activityTypeName);
   if (!live.isOpen) await askForFigures(isWhole);
   if (view() === "hours" && (isWhole || hours.of !== ofHours())) await askForHours();
-  if (isWhole || completeDay?.activityDate !== chosenDay()) await completeness();
+  if (isWhole || completeDay?.activityDate !== chosenDay()) await askHowComplete();
   show();
   if (!live.isOpen) isCurrent(settings.timeZone);
 }
@@ -148,24 +154,45 @@ function told(name, data, isFirst) {
     take(data, figures);
     loaded = { from: first, to };
     show();
-  } else if (name === "completeness" && completeDay?.state === "open") {
-    completeDay = { ...completeDay, completeTo: data.completeTo, quarantined: data.quarantined };
+  } else if (name === "completeness") {
+    completeness = data;
+    if (completeDay?.state === "open") completeDay = { ...completeDay, completeTo: data.completeTo, quarantined: data.quarantined };
     showCompleteness();
   }
   isCurrent(settings.timeZone);
 }
 
-async function completeness() {
+async function askHowComplete() {
   if (!settings.routes.includes("GET /activities/{date}/completeness")) return;
-  completeDay = await get(`activities/${chosenDay()}/completeness`);
+  [completeDay, completeness] = await Promise.all([get(`activities/${chosenDay()}/completeness`), get("completeness")]);
   showCompleteness();
 }
 
 function showCompleteness() {
-  const { state, text } = inWords(completeDay, settings.timeZone);
+  if (!completeDay) return;
+  const { state, text, reasons } = inWords(completeDay, completeness, (code) => names.get(code) ?? code, settings.timeZone);
   byId("complete").dataset.state = state;
   say(byId("complete"), text);
   byId("complete").hidden = false;
+  // Whoever reads a reason, or has its link in focus, keeps it.
+  const said = JSON.stringify(reasons);
+  if (byId("why").dataset.said === said) return;
+  byId("why").dataset.said = said;
+  byId("why").hidden = reasons.length === 0;
+  byId("why").replaceChildren(...reasons.map(({ text, place }) => h("li", {}, text, " ", place && wayTo(place))));
+}
+
+/** To where an operator can do something about it. @param {"quarantine" | "failed" | "unannounced"} place */
+function wayTo(place) {
+  const peer = settings.peerUrl?.replace(/\/$/, "");
+  if (!may(settings, "operations") || (place !== "quarantine" && !peer)) return false;
+  if (place === "quarantine") return h("a", { href: "operations" }, "Quarantine");
+  const address = `${peer}/operations${place === "failed" ? "" : "?state=unpublished"}`;
+  const go = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    goOn(address);
+  };
+  return h("a", { href: address, onclick: go }, "Outbox");
 }
 
 const live = new Live(told, () => {
@@ -188,7 +215,7 @@ function show() {
   if (loaded.from === "") return;
   showNumber(day, isToday);
   showTypes(day);
-  const isEmpty = [...figures.values()].every((types) => [...types.values()].every((quantity) => quantity === 0));
+  const isEmpty = [...figures.values()].every((types) => [...types.values()].every(({ quantity }) => quantity === 0));
   byId("empty").hidden = !isEmpty || !isToday;
   byId("history").hidden = isEmpty && isToday;
   if (!byId("history").hidden) showHistory(day);
@@ -260,7 +287,7 @@ function showHistory(day) {
   byId("table").hidden = view() !== "table";
   if (view() === "table") return showTable(days, day);
   draw(byId("bars"), {
-    days: days.map((day) => ({ day, quantity: quantity(day) })),
+    days: days.map((day) => ({ day, quantity: quantity(day), late: late(day) })),
     chosen: day,
     today,
     name: names.get(chosenType()) ?? "Activities",
@@ -300,7 +327,8 @@ function showTable(days, chosen) {
   const rows = days.toReversed().map((day) => {
     const row = h("tr", { "aria-current": day === chosen ? "date" : null, onclick: () => choose(day) });
     row.append(h("th", { scope: "row", title: longDay(day) }, `${mediumDay(day)}${day === today ? ", so far" : ""}`));
-    row.append(...codes.map((code) => h("td", { class: "number" }, count(quantity(day, code)))));
+    const cell = (/** @type {string} */ code) => h("td", { class: "number" }, late(day, code) > 0 && h("span", { class: "hint" }, `${count(late(day, code))} late, `), count(quantity(day, code)));
+    row.append(...codes.map(cell));
     return row;
   });
   byId("table").replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));

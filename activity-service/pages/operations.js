@@ -8,11 +8,13 @@ import { byId, h } from "./dom.js";
 import { editor } from "./editor.js";
 import { ago, count, dateTime, longDay } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
-import { List, choose, chosen, facts } from "./list.js";
+import { loadGaps } from "./gaps.js";
+import { List, choose, chosen, each, facts } from "./list.js";
 import { Pausing } from "./pausing.js";
 import { Peer } from "./peer.js";
 import { Poll } from "./poll.js";
 import { Strip } from "./strip.js";
+import { loadTasks } from "./tasks.js";
 import { Ways } from "./way.js";
 
 /** In milliseconds: as old as the numbers of the tables may be. */
@@ -30,7 +32,7 @@ const state = () => (STATES.includes(chosen("state")) ? chosen("state") : STATES
 
 const list = new List({
   path: "admin/quarantine",
-  filters: () => ({ state: state(), ...(chosen("reason") && state() === "waiting" ? { reason: chosen("reason") } : {}) }),
+  filters: () => ({ state: state(), ...filter() }),
   columns: () => [
     { name: "Received", show: (entry) => ago(entry.receivedAt) },
     { name: "Reason", show: (entry) => words(entry.reason) },
@@ -40,7 +42,9 @@ const list = new List({
   ],
   key: (entry) => entry.id,
   onOpen: (id) => choose({ open: id }),
-  empty: () => (state() === "waiting" ? "Nothing waits: everything that was read is counted." : "There is none."),
+  empty: () => (state() === "waiting" && !Object.keys(filter()).length ? "Nothing waits: everything that was read is counted." : "There is none."),
+  tick: () => (state() === "waiting" ? "Place" : null),
+  onTick: nameButtons,
 });
 
 /** @param {any} entry */
@@ -51,6 +55,7 @@ const words = (reason) => reason.replaceAll("_", " ");
 async function overview() {
   const now = await strip.load();
   reasons(now.quarantinedByReason);
+  await loadGaps(now.openGaps ?? 0);
   /** @type {HTMLButtonElement} */ (byId("all")).disabled = now.quarantined === 0;
 }
 
@@ -74,9 +79,19 @@ function states() {
     );
   byId("states").replaceChildren(...STATES.map(button));
   byId("all").hidden = state() !== "waiting";
-  byId("all").textContent = chosen("reason") ? "Replay these …" : "Replay all …";
-  // All of them is never the right choice: those of one reason may be.
-  byId("discard-all").hidden = state() !== "waiting" || chosen("reason") === "";
+  for (const name of ["type", "topic"]) /** @type {HTMLInputElement} */ (byId(name)).value = chosen(name);
+  nameButtons();
+}
+
+/** The buttons are for what is ticked, or for all that the filters leave. */
+function nameButtons() {
+  const { size } = list.ticked;
+  const isNarrow = Object.keys(filter()).length > 0;
+  const [replay, discard] = [isNarrow ? "Replay these …" : "Replay all …", "Discard these …"];
+  byId("all").textContent = size > 0 ? `Replay ${count(size)} …` : replay;
+  byId("discard-all").textContent = size > 0 ? `Discard ${count(size)} …` : discard;
+  // All of them is never the right choice: some may be.
+  byId("discard-all").hidden = state() !== "waiting" || (size === 0 && !isNarrow);
 }
 
 let shown = "";
@@ -167,8 +182,12 @@ function discardOne(id) {
   });
 }
 
-/** What the list shows of those that wait. @returns {Record<string, string>} */
-const filter = () => (chosen("reason") ? { reason: chosen("reason") } : {});
+/** What narrows the list, as the API takes it. @returns {Record<string, string>} */
+function filter() {
+  /** @type {[string, string][]} */
+  const given = [["reason", state() === "waiting" ? chosen("reason") : ""], ["activityTypeCode", chosen("type")], ["topic", chosen("topic")]];
+  return Object.fromEntries(given.filter(([, value]) => value !== ""));
+}
 
 /**
  * Does something with many messages: a request does a part, and says where the next one goes on.
@@ -204,19 +223,36 @@ function changes(answers) {
   return [...told, ...(figures.length > 5 ? [`and ${count(figures.length - 5)} figures more`] : [])].join("; ");
 }
 
+/** What is ticked, or all that the filters leave. @param {boolean} dryRun @param {string[]} ticked @returns {Promise<any[]>} */
+const replay = (dryRun, ticked) =>
+  ticked.length > 0 ? each(ticked, (id) => change("POST", `admin/quarantine/${id}/replay`, { dryRun })) : many("admin/quarantine/replay", { dryRun });
+
 async function replayAll() {
-  const tried = await many("admin/quarantine/replay", { dryRun: true });
+  const ticked = [...list.ticked];
+  const tried = await replay(true, ticked);
   const { counted, duplicates, stillWaiting } = replayed(tried);
   const would = `${count(counted)} would be counted, ${count(duplicates)} were counted before, ${count(stillWaiting)} would stay.`;
   confirm({ title: "Replay what waits?", text: `${would} ${changes(tried)}`, action: "Replay" }, async () => {
-    changed(outcome(replayed(await many("admin/quarantine/replay", {}))));
+    changed(outcome(replayed(await replay(false, ticked))));
   });
 }
 
+/** @param {string[]} ticked */
+function discardTicked(ticked) {
+  confirm({ title: "Discard these messages?", text: aboutDiscarded(ticked.length), action: "Discard", wantsReason: true }, async (reason) => {
+    const done = await each(ticked, (id) => change("DELETE", `admin/quarantine/${id}?reason=${encodeURIComponent(reason)}`));
+    changed(`${count(done.length)} discarded.`);
+  });
+}
+
+/** @param {number} number */
+const aboutDiscarded = (number) =>
+  `${number === 1 ? "One message" : `${count(number)} messages`} will never be counted. What is discarded stays to be looked at, with your name and the reason.`;
+
 async function discardAll() {
+  if (list.ticked.size > 0) return discardTicked([...list.ticked]);
   const discarded = sum(await many("admin/quarantine/discard", { reason: "a look", dryRun: true }), "discarded");
-  const text = `${count(discarded)} messages will never be counted. They stay to be looked at, with your name and the reason.`;
-  confirm({ title: "Discard these messages?", text, action: "Discard", wantsReason: true }, async (reason) => {
+  confirm({ title: "Discard these messages?", text: aboutDiscarded(discarded), action: "Discard", wantsReason: true }, async (reason) => {
     changed(`${count(sum(await many("admin/quarantine/discard", { reason }), "discarded"))} discarded.`);
   });
 }
@@ -234,7 +270,7 @@ function changed(text) {
 const poll = new Poll(
   async () => {
     ways.load();
-    await Promise.all([overview(), pausing.load(), list.load(), opened()]);
+    await Promise.all([overview(), pausing.load(), list.load(), opened(), loadTasks(settings)]);
     isCurrent(settings.timeZone);
   },
   EVERY,
@@ -256,6 +292,11 @@ void open({
     };
     byId("reasons").addEventListener("change", (event) => {
       choose({ reason: /** @type {HTMLSelectElement} */ (event.target).value, open: "" });
+    });
+    byId("search").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const value = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (byId(id)).value.trim();
+      choose({ type: value("type").toUpperCase(), topic: value("topic"), open: "" });
     });
     byId("all").addEventListener("click", () => void replayAll().catch(failed));
     byId("discard-all").addEventListener("click", () => void discardAll().catch(failed));

@@ -123,7 +123,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     service.calendar(&time_zone, &probes);
-    service.api(&time_zone, authentication)?;
+    service.api(&time_zone, authentication, &health)?;
     service.audit(deeds);
     let broker = Broker::new(&service.config.kafka, &service.config.consumer.group_id)?;
     service.retention(&broker);
@@ -234,7 +234,7 @@ impl Service {
     }
 
     /// The listener, and the one look at the figures for all streams.
-    fn api(&mut self, time_zone: &str, authentication: Authentication) -> anyhow::Result<()> {
+    fn api(&mut self, time_zone: &str, authentication: Authentication, health: &Health) -> anyhow::Result<()> {
         let server = listen(Port::Api, self.config.http.clone(), API_WORKERS, self.config.shutdown.grace)?;
         let (topics, time_zone) = (self.config.consumer.topics.clone(), time_zone.to_owned());
         let live = Live::new(self.requests.clone(), topics.clone(), time_zone.clone(), self.config.max_streams);
@@ -246,7 +246,7 @@ impl Service {
         self.spawn("streams", |shutdown, status| looking.run(shutdown, status));
         let api = Api { pool: self.requests.clone(), time_zone, topics, live };
         let needs_token = self.config.auth.needs_token();
-        let routes = http::routes(api, self.exposition.clone(), &self.config.pages, needs_token);
+        let routes = http::routes(api, self.exposition.clone(), health.clone(), &self.config.pages, needs_token);
         self.spawn("api", |shutdown, status| server.serve(routes, authentication, shutdown, status));
         Ok(())
     }

@@ -55,6 +55,9 @@ const SILENT_AFTER: &str = "60 seconds";
 /// A figure that differs for so long, at two looks at least, is named.
 const DIFFERS_FOR: &str = "15 seconds";
 
+/// How far the clocks of the sources' databases and of this one may differ.
+pub(crate) const CLOCKS_DIFFER_BY: &str = "1 hour";
+
 /// What a source tells of itself, and how much of it is counted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -250,7 +253,9 @@ pub(crate) struct Told {
     pub differing: i64,
 }
 
-/// Asks for it. What is in quarantine, in a gap or failed is missing in its minute: so much less is no difference.
+/// Asks for it. What is in quarantine, in a gap or failed is missing in its minute, and explains as many as it is: of the
+/// newest minutes first, and only of minutes that had begun when it was received. Minutes that are not looked at any more
+/// are left out: mended or not, they would differ for ever, and what explained them has left the quarantine.
 ///
 /// # Errors
 /// The database does not answer.
@@ -258,24 +263,42 @@ pub(crate) async fn differences(connection: &mut PgConnection) -> Result<Told, s
     sqlx::query_as!(
         Told,
         r#"
-        WITH missing AS (
-            SELECT (SELECT count(*) FROM (SELECT FROM quarantine WHERE state <> 'counted' LIMIT 10001) AS bounded)
-                + (SELECT coalesce(sum(to_offset - from_offset), 0)::bigint FROM consumption_gaps WHERE state <> 'closed')
-                + (SELECT coalesce(sum(failed + discarded), 0)::bigint FROM sources) AS messages
-        ), differing AS (
-            SELECT (SELECT max(coalesce((m.counted ->> one.key)::bigint, 0) - coalesce((m.quantities ->> one.key)::bigint, 0))
-                    FROM jsonb_each_text(m.quantities || m.counted) AS one) AS more,
-                (SELECT max(coalesce((m.quantities ->> one.key)::bigint, 0) - coalesce((m.counted ->> one.key)::bigint, 0))
-                    FROM jsonb_each_text(m.quantities || m.counted) AS one) AS less
-            FROM source_minutes m WHERE m.counted IS NOT NULL ORDER BY m.minute DESC LIMIT 1001
+        WITH differing AS (
+            SELECT m.minute, sums.more, sums.less
+            FROM source_minutes m CROSS JOIN LATERAL (
+                SELECT coalesce(sum(greatest(difference, 0)), 0) AS more, coalesce(sum(greatest(-difference, 0)), 0) AS less
+                FROM (
+                    SELECT coalesce((m.counted ->> code)::bigint, 0) - coalesce((m.quantities ->> code)::bigint, 0) AS difference
+                    FROM jsonb_object_keys(m.quantities || m.counted) AS code
+                ) AS of_codes
+            ) AS sums
+            WHERE m.counted IS NOT NULL AND m.minute > now() - $3::text::interval
+            ORDER BY m.minute DESC LIMIT 1001
+        ), kept AS (
+            (SELECT received_at FROM quarantine WHERE state = 'waiting' ORDER BY received_at DESC LIMIT 10001)
+            UNION ALL
+            (SELECT received_at FROM quarantine WHERE state = 'discarded' ORDER BY received_at DESC LIMIT 10001)
+        ), events AS (
+            SELECT minute AS at, more, less, 0 AS missing FROM differing
+            UNION ALL
+            SELECT received_at + $4::text::interval, 0, 0, 1 FROM kept WHERE EXISTS (SELECT FROM differing)
+            UNION ALL
+            SELECT found_at + $4::text::interval, 0, 0, to_offset - from_offset FROM consumption_gaps WHERE state <> 'closed'
+            UNION ALL
+            SELECT 'infinity', 0, 0, coalesce(sum(failed + discarded), 0) FROM sources
+        ), so_far AS (
+            SELECT more, less, sum(less) OVER later AS lost, sum(missing) OVER later AS missing
+            FROM events WINDOW later AS (ORDER BY at DESC)
         )
         SELECT (SELECT EXTRACT(EPOCH FROM now() - min(coalesce(counted_to, announced_to)))::double precision FROM sources) AS age,
             (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval) AS "silent!",
-            (SELECT count(*) FROM differing, missing WHERE more > 0 OR less > missing.messages)
+            (SELECT count(*) FROM so_far WHERE more > 0 OR (less > 0 AND lost > missing))
                 + (SELECT count(*) FROM differing_figures WHERE since <= now() - $2::text::interval) AS "differing!"
         "#,
         SILENT_AFTER,
-        DIFFERS_FOR
+        DIFFERS_FOR,
+        check::AGAIN,
+        CLOCKS_DIFFER_BY
     )
     .fetch_one(connection)
     .await

@@ -10,6 +10,7 @@ use shared::{
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::{
     audit,
@@ -28,20 +29,27 @@ pub struct Unchecked {
 }
 
 /// A gap as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConsumptionGap)]
 pub struct Gap {
     pub id: i64,
     pub topic: String,
+    #[schema(minimum = 0)]
     pub partition: i32,
-    /// The first offset that is missing, and the first one behind the gap.
+    /// The first offset that is missing.
+    #[schema(minimum = 0)]
     pub from: i64,
+    /// The first offset behind the gap.
+    #[schema(minimum = 1)]
     pub to: i64,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub found_at: OffsetDateTime,
     pub state: String,
     /// What ended it: when, who and why. Nothing of it before.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub closed_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed_by: Option<String>,

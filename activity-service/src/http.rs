@@ -3,6 +3,7 @@
 mod activities;
 mod activity_types;
 mod completeness;
+mod gaps;
 mod lookup;
 mod operators;
 mod overview;
@@ -13,7 +14,13 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
-use shared::{database::Pool, http::Shares, management::exposition::Exposition, pages::Settings};
+use shared::{
+    database::Pool,
+    health::Health,
+    http::Shares,
+    management::{exposition::Exposition, tasks},
+    pages::Settings,
+};
 
 use crate::{activity, live::Live};
 
@@ -42,9 +49,14 @@ pub fn api() -> shared::http::Api {
         .section("completeness", "How far the figures can be trusted.", completeness::operations())
         .section("activity types", "What is counted.", activity_types::operations())
         .section("quarantine", "Messages that could not be counted, for operators.", quarantine::operations())
+        .section("gaps", "Messages that were lost before they were read, for operators.", gaps::operations())
         .section("operators", "Who did what.", operators::operations())
         .section("messages", "What became of one message, for operators.", lookup::operations())
-        .section("overview", "How counting is doing.", overview::operations())
+        .section(
+            "overview",
+            "How counting is doing.",
+            overview::operations().into_iter().chain([tasks::operation()]),
+        )
         .channel(activity::channel())
 }
 
@@ -52,14 +64,16 @@ pub fn api() -> shared::http::Api {
 pub fn routes(
     with: Api,
     exposition: Exposition,
+    health: Health,
     pages: &Settings,
     needs_token: bool,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let pages = pages::of(pages, &with.time_zone, needs_token);
     let shares = Data::new(Shares::of(&with.pool));
     let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
+    let health = Data::new(health);
     move |routes| {
-        routes.app_data(with.clone()).app_data(exposition.clone()).app_data(shares.clone());
+        routes.app_data(with.clone()).app_data(exposition.clone()).app_data(health.clone()).app_data(shares.clone());
         // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);

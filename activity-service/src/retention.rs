@@ -268,7 +268,7 @@ impl Retention {
         let page = page.fetch_optional(&mut *transaction).await?;
         fail::fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
-        let Some(status) = page else {
+        let Some(page) = page else {
             return Ok((None, 0));
         };
         PURGED.add_of("keys", page.keys.unsigned_abs());
@@ -331,7 +331,7 @@ impl Retention {
         );
         let page = page.fetch_optional(&mut *transaction).await?;
         transaction.commit().await?;
-        let Some(status) = page else {
+        let Some(page) = page else {
             return Ok((None, 0));
         };
         PURGED.add_of("quarantine", page.rows.unsigned_abs());

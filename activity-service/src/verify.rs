@@ -1,13 +1,24 @@
 //! `activity-service figures verify`: whether the figures are what the keys say, and what the sources say they wrote.
-//! Reads only, in one snapshot, so that it may run beside services that count.
+//! Reads only, in one snapshot, so that it may run beside services that count; the keys one of their partitions at a time.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use shared::database::Pool;
 use sqlx::PgConnection;
 use time::{Date, format_description::BorrowedFormatItem, macros::format_description};
+use uuid::Uuid;
 
-use crate::completeness;
+use crate::{
+    completeness::{self, CLOCKS_DIFFER_BY},
+    key,
+};
+
+/// How often it is told how far it has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Of one day and type.
 #[derive(Debug)]
@@ -44,18 +55,21 @@ pub async fn verify(
 ) -> anyhow::Result<bool> {
     let all = completeness::of(pool, topics).await?;
     let mut snapshot = pool.begin().await?;
-    // As long as it takes to read every key.
     sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *snapshot).await?;
+    // Before the snapshot is taken: no partition that is in it goes while it is read.
+    sqlx::query!("LOCK TABLE processed_messages IN ACCESS SHARE MODE").execute(&mut *snapshot).await?;
+    // As long as it takes to read every key.
     sqlx::query!("SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;
-    let missing = missing(&mut snapshot).await?;
+    let missing = missing(&mut snapshot, time_zone).await?;
     let complete = all.complete_to;
-    let lines = lines(&mut snapshot, (from, to), topics, time_zone, complete).await?;
+    let keys = keys(&mut snapshot, (from, to)).await?;
+    let lines = lines(&mut snapshot, (from, to), topics, time_zone, (complete, &keys)).await?;
     snapshot.rollback().await?;
     let mut out = std::io::stdout().lock();
     let mut is_right = true;
     let mut days: BTreeMap<Date, bool> = BTreeMap::new();
     for line in &lines {
-        let wrong = line.wrong(missing);
+        let wrong = line.wrong(missing.since(line.date));
         is_right &= wrong.is_none();
         *days.entry(line.date).or_insert(true) &= wrong.is_none();
         let told = line.told.map_or_else(|| "-".to_owned(), |told| told.to_string());
@@ -67,6 +81,7 @@ pub async fn verify(
         )?;
     }
     let wrong = days.values().filter(|is_right| !**is_right).count();
+    let missing = missing.since(Date::MIN);
     writeln!(out, "{} days, {wrong} of them wrong; in quarantine, in gaps or failed: {missing}", days.len())?;
     Ok(is_right)
 }
@@ -88,16 +103,88 @@ impl Line {
     }
 }
 
-/// How many messages are in quarantine or were discarded, in open gaps, or failed: at most so many are in no figure.
-async fn missing(snapshot: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let missing = sqlx::query_scalar!(
+/// Messages that are in quarantine or were discarded, in open gaps, or failed: at most so many are in no figure.
+struct Missing {
+    /// By the day on which they were received, or would have been; null of those that were not announced.
+    by_day: Vec<(Option<Date>, i64)>,
+}
+
+impl Missing {
+    /// Those that may be of this day: nothing is received before it is written.
+    fn since(&self, date: Date) -> i64 {
+        let may_be = |(day, _): &&(Option<Date>, i64)| day.is_none_or(|day| day >= date);
+        self.by_day.iter().filter(may_be).map(|(_, messages)| messages).sum()
+    }
+}
+
+async fn missing(snapshot: &mut PgConnection, time_zone: &str) -> Result<Missing, sqlx::Error> {
+    let rows = sqlx::query!(
         r#"
-        SELECT ((SELECT count(*) FROM quarantine WHERE state <> 'counted')
-            + (SELECT coalesce(sum(to_offset - from_offset), 0) FROM consumption_gaps WHERE state <> 'closed')
-            + (SELECT coalesce(sum(failed + discarded), 0) FROM sources))::bigint AS "missing!"
-        "#
+        SELECT ((received_at + $2::text::interval) AT TIME ZONE $1)::date AS day, count(*) AS "messages!"
+        FROM quarantine WHERE state <> 'counted' GROUP BY 1
+        UNION ALL
+        SELECT ((found_at + $2::text::interval) AT TIME ZONE $1)::date, to_offset - from_offset
+        FROM consumption_gaps WHERE state <> 'closed'
+        UNION ALL
+        SELECT NULL, coalesce(sum(failed + discarded), 0)::bigint FROM sources
+        "#,
+        time_zone,
+        CLOCKS_DIFFER_BY
     );
-    missing.fetch_one(snapshot).await
+    let rows = rows.fetch_all(snapshot).await?;
+    Ok(Missing { by_day: rows.into_iter().map(|row| (row.day, row.messages)).collect() })
+}
+
+/// Days, codes and how many keys there are of both.
+#[derive(Debug, Default)]
+struct Keys {
+    dates: Vec<Date>,
+    codes: Vec<String>,
+    quantities: Vec<i64>,
+}
+
+/// Counts the keys, and says on standard error how far it has come: there may be billions.
+async fn keys(snapshot: &mut PgConnection, (from, to): (Option<Date>, Option<Date>)) -> Result<Keys, sqlx::Error> {
+    let days = sqlx::query_scalar!(r#"SELECT day AS "day!" FROM key_days ORDER BY day"#);
+    let mut parts = vec![(None, Uuid::nil(), Uuid::max())];
+    for day in days.fetch_all(&mut *snapshot).await? {
+        let end = key::begin(day.next_day().unwrap_or(day)).as_u128().saturating_sub(1);
+        parts.push((Some(day), key::begin(day), Uuid::from_u128(end)));
+    }
+    let mut sums: BTreeMap<(Date, String), i64> = BTreeMap::new();
+    let (mut read, mut told) = (0, Instant::now());
+    // Planned with its values: each reads one partition.
+    key::plan_with_values(snapshot).await?;
+    for (day, first, last) in parts {
+        let part = sqlx::query!(
+            r#"
+            SELECT activity_date, activity_type_code, count(*) AS "quantity!" FROM processed_messages
+            WHERE undated = $1 AND message_ref BETWEEN $2 AND $3
+                AND activity_date BETWEEN coalesce($4, '-infinity'::date) AND coalesce($5, 'infinity'::date)
+            GROUP BY activity_date, activity_type_code
+            "#,
+            day.is_none(),
+            first,
+            last,
+            from,
+            to
+        );
+        for one in part.fetch_all(&mut *snapshot).await? {
+            read += one.quantity;
+            *sums.entry((one.activity_date, one.activity_type_code)).or_default() += one.quantity;
+        }
+        if let Some(day) = day.filter(|_| told.elapsed() >= PROGRESS_EVERY) {
+            told = Instant::now();
+            eprintln!("{read} keys read, those up to {day}");
+        }
+    }
+    let mut keys = Keys::default();
+    for ((date, code), quantity) in sums {
+        keys.dates.push(date);
+        keys.codes.push(code);
+        keys.quantities.push(quantity);
+    }
+    Ok(keys)
 }
 
 async fn lines(
@@ -105,7 +192,7 @@ async fn lines(
     (from, to): (Option<Date>, Option<Date>),
     topics: &[String],
     time_zone: &str,
-    complete_to: Option<time::OffsetDateTime>,
+    (complete_to, keys): (Option<time::OffsetDateTime>, &Keys),
 ) -> Result<Vec<Line>, sqlx::Error> {
     sqlx::query_as!(
         Line,
@@ -116,10 +203,7 @@ async fn lines(
             WHERE activity_date BETWEEN coalesce($1, '-infinity'::date) AND coalesce($2, 'infinity'::date)
             GROUP BY 1, 2
         ), keys AS (
-            SELECT activity_date, activity_type_code AS code, count(*) AS quantity
-            FROM processed_messages
-            WHERE activity_date BETWEEN coalesce($1, '-infinity'::date) AND coalesce($2, 'infinity'::date)
-            GROUP BY 1, 2
+            SELECT * FROM UNNEST($6::date[], $7::text[], $8::bigint[]) AS k (activity_date, code, quantity)
         ), minutes AS (
             SELECT (m.minute AT TIME ZONE $4)::date AS activity_date, m.source, m.quantities
             FROM source_minutes m JOIN sources s USING (source)
@@ -151,7 +235,10 @@ async fn lines(
         to,
         topics,
         time_zone,
-        complete_to
+        complete_to,
+        &keys.dates,
+        &keys.codes,
+        &keys.quantities
     )
     .fetch_all(snapshot)
     .await

@@ -10,6 +10,7 @@ mod consume;
 mod cpu;
 mod drain;
 mod figures;
+mod freshness;
 mod instances;
 mod latency;
 mod lists;
@@ -78,6 +79,8 @@ enum Measurement {
     Replay,
     /// From when an order is due to its message on the topic
     Latency,
+    /// From when an order is due to its figure, and how far the figures are complete meanwhile
+    Freshness,
     /// CPU time of an order with what the service tells of itself, against none
     Telemetry,
     /// The first page of the lists and one far behind it, of a great many orders
@@ -110,6 +113,7 @@ impl Measurement {
             Self::Consume => consume::measure(scale).await,
             Self::Replay => replay::measure(scale).await,
             Self::Latency => latency::measure(scale).await,
+            Self::Freshness => freshness::measure(scale).await,
             Self::Telemetry => telemetry::measure(scale).await,
             Self::Lists => lists::measure(scale).await,
             Self::Memory => memory::measure(scale).await,

@@ -6,11 +6,12 @@ import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
 import { ago, count, dateTime } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
-import { List, choose, chosen, facts } from "./list.js";
+import { List, choose, chosen, each, facts } from "./list.js";
 import { Pausing } from "./pausing.js";
 import { Peer } from "./peer.js";
 import { Poll } from "./poll.js";
 import { Strip } from "./strip.js";
+import { loadTasks } from "./tasks.js";
 import { Ways } from "./way.js";
 
 /** In milliseconds: as old as the numbers of the tables may be. */
@@ -56,6 +57,8 @@ const list = new List({
   key: (message) => message.messageRef,
   onOpen: (messageRef) => choose({ open: messageRef }),
   empty: () => (state() === "failed" && !Object.keys(filters()).length ? "Nothing has failed." : "There is none."),
+  tick: () => (state() === "failed" ? "Order" : null),
+  onTick: nameButtons,
 });
 
 /** @param {any} message */
@@ -89,6 +92,13 @@ function instances(all) {
   byId("instances").replaceChildren(rows.length > 0 ? table : h("p", { class: "nothing" }, "There is none: nothing is announced."));
 }
 
+/** The button is for what is ticked, or for all that the filters leave. */
+function nameButtons() {
+  const { size } = list.ticked;
+  const those = Object.keys(filters()).length ? "Send these again …" : "Send all again …";
+  byId("all").textContent = size > 0 ? `Send ${count(size)} again …` : those;
+}
+
 function tools() {
   const button = (/** @type {[string, string]} */ [value, name]) =>
     h(
@@ -98,7 +108,7 @@ function tools() {
     );
   byId("states").replaceChildren(...Object.entries(STATES).map(button));
   byId("all").hidden = state() !== "failed";
-  byId("all").textContent = Object.keys(filters()).length ? "Send these again …" : "Send all again …";
+  nameButtons();
   for (const name of ["order", "error"]) /** @type {HTMLInputElement} */ (byId(name)).value = chosen(name);
 }
 
@@ -159,14 +169,27 @@ function discardOne(message) {
   });
 }
 
+/** @param {string} number */
+const aboutMany = (number) => `${number} will be sent again; the failures are forgotten. What the broker refused for its size it refuses again.`;
+/** @param {number} number */
+const messages = (number) => (number === 1 ? "One message" : `${count(number)} messages`);
+
+function retryTicked() {
+  const keys = [...list.ticked];
+  confirm({ title: "Send the ticked messages again?", text: aboutMany(messages(keys.length)), action: "Send again" }, async () => {
+    const sent = await each(keys, (key) => change("POST", `admin/messages/${key}/retry`));
+    changed(`${count(sent.length)} will be sent.`);
+  });
+}
+
 /** How many will be sent is asked first, where the service can tell without doing it. */
 async function retryAll() {
+  if (list.ticked.size > 0) return retryTicked();
   const query = new URLSearchParams(filters());
   const path = `admin/messages/retry${query.size ? `?${query}` : ""}`;
   const { failed: waiting } = await get("admin/overview");
   const retried = canDiscard() ? (await change("POST", path, { dryRun: true })).retried : waiting;
-  const number = retried === null ? "Every failed message" : retried === 1 ? "One message" : `${count(retried)} messages`;
-  const text = `${number} will be sent again; the failures are forgotten. What the broker refused for its size it refuses again.`;
+  const text = aboutMany(retried === null ? "Every failed message" : messages(retried));
   confirm({ title: "Send failed messages again?", text, action: "Send again" }, async () => {
     const sent = await change("POST", path);
     changed(`${count(sent.retried)} will be sent.`);
@@ -186,7 +209,7 @@ function changed(text) {
 const poll = new Poll(
   async () => {
     ways.load();
-    await Promise.all([overview(), pausing.load(), list.load(), opened()]);
+    await Promise.all([overview(), pausing.load(), list.load(), opened(), loadTasks(settings)]);
     isCurrent(null);
   },
   EVERY,

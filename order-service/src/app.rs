@@ -77,7 +77,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     };
     service.audit(deeds);
     let (queue, hand_over) = begun.start(&mut service.tasks, &service.shutdown, &service.exposition)?;
-    service.orders(queue, authentication)?;
+    service.orders(queue, authentication, &health)?;
     service.spawn("topics", |shutdown, status| Watch::new(topics).run(shutdown, status));
     service.retention();
     probes.started();
@@ -176,14 +176,15 @@ impl Service {
     }
 
     /// The listener, and the tasks to which it hands orders and their changes.
-    fn orders(&mut self, queue: Queue, authentication: Authentication) -> anyhow::Result<()> {
+    fn orders(&mut self, queue: Queue, authentication: Authentication, health: &Health) -> anyhow::Result<()> {
         let kept_for = self.config.retention.idempotency_keys;
         let (placement, placer) = placement::line(&self.config.placement, kept_for, self.pool.clone(), queue.clone());
         let (changes, changer) = change::line(&self.config.changes, self.pool.clone(), queue);
         self.exposition.at_scrape(placement.gauges());
         let api = listen(Port::Api, self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
         let pages = http::pages::of(&self.config.pages, self.config.auth.needs_token());
-        let routes = http::routes(self.requests.clone(), placement, changes, self.exposition.clone(), pages);
+        let exposition = self.exposition.clone();
+        let routes = http::routes(self.requests.clone(), placement, changes, exposition, health.clone(), pages);
         self.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));
         for _ in 0..self.config.placement.tasks {
             let placer = placer.clone();

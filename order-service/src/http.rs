@@ -11,8 +11,9 @@ mod queries;
 use actix_web::web::{Data, ServiceConfig};
 use shared::{
     database::Pool,
+    health::Health,
     http::{Api, Shares},
-    management::exposition::Exposition,
+    management::{exposition::Exposition, tasks},
     pages::Pages,
 };
 
@@ -30,7 +31,11 @@ pub fn api() -> Api {
         .section("messages", "The outbox, for operators.", messages::operations())
         .section("customers", "What is known of them, forgotten.", customers::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
-        .section("overview", "How the outbox is doing.", overview::operations())
+        .section(
+            "overview",
+            "How the outbox is doing.",
+            overview::operations().into_iter().chain([tasks::operation()]),
+        )
         .channel(format::channel())
 }
 
@@ -40,14 +45,15 @@ pub fn routes(
     placement: Placement,
     changes: Changes,
     exposition: Exposition,
+    health: Health,
     pages: Option<Pages>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let shares = Data::new(Shares::of(&pool));
     let (pool, placement, changes) = (Data::new(pool), Data::new(placement), Data::new(changes));
-    let (exposition, api) = (Data::new(exposition), api().routes());
+    let (exposition, health, api) = (Data::new(exposition), Data::new(health), api().routes());
     move |routes| {
         routes.app_data(pool.clone()).app_data(placement.clone()).app_data(changes.clone()).app_data(shares.clone());
-        routes.app_data(exposition.clone());
+        routes.app_data(exposition.clone()).app_data(health.clone());
         // First: where there is a page at the root, it is what callers find there.
         if let Some(pages) = &pages {
             pages.routes(routes);

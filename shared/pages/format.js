@@ -45,7 +45,7 @@ export function time(moment, timeZone) {
   return new Intl.DateTimeFormat(undefined, options).format(new Date(moment));
 }
 
-/** @param {string} moment @param {string | null} [timeZone] */
+/** @param {string | number} moment @param {string | null} [timeZone] */
 export function dateTime(moment, timeZone) {
   const options = { dateStyle: /** @type {const} */ ("medium"), timeStyle: /** @type {const} */ ("medium") };
   return new Intl.DateTimeFormat(undefined, { ...options, timeZone: timeZone ?? undefined }).format(new Date(moment));

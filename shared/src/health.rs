@@ -14,6 +14,7 @@ pub(crate) use heartbeat::limited;
 use heartbeat::{Heartbeat, Threads, Watched};
 use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::{
     config::Reader,
@@ -43,21 +44,29 @@ struct Book {
     hung_after: Option<Duration>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = BackgroundTaskReport)]
 pub(crate) struct Report {
     pub state: State,
+    /// Since when it is in this state.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     since: OffsetDateTime,
+    /// When a piece of its work was done last.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_success: Option<OffsetDateTime>,
+    #[schema(required)]
     last_error: Option<String>,
     /// How long it has been with its present piece of work.
+    #[schema(minimum = 0)]
     busy_for_seconds: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = BackgroundTaskState)]
 pub(crate) enum State {
     Starting,
     Working,

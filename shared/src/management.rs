@@ -4,6 +4,7 @@ pub mod exposition;
 mod from_database;
 mod level;
 mod probes;
+pub mod tasks;
 
 use actix_web::{HttpRequest, web::ServiceConfig};
 pub use probes::Probes;

@@ -56,6 +56,7 @@ const COMMON: &[File] = page_files![
     "session.js",
     "signin.js",
     "strip.js",
+    "tasks.js",
     "way.js",
 ];
 

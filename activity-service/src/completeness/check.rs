@@ -11,7 +11,7 @@ pub(super) const LOCK: i64 = 0x63_6865_636b;
 /// Minutes of one look, a millisecond each: a day of an outage takes half a minute.
 const MINUTES: i64 = 300;
 /// A minute that differs is looked at again for so long: what was in quarantine may be counted by then.
-const AGAIN: &str = "7 days";
+pub(super) const AGAIN: &str = "7 days";
 
 /// Checks the minutes that are closed and counted, those that differed once more, and notes the days that are complete.
 ///

@@ -15,6 +15,7 @@ const FILES: &[File] = page_files![
     "figures.css",
     "figures.html",
     "figures.js",
+    "gaps.js",
     "hours.js",
     "live.js",
     "operations.html",

@@ -6,7 +6,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 use testing::{Service, wait_until};
-use time::{Date, Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::world::{CREATED, World, client, created, many, seconds};
 
@@ -53,9 +53,14 @@ pub async fn tell(world: &World, told: &[Value]) {
     }
 }
 
-/// Every minute of a day that ends by `to`, none of which anything was written in but those of `written`.
-pub fn minutes(world: &World, day: Date, written: &[(OffsetDateTime, i64)], to: &str, end: usize) -> Vec<Value> {
-    let begin = day.midnight().assume_utc();
+/// Every minute of the day from `begin` on that ends by `to`, none of which anything was written in but those of `written`.
+pub fn minutes(
+    world: &World,
+    begin: OffsetDateTime,
+    written: &[(OffsetDateTime, i64)],
+    to: &str,
+    end: usize,
+) -> Vec<Value> {
     let minute = |number| {
         let from = begin + Duration::minutes(number);
         let quantity: i64 = written.iter().filter(|(at, _)| *at == from).map(|(_, quantity)| quantity).sum();
@@ -124,7 +129,8 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     // References of now, so that the activities are of now as well: of yesterday.
     let now = OffsetDateTime::now_utc();
     let day = now.date().previous_day().unwrap();
-    let at = day.midnight().assume_utc() + Duration::hours(12);
+    let begin = day.midnight().assume_utc();
+    let at = begin + Duration::hours(12);
     let reference = |number| crate::world::reference(&day.to_string(), number + ((12 * 3_600_000) << 80));
     let message = |number: u128| {
         created()
@@ -136,7 +142,7 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     let service = world.setup().start().await;
     world.has_counted(7, seconds(20)).await;
     let to = text(now);
-    tell(&world, &minutes(&world, day, &[(at, 7)], &to, 7)).await;
+    tell(&world, &minutes(&world, begin, &[(at, 7)], &to, 7)).await;
     let day = day.to_string();
     let is = async |state: &str| {
         wait_until(&format!("the day is {state}"), seconds(30), async || {
@@ -191,6 +197,20 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     // Put right again.
     world.database.execute("UPDATE daily_activity_shards SET quantity = quantity - 2").await;
     world.database.execute("INSERT INTO processed_messages SELECT * FROM taken; DROP TABLE taken").await;
+    // Less than was written, and what was discarded long before explains nothing of it.
+    tell(&world, &minutes(&world, begin, &[(at, 9)], &to, 7)).await;
+    let told = "SELECT count(*) FROM source_minutes WHERE quantities ->> 'ORDER_CREATED' = '9'";
+    wait_until("more is told", seconds(30), async || world.database.number(told).await == 1).await;
+    let wrong = (1, format!("{day} {CREATED} figure 7 keys 7 written 9: less is counted than was written"));
     world.database.execute(&resolved("'waiting', NULL, NULL, NULL")).await;
+    assert_eq!(verify(&world).await, wrong, "one waits, two are missing");
+    let copies = r#"INSERT INTO quarantine (quarantine_id, topic, partition, "offset", value, reason, detail, identity, received_at)
+        SELECT gen_random_uuid(), topic, partition, "offset", value, reason, detail, uuid_send(gen_random_uuid()),
+            now() - interval '3 days' FROM quarantine"#;
+    world.database.execute(copies).await;
+    assert_eq!(verify(&world).await, wrong);
+    world.database.execute("UPDATE quarantine SET received_at = now()").await;
+    assert_eq!(verify(&world).await.0, 0, "both may be of that day");
+    world.database.execute("DELETE FROM quarantine WHERE message_ref IS NULL").await;
     world.judge().await;
 }

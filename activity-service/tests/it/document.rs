@@ -63,8 +63,9 @@ async fn every_operation_answers_its_example_as_documented() {
     let service = world.setup().start().await;
     world.at_rest().await;
     let told = format!(
-        "INSERT INTO sources (source, topic, announced_to, unannounced, failed, discarded, told_offset)
-            VALUES ('/order-service', '{}', now(), 0, 0, 0, 0);
+        "INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state) VALUES ('{0}', 0, 900, 902, 'open');
+        INSERT INTO sources (source, topic, announced_to, unannounced, failed, discarded, told_offset)
+            VALUES ('/order-service', '{0}', now(), 0, 0, 0, 0);
         INSERT INTO source_minutes (source, minute, quantities)
             VALUES ('/order-service', '2026-11-20 12:00Z', '{{\"ORDER_CREATED\": 1}}')",
         world.topic().name
@@ -95,7 +96,10 @@ async fn every_operation_answers_its_example_as_documented() {
         documented.ask(id, "/admin/pause").await;
     }
     documented.ask("overview", "/admin/overview").await;
+    documented.ask("listTasks", "/admin/tasks").await;
+    documented.ask("listGaps", "/admin/gaps").await;
     documented.all_were_asked();
+    world.database.execute("DELETE FROM consumption_gaps").await;
     world.judge().await;
 }
 

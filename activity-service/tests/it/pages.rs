@@ -176,6 +176,21 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     let rows = "return document.querySelectorAll('#table tbody tr').length";
     wait_until("a row a day", seconds(5), async || browser.script(rows).await == json!(90)).await;
     browser.is_for_everybody("figures-table").await;
+    // What is shown, as a file for a spreadsheet.
+    let saved = "let saved;
+        HTMLAnchorElement.prototype.click = function () { saved = [this.download]; };
+        const make = URL.createObjectURL;
+        let file;
+        URL.createObjectURL = (blob) => { file = blob; return make.call(URL, blob); };
+        document.querySelector('#csv').click();
+        URL.createObjectURL = make;
+        return file.text().then((text) => [...saved, text])";
+    let saved = browser.script(saved).await;
+    let (name, text) = (saved[0].as_str().unwrap(), saved[1].as_str().unwrap());
+    assert!(name.starts_with("figures-") && name.ends_with(&format!("-{}.csv", today())), "{name}");
+    let lines: Vec<_> = text.trim_end().split("\r\n").collect();
+    assert_eq!((lines.len(), lines[0]), (91, "day,ORDER_CREATED,ORDER_COMPLETED,ORDER_CANCELLED"), "{text}");
+    assert_eq!(lines[90], format!("{},900,720,90", today()));
     browser.script("history.back(); history.back(); history.back()").await;
     browser.shows("#of-what", seconds(5), |text| text == "Order Created").await;
     assert_eq!(browser.console().await, [] as [String; 0]);
@@ -185,6 +200,95 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     world.database.execute("DELETE FROM daily_activity_shards").await;
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_counted().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_is_not_complete_says_why_and_where_it_can_be_mended() {
+    let (world, signer) = (World::new(1).await, Signer::es256("pages"));
+    world.produce(&[announcement("ORDER_EATEN", "2026-11-20T12:00:00Z")]).await;
+    let outbox = "http://127.0.0.1:1";
+    let setup = world.setup().trusting(&signer).set("pages.peer_url", outbox).set("metrics.database_every", "100ms");
+    let service = setup.start().await;
+    world.at_rest().await;
+    // What a source has told, and was found of it.
+    let yesterday = (OffsetDateTime::now_utc() - time::Duration::days(1)).date();
+    let told = format!(
+        r#"
+        INSERT INTO sources (source, topic, announced_to, counted_to, unannounced, oldest_unannounced_at, failed, discarded,
+            told_at, told_offset)
+        VALUES ('/order-service', '{topic}', now(), now(), 3, now() - interval '5 minutes', 2, 0,
+            now() - interval '2 minutes', 0);
+        INSERT INTO source_minutes (source, minute, quantities, checked_at, counted)
+        VALUES ('/order-service', '{yesterday} 12:00Z', '{{"ORDER_CREATED": 20}}', now(), '{{"ORDER_CREATED": 17}}');
+        INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state) VALUES ('{topic}', 0, 7, 9, 'open');
+        INSERT INTO complete_days (activity_date, quantities) VALUES ('{yesterday}', '{{"ORDER_CREATED": 30}}');
+        INSERT INTO daily_activity_shards (activity_date, activity_type_code, shard, quantity)
+        VALUES ('{yesterday}', 'ORDER_CREATED', 0, 41)"#,
+        topic = world.topic().name
+    );
+    world.database.execute(&told).await;
+
+    // Whoever may only look is led nowhere.
+    let browser = Browser::start().await;
+    let analyst = signer.token(json!({ "scope": "activity:read" }));
+    browser.open(&format!("{}/?day={yesterday}#token={analyst}", service.api())).await;
+    let all: &[&str] = &[
+        "order-service has told nothing since",
+        "3 not announced yet, the oldest of",
+        "2 failed to be announced.",
+        "1 in quarantine",
+        "1 open gap in what was read",
+        ", 20 of Order Created were written, and 17 are counted.",
+        "11 of Order Created came after the day was complete.",
+    ];
+    browser.shows("#why", seconds(15), has(all)).await;
+    browser.shows("#complete", seconds(5), |text| text == "Not known to be complete").await;
+    let links = "return [...document.querySelectorAll('#why a')].map(link => link.getAttribute('href'))";
+    assert_eq!(browser.script(links).await, json!([]));
+
+    let operator = signer.token(json!({}));
+    browser.open(&format!("{}/?day={yesterday}&view=table#token={operator}", service.api())).await;
+    browser.reload().await;
+    browser.shows("#why", seconds(15), has(all)).await;
+    let failed = format!("{outbox}/operations");
+    let led = json!([format!("{failed}?state=unpublished"), failed, "operations", "operations"]);
+    assert_eq!(browser.script(links).await, led);
+    // Late is marked where it is.
+    browser.shows("#table", seconds(5), |text| text.contains("11 late, 41")).await;
+    browser.is_for_everybody("figures-behind").await;
+    browser.click("[data-view=bars]").await;
+    let marks = "return document.querySelectorAll('#bars .late').length";
+    wait_until("late is marked", seconds(5), async || browser.script(marks).await == 1).await;
+    browser.is_for_everybody("figures-late").await;
+
+    // Where it leads to there is more than a number.
+    browser.open(&format!("{}/operations", service.api())).await;
+    browser.shows("#gap-list", seconds(10), has(&["/ 0", "7 – 8", "2 messages"])).await;
+    browser.is_for_everybody("quarantine-gaps").await;
+    browser.open(&format!("{}/", service.api())).await;
+
+    // The day that runs is held up as well, and is not when it is mended.
+    browser.shows("#why", seconds(15), has(&all[..5])).await;
+    let state = "return document.querySelector('#complete').dataset.state";
+    assert_eq!(browser.script(state).await, "behind");
+    let mended = "UPDATE sources SET told_at = now() + interval '1 hour', failed = 0, unannounced = 0, oldest_unannounced_at = NULL,
+            counted_to = now();
+        DELETE FROM consumption_gaps;
+        UPDATE quarantine SET (state, resolved_at, resolved_by, resolution) = ('discarded', now(), 'x', 'x')";
+    world.database.execute(mended).await;
+    browser.shows("#why", seconds(20), str::is_empty).await;
+    assert_eq!(browser.script(state).await, "open");
+    browser.shows("#complete", seconds(5), |text| text.starts_with("Complete up to ")).await;
+    // Nobody is at the address of the other service.
+    let told = browser.console().await;
+    assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world
+        .database
+        .execute("DELETE FROM daily_activity_shards; DELETE FROM complete_days; DELETE FROM source_minutes")
+        .await;
+    world.judge().await;
 }
 
 /// Holds: No text of a message or of a caller becomes markup in a page.
@@ -211,6 +315,25 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     browser.shows("#strip", seconds(10), |text| text.contains("In quarantine\n3")).await;
     browser.shows("#list tbody", seconds(5), |text| text.matches("unknown type").count() == 2).await;
     browser.is_for_everybody("quarantine").await;
+    // Some of them: by type, by topic, and by a tick.
+    let shown = async |rows: usize| {
+        let count = "return document.querySelectorAll('#list tbody tr').length";
+        wait_until(&format!("{rows} are listed"), seconds(10), async || browser.script(count).await == rows).await;
+    };
+    browser.enter("#type", "order_eaten\u{e007}").await;
+    shown(2).await;
+    browser.click("#list tbody tr:last-child input").await;
+    browser.shows("#discard-all", seconds(5), |text| text == "Discard 1 …").await;
+    browser.click("#all").await;
+    browser
+        .shows("dialog", seconds(10), |text| text.contains("0 would be counted, 0 were counted before, 1 would stay"))
+        .await;
+    browser.click("dialog button[type=button]").await;
+    browser.enter("#topic", "another\u{e007}").await;
+    shown(0).await;
+    browser.shows("#list", seconds(5), |text| text == "There is none.").await;
+    browser.script("history.back(); history.back()").await;
+    shown(3).await;
 
     // What somebody sent is text, and stays text.
     browser.click("#list tbody tr:first-child button").await;
@@ -542,7 +665,7 @@ async fn a_replay_is_done_by_keys_alone() {
     // From the first link, past the bar, to the row, to what it opens, to its button.
     browser.tab_to("it.className === 'skip'").await;
     browser.press(&[ENTER]).await;
-    browser.tab_to("it.closest('#list tbody')").await;
+    browser.tab_to("it.closest('#list tbody') && it.tagName === 'BUTTON'").await;
     browser.press(&[ENTER]).await;
     browser.shows("#opened", seconds(10), |text| text.contains("As it came")).await;
     browser.tab_to("it.textContent.startsWith('Replay …')").await;

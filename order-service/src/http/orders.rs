@@ -123,8 +123,11 @@ async fn place(
     }
     let trace = TraceContext::of_request(&request);
     let placed = traces::step(&request, "place order", placement.place(PlaceRequest { order, key, trace })).await?;
+    let order_ref = &placed.order.summary.order_ref;
+    // Within the span of the request: from its id somebody gets to the order.
+    tracing::debug!(order.r#ref = %order_ref, replayed = placed.replayed, "an order was placed");
     let mut response = HttpResponse::Created();
-    response.insert_header((LOCATION, location(&request, &format!("/orders/{}", placed.order.summary.order_ref))));
+    response.insert_header((LOCATION, location(&request, &format!("/orders/{order_ref}"))));
     if placed.replayed {
         response.insert_header(("idempotency-replayed", "true"));
     }
@@ -199,6 +202,7 @@ async fn change(
     };
     let order = timeout(DATABASE_PATIENCE, changed).await.unwrap_or_else(|_| Err(Problem::unavailable()))?;
     let order = order.ok_or_else(Problem::not_found)?;
+    tracing::debug!(order.r#ref = %order_ref, status = %order.summary.status_name, "an order was to be changed");
     if order.summary.status_name != change.status() {
         return Err(Problem::conflict(format!("The order is {}.", order.summary.status_name)));
     }

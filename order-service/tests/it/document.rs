@@ -79,6 +79,7 @@ async fn every_operation_answers_its_example_as_documented() {
         documented.ask(id, "/admin/pause").await;
     }
     documented.ask("overview", "/admin/overview").await;
+    documented.ask("listTasks", "/admin/tasks").await;
     documented.all_were_asked();
 
     world.at_rest(seconds(30)).await;

@@ -105,6 +105,24 @@ async fn lines_of_a_request_have_its_id_and_its_trace_at_any_level() {
     world.judge_nothing_placed().await;
 }
 
+#[tokio::test]
+async fn at_level_debug_the_id_of_a_request_leads_to_its_order() {
+    let world = World::new().await;
+    let service = world.setup().set("log.level", "info,order_service=debug").start().await;
+    let client = world.client(&service);
+    let placed = client.place().await.unwrap();
+    let order = placed.body["orderRef"].as_str().unwrap();
+    let cancelled = client.change(order, "cancel").await.unwrap();
+    for answer in [&placed, &cancelled] {
+        let id = answer.header("x-request-id");
+        let names = |line: &Value| line["span"]["request.id"] == id && line["order.ref"] == order;
+        wait_until(&format!("the order is named for {id}"), seconds(20), async || service.log().iter().any(names))
+            .await;
+    }
+    world.at_rest(seconds(20)).await;
+    world.judge().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_broker_writes_no_more_than_ten_lines_a_minute() {
     let mut kafka = Kafka::absent().await;

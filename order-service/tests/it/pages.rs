@@ -1,7 +1,7 @@
 //! The page of operators, in a real browser.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use testing::{Browser, Signer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -15,11 +15,11 @@ const ENTER: &str = "\u{e007}";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
-    let (world, service, _) = failed_and_published(5, 8).await;
+    let (world, service, _) = failed_and_published(7, 8).await;
     let browser = Browser::start().await;
     browser.open(&format!("{}/operations", service.api())).await;
-    browser.shows("#strip", seconds(15), |text| text.contains("Failed\n5") && text.contains("Takes all")).await;
-    browser.shows("#list tbody", seconds(5), |text| text.matches("ORDER_CREATED").count() == 5).await;
+    browser.shows("#strip", seconds(15), |text| text.contains("Failed\n7") && text.contains("Takes all")).await;
+    browser.shows("#list tbody", seconds(5), |text| text.matches("ORDER_CREATED").count() == 7).await;
     browser.is_for_everybody("outbox").await;
 
     browser.click("#list tbody tr:first-child button").await;
@@ -33,7 +33,37 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.shows("dialog", seconds(5), |text| text.contains(&opened)).await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(5), |text| text == "It will be sent.").await;
+    browser.shows("#strip", seconds(15), |text| text.contains("Failed\n6")).await;
+
+    // Those that are ticked, and no others.
+    let rows = "return document.querySelectorAll('#list tbody tr').length";
+    testing::wait_until("it has left the list", seconds(10), async || browser.script(rows).await == 6).await;
+    browser.click("#list tbody tr:nth-child(2) input").await;
+    browser.click("#list tbody tr:nth-child(5) input").await;
+    browser.shows("#all", seconds(5), |text| text == "Send 2 again …").await;
+    browser.is_for_everybody("outbox-ticked").await;
+    let ticked = "return [...document.querySelectorAll('#list tbody tr')].filter(row => row.querySelector('input').checked).map(row => row.querySelector('button').textContent)";
+    let ticked = browser.script(ticked).await;
+    browser.click("#all").await;
+    browser.shows("dialog", seconds(5), |text| text.contains("2 messages will be sent again")).await;
+    browser.click("dialog button.primary").await;
+    browser.shows("#done", seconds(5), |text| text == "2 will be sent.").await;
     browser.shows("#strip", seconds(15), |text| text.contains("Failed\n4")).await;
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT order_ref(order_id) FROM rejected_messages WHERE state = 'failed'")
+            .fetch_all(&world.database.pool)
+            .await
+            .unwrap();
+    assert!(
+        ticked.as_array().unwrap().iter().all(|one| !left.iter().any(|left| one == left.as_str())),
+        "{ticked} {left:?}"
+    );
+    browser.shows("#all", seconds(5), |text| text == "Send all again …").await;
+    // What works all the while is told as well.
+    browser.shows("#tasks summary", seconds(5), |text| text.starts_with("Background tasks all ")).await;
+    browser.click("#tasks summary").await;
+    browser.shows("#tasks", seconds(5), |text| text.contains("publisher") && text.contains("Working")).await;
+    browser.is_for_everybody("outbox-tasks").await;
 
     browser.click("#all").await;
     browser.shows("dialog", seconds(5), |text| text.starts_with("Send failed messages again?\n4 messages")).await;
@@ -45,8 +75,7 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.shows("#list", seconds(15), |text| text.contains("Nothing has failed.")).await;
     world.at_rest(seconds(10)).await;
     browser.click("#states button:nth-child(3)").await;
-    let rows = "return document.querySelectorAll('#list tbody tr').length";
-    testing::wait_until("all are announced", seconds(10), async || browser.script(rows).await == 13).await;
+    testing::wait_until("all are announced", seconds(10), async || browser.script(rows).await == 15).await;
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api()].into());
     browser.close().await;
@@ -119,6 +148,25 @@ async fn an_operator_sees_who_publishes_and_lets_announcing_rest_for_a_while() {
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(10), |text| text == "Resumed.").await;
     assert_eq!(paused().await["paused"], false);
+
+    // Of many messages a page is shown, and the next one instead of it.
+    world.at_rest(seconds(20)).await;
+    browser.click("#states button:nth-child(3)").await;
+    let page = "return [...document.querySelectorAll('#list tbody button')].map(button => button.textContent)";
+    let full = async |others: &Value| {
+        testing::wait_until("a page is full", seconds(10), async || {
+            let shown = browser.script(page).await;
+            shown.as_array().is_some_and(|rows| rows.len() == 50) && shown != *others
+        })
+        .await;
+        browser.script(page).await
+    };
+    let newest = full(&json!(null)).await;
+    browser.click("#older").await;
+    let older = full(&newest).await;
+    assert!(older.as_array().unwrap().iter().all(|order| !newest.as_array().unwrap().contains(order)));
+    browser.click("#newer").await;
+    assert_eq!(full(&older).await, newest);
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [one.api()].into());
     browser.close().await;

@@ -1,4 +1,4 @@
-//! I10: a `completeTo` that was told is true. Somebody asks all the while, and holds each answer against both
+//! I10: a `completeTo` that was told is true, and never goes back. Somebody asks all the while, and holds each answer against both
 //! databases: what was written at or before that moment is counted or in quarantine. Nothing fails here.
 
 use std::{
@@ -47,11 +47,14 @@ impl Witness {
                 told.unknown += 1;
                 continue;
             };
-            // Each moment is checked up to, from the one before on: that one was.
-            let from = last.filter(|last| *last < to).unwrap_or(OffsetDateTime::UNIX_EPOCH);
             if last == Some(to) {
                 continue;
             }
+            if let Some(last) = last.filter(|last| *last > to) {
+                told.wrong.push(format!("I10: {last} was told, and {to} after it"));
+            }
+            // Each moment is checked up to, from the one before on: that one was.
+            let from = last.filter(|last| *last < to).unwrap_or(OffsetDateTime::UNIX_EPOCH);
             match self.missing(from, to).await {
                 Ok(missing) => {
                     told.moments += 1;
