@@ -55,7 +55,7 @@ chaos: ## Break everything at random under load, then at each step there is, and
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it matrix -- --ignored
 
-matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--ends: oldest and newest)
+matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--short: briefly, the oldest and the newest)
 	dev/provide matrix
 	cargo build --workspace --all-targets --features failpoints
 	dev/matrix $(ARGS)
@@ -111,7 +111,7 @@ prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
-nightly: mutants chaos fuzz audit ## What takes hours: mutants, chaos, fuzz and audit, then small runs of every measurement
+nightly: mutants chaos fuzz audit matrix clients ## What takes hours: mutants, chaos, fuzz, audit, matrix and clients, then small runs of every measurement
 	$(MAKE) bench ARGS=--quick
 
 audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)
