@@ -65,7 +65,7 @@ plans: ## Read the plans of statements on tables of a million rows each
 	cargo build --workspace --all-targets --features failpoints
 	dev/with-stack cargo test --workspace --features failpoints --test it plans -- --ignored
 
-matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--ends: oldest and newest)
+matrix: ## Try each version of Postgres and Kafka that is supported, and write their table (ARGS=--short: briefly, the oldest and the newest)
 	dev/provide matrix
 	cargo build --workspace --all-targets --features failpoints
 	dev/matrix $(ARGS)
@@ -122,7 +122,7 @@ prepare: ## Write the query data (.sqlx) and the OpenAPI documents again after a
 	dev/with-stack dev/sqlx-prepare
 	UPDATE=1 cargo test -q -p order-service -p activity-service --features failpoints --test it the_checked_in
 
-nightly: mutants chaos ha plans fuzz audit ## What takes hours: mutants, chaos, ha, plans, fuzz and audit, then small runs of every measurement
+nightly: mutants chaos ha plans fuzz audit matrix clients ## What takes hours: mutants, chaos, ha, plans, fuzz, audit, matrix and clients, then small runs of every measurement
 	$(MAKE) bench ARGS=--quick
 
 audit: ## Check dependencies: bans, licences, sources, advisories (ADVISORY_DB=PATH of a clone)

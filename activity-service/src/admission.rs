@@ -23,7 +23,8 @@ use crate::{
     rejection::{Reason, Rejected},
 };
 
-/// The key of the lock between those who count, all together, and whoever needs them out: "types" in ASCII.
+/// The key of the lock between those who count, all together, and whoever needs them out: "types" in ASCII. It is that of
+/// versions before, which may run beside this one, in the schema `public`; an installation in another schema has its own.
 const LOCK: i64 = 0x74_7970_6573;
 
 /// Time zones and clocks apart, nothing has happened later.
@@ -92,7 +93,14 @@ pub async fn close(transaction: &mut PgConnection, within: &str) -> Result<(), s
     // Whoever comes later stands in line behind this one: a batch that hangs must not make them wait.
     let limit = sqlx::query!("SELECT set_config('lock_timeout', $1, true) AS limit", within);
     limit.fetch_one(&mut *transaction).await?;
-    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK).execute(transaction).await?;
+    let lock = sqlx::query!(
+        r#"
+        SELECT pg_advisory_xact_lock(CASE WHEN 'key_horizon'::regclass = to_regclass('public.key_horizon')
+            THEN $1 ELSE 'key_horizon'::regclass::oid::bigint END)
+        "#,
+        LOCK
+    );
+    lock.execute(transaction).await?;
     Ok(())
 }
 
@@ -105,7 +113,8 @@ impl Admission {
         let opened = sqlx::query!(
             r#"
             SELECT purges, newest_purged, now() AS "now!", timestamp '2000-01-01' AT TIME ZONE $2 AS "first!"
-            FROM key_horizon, pg_advisory_xact_lock_shared($1)
+            FROM key_horizon, pg_advisory_xact_lock_shared(CASE WHEN 'key_horizon'::regclass = to_regclass('public.key_horizon')
+                THEN $1 ELSE 'key_horizon'::regclass::oid::bigint END)
             "#,
             LOCK,
             time_zone

@@ -18,9 +18,6 @@ use crate::{consumer::watermarks::Broker, metrics::PURGED, place::Partition};
 
 pub mod days;
 
-/// The key of the lock that makes it one instance at a time: "purge" in ASCII.
-const LOCK: i64 = 0x70_7572_6765;
-
 /// No page takes longer: the server ends each of its few statements after 10 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
@@ -340,6 +337,9 @@ impl Retention {
 }
 
 async fn is_mine(transaction: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let mine = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, LOCK);
+    // Of this schema: another installation in this database has its own.
+    let mine = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock('processed_messages'::regclass::oid::bigint) AS "locked!""#
+    );
     mine.fetch_one(transaction).await
 }

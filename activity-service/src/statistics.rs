@@ -21,8 +21,6 @@ pub use hours::{HourSummary, by_hour};
 
 time::serde::format_description!(pub(crate) iso_date, Date, "[year]-[month]-[day]");
 
-/// The first half of the keys of the locks on shards: "shar" in ASCII.
-const SHARDS: i32 = 0x7368_6172;
 
 /// What is to be read next of a partition, once what comes with it is counted.
 #[derive(Debug)]
@@ -99,7 +97,9 @@ pub async fn count(
         ), free AS (
             -- The first that nobody else adds to until the transaction ends. Its lock is given back after the
             -- locks of its rows, so that whoever has it waits for none of them. Beyond 16 at once one waits.
-            SELECT shard FROM generate_series(0, 15) AS shard WHERE pg_try_advisory_xact_lock($11, shard) LIMIT 1
+            -- Advisory locks are the database's: the table tells them from those of an installation in another schema.
+            SELECT shard FROM generate_series(0, 15) AS shard
+            WHERE pg_try_advisory_xact_lock('daily_activity_shards'::regclass::oid::bigint << 32 | shard) LIMIT 1
         ), figures AS (
             INSERT INTO daily_activity_shards AS figure
                 (activity_date, activity_type_code, shard, quantity, last_counted_at)
@@ -121,7 +121,7 @@ pub async fn count(
                 (topic, partition, generation, next_offset, last_offset, last_digest, seen_offset, seen_digest)
             SELECT DISTINCT ON (topic, partition) topic, partition, generation, next_offset, next_offset - 1, digest,
                 next_offset - 1, digest
-            FROM UNNEST($8::text[], $9::int[], $10::bigint[], $12::bigint[], $13::bytea[])
+            FROM UNNEST($8::text[], $9::int[], $10::bigint[], $11::bigint[], $12::bytea[])
                 AS read (topic, partition, next_offset, generation, digest)
             ORDER BY topic, partition, generation DESC, next_offset DESC
             -- An instance that lost the partition may come late with what it had in hand. Backwards goes
@@ -145,7 +145,6 @@ pub async fn count(
         &read_topics as _,
         &read_partitions,
         &next_offsets,
-        SHARDS,
         &generations,
         &digests as _,
     )

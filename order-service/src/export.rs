@@ -62,6 +62,14 @@ impl Row {
     }
 }
 
+/// Whether no order can be placed any more before that moment.
+///
+/// # Errors
+/// The database's.
+pub async fn is_past(pool: &Pool, before: OffsetDateTime) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT $1::timestamptz <= now() AS "is_past!""#, before).fetch_one(pool).await
+}
+
 /// Writes what is not written yet, and a line for each file to `progress`.
 ///
 /// # Errors

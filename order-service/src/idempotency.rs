@@ -31,7 +31,7 @@ impl Key {
         &self.0
     }
 
-    /// The advisory lock that is held by whoever places under this key. Two keys may share one: then
+    /// Of this the advisory lock is made that is held by whoever places under this key. Two keys may share one: then
     /// one waits for the other a moment longer than it had to.
     #[must_use]
     pub fn lock(&self) -> i64 {

@@ -97,9 +97,7 @@ async fn main() -> ExitCode {
         Command::Customers(customers) => {
             on_database(&config, "customers", async |pool| customers.run(pool).await.map(|()| Exit::Stopped)).await
         }
-        Command::Orders(orders) => {
-            on_database(&config, "orders", async |pool| orders.run(pool).await.map(|()| Exit::Stopped)).await
-        }
+        Command::Orders(orders) => on_database(&config, "orders", async |pool| orders.run(pool).await).await,
         Command::Pause(pause) => {
             on_database(&config, "pause", async |pool| pause.run(pool).await.map(|()| Exit::Stopped)).await
         }

@@ -16,8 +16,6 @@ use crate::{
     metrics::{PURGED_KEYS, PURGED_ORDERS},
 };
 
-/// The key of the lock that makes it one instance at a time: "purge" in ASCII.
-const LOCK: i64 = 0x70_7572_6765;
 /// No page takes longer: the server ends its statement before.
 const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 /// How often all old orders are looked at again: those that were not final at the time, or whose messages were not gone.
@@ -152,17 +150,18 @@ impl Retention {
     async fn purge_keys(&self, from: OffsetDateTime) -> Result<(u64, Option<OffsetDateTime>), sqlx::Error> {
         let removed = sqlx::query!(
             r#"
-            WITH mine AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS locked), gone AS (
+            WITH mine AS MATERIALIZED (
+                SELECT pg_try_advisory_xact_lock('idempotency_keys'::regclass::oid::bigint) AS locked
+            ), gone AS (
                 DELETE FROM idempotency_keys WHERE caller_key = ANY (ARRAY(
                     SELECT caller_key FROM idempotency_keys
-                    WHERE (SELECT locked FROM mine) AND placed_at <= now() - make_interval(secs => $2) AND placed_at >= $4
-                    ORDER BY placed_at LIMIT $3 FOR UPDATE SKIP LOCKED
+                    WHERE (SELECT locked FROM mine) AND placed_at <= now() - make_interval(secs => $1) AND placed_at >= $3
+                    ORDER BY placed_at LIMIT $2 FOR UPDATE SKIP LOCKED
                 ))
                 RETURNING placed_at
             )
             SELECT count(*) AS "keys!", max(placed_at) AS last FROM gone
             "#,
-            LOCK,
             self.settings.idempotency_keys.as_secs_f64(),
             i64::from(self.settings.batch_size),
             from

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Reader,
     health::{Health, TaskStatus},
+    telemetry,
 };
 
 /// How the process ends; the numbers are part of the contract.
@@ -93,9 +94,10 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM or SIGINT; SIGHUP, SIGUSR1 and SIGUSR2 do nothing.
+/// SIGTERM or SIGINT. SIGHUP opens the files of the log anew; SIGUSR1 and SIGUSR2 do nothing.
 #[derive(Debug)]
 pub struct StopSignal {
+    hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -106,16 +108,20 @@ impl StopSignal {
     pub fn new() -> std::io::Result<Self> {
         // What would end the process without a drain is ignored from now on: a terminal that closes, a tool that
         // takes it for another program.
-        for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(kind)?);
         }
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { hangup, terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     pub async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => telemetry::open_anew(),
+            }
         }
     }
 }

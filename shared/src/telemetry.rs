@@ -3,21 +3,29 @@
 //!
 //! Whoever logs never waits: lines go through a bounded buffer, and what does not fit is counted.
 
+mod files;
 mod level;
+mod output;
 mod panics;
 mod repeated;
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::Context;
+use files::Files;
+pub(crate) use files::open_anew;
 pub(crate) use level::{ALWAYS, LevelError, RULE};
 pub use level::{Level, check_level};
+use output::Output;
 pub(crate) use repeated::LIBRDKAFKA;
 use repeated::Repeated;
-use tracing_appender::{
-    non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard},
-    rolling::{RollingFileAppender, Rotation},
-};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{config::Reader, metrics::own::LINES_DROPPED, traces};
@@ -32,25 +40,11 @@ pub struct Settings {
     traces: traces::Settings,
 }
 
-/// Rolling files.
-#[derive(Clone, Debug)]
-struct Files {
-    directory: String,
-    rotation: String,
-    kept: u32,
-}
-
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
-        let directory = settings.optional("log.file.directory", |_| Ok(()));
-        let rotation = settings.checked("log.file.rotation", |rotation: &String| match rotation.as_str() {
-            "daily" | "hourly" => Ok(()),
-            _ => Err("must be daily or hourly".into()),
-        });
-        let kept = settings.within("log.file.kept", 1..=10_000, "from 1 to 10000");
         Self {
             level: settings.checked("log.level", |level: &String| check_level(level)),
-            file: directory.map(|directory| Files { directory, rotation, kept }),
+            file: Files::read(settings),
             traces: traces::Settings::read(settings),
         }
     }
@@ -61,6 +55,7 @@ impl Settings {
 pub struct Telemetry {
     pub level: Level,
     lines: Vec<ErrorCounter>,
+    lost: Arc<AtomicU64>,
     _traces: Option<traces::Export>,
     _writers: Vec<WorkerGuard>,
 }
@@ -73,45 +68,35 @@ impl Telemetry {
     /// The files cannot be written, or the address of the collector is none.
     pub fn start(settings: &Settings, service: &'static str) -> anyhow::Result<Self> {
         let (level, filter) = Level::new(&settings.level);
-        let (mut lines, mut writers) = (Vec::new(), Vec::new());
+        let (mut lines, mut writers, lost) = (Vec::new(), Vec::new(), Arc::default());
         let mut unblocked = |(writer, guard): (NonBlocking, WorkerGuard)| {
             lines.push(writer.error_counter());
             writers.push(guard);
             writer
         };
-        let out = unblocked(buffer().finish(std::io::stdout()));
+        let out = unblocked(buffer().finish(Output::new("standard output", std::io::stdout(), &lost)));
         let out = if std::io::stdout().is_terminal() {
             fmt::layer().with_writer(out).boxed()
         } else {
             fmt::layer().json().flatten_event(true).with_writer(out).boxed()
         };
-        let files = settings.file.as_ref().map(|files| files.open(service)).transpose()?;
-        let files = files.map(|files| unblocked(buffer().finish(files)));
+        let files = settings.file.as_ref().map(|files| files.open(service)).transpose();
+        let files = files.context("log.file.directory: the files cannot be written")?;
+        let files = files.map(|files| unblocked(buffer().finish(Output::new("log.file.directory", files, &lost))));
         let files = files.map(|files| fmt::layer().json().flatten_event(true).with_writer(files));
         tracing_subscriber::registry().with(filter).with(Repeated::default()).with(out).with(files).init();
         panics::log();
         let traces = settings.traces.start(service)?;
-        Ok(Self { level, lines, _traces: traces, _writers: writers })
+        Ok(Self { level, lines, lost, _traces: traces, _writers: writers })
     }
 
     /// Sets the metrics, each time that it is called.
     pub fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
-        let lines = self.lines.clone();
-        move || LINES_DROPPED.set_to(lines.iter().map(|lines| lines.dropped_lines() as u64).sum())
-    }
-}
-
-impl Files {
-    /// `<service>.<date>.log`; the oldest beyond `log.file.kept` are removed.
-    fn open(&self, service: &str) -> anyhow::Result<RollingFileAppender> {
-        let rotation = if self.rotation == "hourly" { Rotation::HOURLY } else { Rotation::DAILY };
-        RollingFileAppender::builder()
-            .rotation(rotation)
-            .filename_prefix(service)
-            .filename_suffix("log")
-            .max_log_files(self.kept as usize)
-            .build(&self.directory)
-            .context("log.file.directory: the files cannot be written")
+        let (lines, lost) = (self.lines.clone(), Arc::clone(&self.lost));
+        move || {
+            let dropped: u64 = lines.iter().map(|lines| lines.dropped_lines() as u64).sum();
+            LINES_DROPPED.set_to(dropped + lost.load(Ordering::Relaxed));
+        }
     }
 }
 

@@ -6,8 +6,6 @@ use shared::database::Pool;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-/// The key of the lock that makes it one instance at a time: "check" in ASCII.
-pub(super) const LOCK: i64 = 0x63_6865_636b;
 /// Minutes of one look, a millisecond each: a day of an outage takes half a minute.
 const MINUTES: i64 = 300;
 /// A minute that differs is looked at again for so long: what was in quarantine may be counted by then.
@@ -19,7 +17,9 @@ pub(super) const AGAIN: &str = "7 days";
 /// The database does not answer.
 pub async fn check(pool: &Pool, topics: &[String], time_zone: &str) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let lock = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "is_held!""#, LOCK);
+    let lock = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock('source_minutes'::regclass::oid::bigint) AS "is_held!""#
+    );
     if !lock.fetch_one(&mut *transaction).await? {
         return transaction.rollback().await;
     }

@@ -4,8 +4,6 @@
 use shared::database::Pool;
 use time::OffsetDateTime;
 
-use super::check::LOCK;
-
 /// Days that are looked at, today beside: as long as minutes that differ are looked at again.
 const DAYS: i32 = 7;
 
@@ -43,7 +41,9 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
     // One snapshot: what is counted between two looks is in both or in neither.
     let mut transaction = pool.begin().await?;
     sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *transaction).await?;
-    let lock = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "is_held!""#, LOCK + 1);
+    let lock = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock('differing_figures'::regclass::oid::bigint) AS "is_held!""#
+    );
     if !lock.fetch_one(&mut *transaction).await? {
         transaction.rollback().await?;
         return Ok(0);

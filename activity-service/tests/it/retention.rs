@@ -184,9 +184,10 @@ async fn one_instance_at_a_time_purges_page_by_page_and_counting_goes_on() {
     has_aged(&world, "false").await;
     world.topic().delete_before(0, 1500).await;
     world.topic().delete_before(1, 1500).await;
-    // "purge" in ASCII: somebody else is at it.
+    // Somebody else is at it.
     let mut other = world.database.pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_advisory_xact_lock(483006768997)").execute(&mut *other).await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock('processed_messages'::regclass::oid::bigint)";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
     let setup = purging(&world).set("retention.batch_size", 100).set("consumer.batch_max_messages", 100);
     let (one, two) = tokio::join!(setup.start(), setup.start());
     tokio::join!(has_purged(&one), has_purged(&two));

@@ -1,14 +1,20 @@
 //! Instances that count the same day do not wait for one another.
 
-use testing::wait_until;
+use testing::{Topic, wait_until};
 
-use crate::world::{World, created, has_partitions, many, seconds};
+use crate::{
+    operator::{EATEN, Operator},
+    world::{World, created, has_partitions, many, seconds},
+};
 
 /// Transactions of the service that wait for a lock right now.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
     AND datname = current_database() AND application_name LIKE 'activity-service%'";
 
 const SHARDS: &str = "SELECT count(DISTINCT shard) FROM daily_activity_shards";
+
+/// The locks of the shards; the number of the shard is added.
+const LOCKS: &str = "'daily_activity_shards'::regclass::oid::bigint << 32";
 
 #[tokio::test]
 async fn who_counts_alone_has_one_row_a_day_and_type() {
@@ -27,10 +33,9 @@ async fn a_transaction_that_stands_still_with_a_shard_keeps_nobody_from_counting
     world.produce(&many(10)).await;
     world.run_to_rest().await;
     let mut other = world.database.pool.begin().await.unwrap();
-    // "shar" in ASCII: another instance is in the middle of its batch.
-    let lock: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(1936220530, 0)").fetch_one(&mut *other).await.unwrap();
-    assert!(lock);
+    // Another instance is in the middle of its batch.
+    let lock = format!("SELECT pg_try_advisory_xact_lock({LOCKS} | 0)");
+    assert!(sqlx::query_scalar::<_, bool>(&lock).fetch_one(&mut *other).await.unwrap());
     sqlx::query("UPDATE daily_activity_shards SET quantity = quantity WHERE shard = 0")
         .execute(&mut *other)
         .await
@@ -76,10 +81,8 @@ async fn four_instances_count_one_day_without_waiting_and_the_figures_are_the_ke
 async fn with_all_shards_taken_one_is_waited_for() {
     let world = World::new(1).await;
     let mut others = world.database.pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_advisory_xact_lock(1936220530, shard) FROM generate_series(0, 15) AS shard")
-        .fetch_all(&mut *others)
-        .await
-        .unwrap();
+    let locks = format!("SELECT pg_advisory_xact_lock({LOCKS} | shard) FROM generate_series(0, 15) AS shard");
+    sqlx::query(&locks).fetch_all(&mut *others).await.unwrap();
     sqlx::query("INSERT INTO daily_activity_shards VALUES ('2026-11-20', 'ORDER_CREATED', 0, 1)")
         .execute(&mut *others)
         .await
@@ -90,5 +93,48 @@ async fn with_all_shards_taken_one_is_waited_for() {
     others.rollback().await.unwrap();
     wait_until("they are counted", seconds(10), async || world.counted().await == 10).await;
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// Holds: No installation waits for one in another schema of the same database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installation_in_another_schema_takes_no_lock_of_this_one_for_its_own() {
+    let world = World::new(1).await;
+    let made = "CREATE SCHEMA two AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA two TO test_service;
+        ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA two GRANT ALL ON TABLES TO test_service;
+        ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA two GRANT ALL ON SEQUENCES TO test_service";
+    world.database.execute(made).await;
+    let in_two = |url: String| format!("{url}?options=-c%20search_path%3Dtwo");
+    let owner = world.setup().set("database.url", in_two(world.database.owner_url()));
+    let migrated = owner.run(&["migrate", "--new-installation"]).await;
+    assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+    let topic = Topic::new(1, &[]).await;
+    let (setup, of_two) = (world.setup(), format!("{}-two", world.group));
+    let in_two = world.setup().set("database.url", in_two(world.database.url()));
+    let in_two = in_two.set("kafka.topics", &topic.name).set("kafka.group_id", of_two);
+    let (one, two) = tokio::join!(setup.start(), in_two.start());
+
+    // The first one stands still in the middle of a batch, with its locks.
+    let mut other = world.database.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO daily_activity_shards VALUES ('2026-11-20', 'ORDER_CREATED', 0, 1)")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    world.produce(&many(10)).await;
+    world.has_waiting(1).await;
+    topic.produce(&many(20)).await;
+    let counted = "SELECT coalesce(sum(quantity) FILTER (WHERE shard = 0), 0)::bigint FROM two.daily_activity_shards";
+    wait_until("the second one counts in its first shard", seconds(10), async || {
+        world.database.number(counted).await == 20
+    })
+    .await;
+    assert_eq!(Operator::of(&two).register(EATEN, "Order Eaten").await.status, 201);
+    assert_eq!(world.counted().await, 0, "the first one stands still");
+    other.rollback().await.unwrap();
+    world.has_counted(10, seconds(20)).await;
+    for service in [one, two] {
+        assert_eq!(service.stop().await, Some(0));
+    }
+    topic.delete().await;
     world.judge().await;
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shared::{database::Pool, message::timestamp};
+use shared::{database::Pool, lifecycle::Exit, message::timestamp, terminal};
 use time::OffsetDateTime;
 
 use crate::export::{self, Export, Format};
@@ -30,10 +30,15 @@ pub enum Orders {
 impl Orders {
     /// # Errors
     /// The database's or the disk's, or the folder has an export of something else.
-    pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool) -> anyhow::Result<Exit> {
         let Self::Export { before, to, format, per_file } = self;
+        // Its manifest would call it complete, and the orders until then would be missing.
+        if !export::is_past(pool, before).await? {
+            terminal::complain("--before: is in the future by the database's clock: name a moment that has passed");
+            return Ok(Exit::WrongSettings);
+        }
         let export = Export { pool: pool.clone(), before, folder: to, format, per_file };
-        export::run(&export, &mut std::io::stderr()).await
+        export::run(&export, &mut std::io::stderr()).await.map(|()| Exit::Stopped)
     }
 }
 

@@ -102,13 +102,20 @@ fn order(row: &Row) -> Order {
 
 fn csv(out: &mut impl Write, row: &Row) -> anyhow::Result<()> {
     let (order, placed_at) = (OrderRef::from_number(row.order_id), row.placed_at.format(&Rfc3339)?);
-    // The only text of a caller's.
-    let customer = row.customer_ref.replace('"', "\"\"");
+    let customer = cell(&row.customer_ref);
     let Row { status, version, .. } = row;
     for (number, (product_id, quantity)) in (1..).zip(row.product_ids.iter().zip(&row.quantities)) {
-        writeln!(out, "{order},\"{customer}\",{status},{version},{placed_at},{number},{product_id},{quantity}")?;
+        writeln!(out, "{order},{customer},{status},{version},{placed_at},{number},{product_id},{quantity}")?;
     }
     Ok(())
+}
+
+/// A text of a caller's. A spreadsheet takes what begins with one of these signs for a formula, and would do what it says;
+/// one that begins with the mark itself is marked too, so that whoever takes one mark off has the text again.
+fn cell(text: &str) -> String {
+    const BEGINS_A_FORMULA: &str = "=+-@\t\r\n\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}";
+    let is_marked = text.starts_with(|first| first == '\'' || BEGINS_A_FORMULA.contains(first));
+    format!("\"{}{}\"", if is_marked { "'" } else { "" }, text.replace('"', "\"\""))
 }
 
 /// Knows the hash of what was written.
@@ -128,5 +135,23 @@ impl Write for Hashed {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: No text of a caller is a formula where an export is opened as a spreadsheet.
+    #[test]
+    fn no_cell_begins_a_formula_and_each_text_can_be_had_again() {
+        for begin in ["=", "+", "-", "@", "\t", "\r", "\n", "\u{ff1d}", "\u{ff0b}", "\u{ff0d}", "\u{ff20}", "'"] {
+            let text = format!("{begin}cmd|' /C calc'!\"A1\"");
+            let quoted = text.replace('"', "\"\"");
+            assert_eq!(cell(&text), format!("\"'{quoted}\""));
+        }
+        for text in ["C-1001", "a=b", "", "1+1", "é"] {
+            assert_eq!(cell(text), format!("\"{text}\""));
+        }
     }
 }

@@ -168,7 +168,8 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
                 AS k (place, caller_key, fingerprint, lock)
             -- Held to the end of the transaction. Nobody inserts a key without its lock, so nobody
             -- ever waits below for the end of another's.
-            WHERE pg_try_advisory_xact_lock(lock)
+            -- Those of another installation, in another schema of this database, are others.
+            WHERE pg_try_advisory_xact_lock(lock # 'idempotency_keys'::regclass::oid::bigint)
                 -- A subselect, which cannot become a join that reads all keys. What is committed just now is met below.
                 AND (SELECT true FROM idempotency_keys AS known WHERE known.caller_key = k.caller_key
                     AND known.placed_at > now() - make_interval(secs => $15)) IS NULL

@@ -84,6 +84,32 @@ async fn a_full_line_of_waiting_orders_is_503_at_once() {
     world.judge().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_lock_on_the_tables_of_orders_and_messages_is_made_good_when_it_ends() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client
+        .load_during(8, async {
+            wait_until("orders are taken", seconds(10), async || world.history.acknowledged().len() > 100).await;
+            // As VACUUM FULL and REINDEX do.
+            let mut lock = world.database.pool.begin().await.unwrap();
+            let tables = "LOCK TABLE orders, outbox, published IN ACCESS EXCLUSIVE MODE";
+            sqlx::raw_sql(tables).execute(&mut *lock).await.unwrap();
+            wait_until("orders are refused", seconds(10), async || !world.history.others().is_empty()).await;
+            let before = world.history.acknowledged().len();
+            lock.rollback().await.unwrap();
+            // More than were waiting.
+            let taken = async || world.history.acknowledged().len() > before + 100;
+            wait_until("orders are taken again", seconds(3), taken).await;
+        })
+        .await;
+    assert!(world.history.others().keys().eq(["503"]), "{:?}", world.history.others());
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 #[tokio::test]
 async fn a_database_that_is_absent_at_start_is_waited_for() {
     let world = World::new().await;

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
-use testing::{Answer, Client};
+use testing::{Answer, Client, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -28,6 +28,43 @@ async fn rows_with(world: &World, text: &str) -> i64 {
         found += world.database.number(&format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{text}%'")).await;
     }
     found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_is_stopped_in_the_middle_has_done_a_part_and_the_next_one_does_the_rest() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    let orders = format!(
+        "INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at, product_ids, quantities)
+        SELECT nextval('order_number'), '{LEAVING}', 1, now(), ARRAY[gen_random_uuid()], ARRAY[1] FROM generate_series(1, 2500)"
+    );
+    world.database.execute(&orders).await;
+    // Of the last page.
+    let mut held = world.database.pool.begin().await.unwrap();
+    let last = format!("SELECT FROM orders WHERE customer_ref = '{LEAVING}' ORDER BY order_id DESC LIMIT 1 FOR UPDATE");
+    sqlx::query(&last).execute(&mut *held).await.unwrap();
+    let path = format!("/admin/customers/{LEAVING}?reason=request+18");
+    let erase = async || client.ask(Method::DELETE, &path, &[], Vec::new()).await.unwrap();
+    assert_eq!(erase().await.status, 503, "within its time");
+    assert_eq!(rows_with(&world, LEAVING).await, 500, "each page is a transaction of its own");
+    let audited = "SELECT count(*) FROM audit WHERE action = 'customer_erased'";
+    assert_eq!(world.database.number(audited).await, 1, "a part is told as well");
+
+    held.rollback().await.unwrap();
+    wait_until("the rest is done", seconds(20), async || {
+        let answer = erase().await;
+        assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
+        answer.status == 200
+    })
+    .await;
+    assert_eq!(rows_with(&world, LEAVING).await, 0);
+    let pseudonyms = "SELECT count(DISTINCT customer_ref) FROM orders WHERE customer_ref LIKE 'erased-%'";
+    assert_eq!(world.database.number(pseudonyms).await, 2, "nothing tells the first one");
+    assert_eq!(world.database.number(audited).await, 2);
+    world.database.execute("TRUNCATE orders").await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
 }
 
 /// Holds: No customer's reference is in a message, in a key's row or in a line of the log.

@@ -17,7 +17,7 @@ use crate::world::{World, seconds};
 /// Ten thousand final orders of 2026, and some that are not final, or later.
 const ORDERS: &str = r#"
     INSERT INTO orders (order_id, customer_ref, status, version, number_of_items, placed_at, product_ids, quantities)
-    SELECT nextval('order_number'), 'C "' || n || '", é',
+    SELECT nextval('order_number'), CASE WHEN n = 3 THEN '=1+1' ELSE 'C "' || n || '", é' END,
         CASE WHEN n % 11 = 0 THEN 'New' WHEN n % 2 = 0 THEN 'Cancelled' ELSE 'Fulfilled' END,
         CASE WHEN n % 11 = 0 THEN 1 ELSE 2 END, 1 + n % 3,
         -- Several of the same time.
@@ -157,7 +157,14 @@ async fn as_csv_it_has_a_row_a_line_of_an_order() {
         lines[1],
         "OS000001-ORD,\"C \"\"1\"\", é\",Fulfilled,2,2026-01-01T00:00:00Z,1,0192f0c1-7a5e-7000-8000-000000000001,1"
     );
-    for wrong in [&["orders", "export", "--before", "yesterday", "--to", "x"][..], &["orders", "export"]] {
+    let to = folder.path();
+    let future = ["orders", "export", "--before", "2999-01-01", "--to", to.to_str().unwrap(), "--format", "csv"];
+    let formula = lines.iter().find(|line| line.starts_with("OS000003-ORD")).unwrap();
+    assert!(formula.starts_with("OS000003-ORD,\"'=1+1\",Fulfilled"), "{formula}");
+    let refused = world.setup().run(&future).await;
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("--before: is in the future"));
+    assert_eq!(folder.lines(), lines, "nothing was written");
+    for wrong in [&future[..], &["orders", "export", "--before", "yesterday", "--to", "x"], &["orders", "export"]] {
         assert_eq!(world.setup().run(wrong).await.status.code(), Some(2), "{wrong:?}");
     }
     forget(world).await;

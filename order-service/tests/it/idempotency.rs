@@ -128,7 +128,8 @@ async fn a_key_that_is_in_use_is_waited_for_2_s_at_most_and_holds_up_nobody_else
     let service = world.setup().set("placement.tasks", 1).start().await;
     let client = world.client(&service);
     let mut first = world.database.pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock_of("k")).execute(&mut *first).await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock($1 # 'idempotency_keys'::regclass::oid::bigint)";
+    sqlx::query(lock).bind(lock_of("k")).execute(&mut *first).await.unwrap();
     let body = order_body("C-1");
     let second = {
         let (client, body) = (client.clone(), body.clone());

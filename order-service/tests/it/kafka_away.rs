@@ -172,6 +172,7 @@ async fn a_timestamp_that_the_broker_refuses_is_an_outage_and_no_fault_of_a_mess
     let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("kafka takes nothing"));
     let line = service.log().into_iter().find(told).expect("a line");
     assert!(line["error"].as_str().unwrap().contains("timestamp"), "{line}");
+    assert!(line["advice"].as_str().is_some_and(|advice| advice.contains("clock")), "{line}");
     world.topic.set("message.timestamp.before.max.ms", "9223372036854775807").await;
     world.at_rest(seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{Kafka, Service, order_body, wait_until};
+use testing::{Kafka, Service, Signal, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -81,6 +81,55 @@ async fn files_are_written_where_they_are_wanted_and_the_oldest_removed() {
     for message in ["listening", "draining"] {
         assert!(written.iter().any(|line| line["message"] == message), "{message}: {text}");
     }
+    world.judge().await;
+}
+
+/// Holds: No line of the log is lost on a full disk without being counted.
+#[tokio::test]
+async fn a_full_disk_under_the_files_is_counted_and_told_once_and_a_signal_opens_them_anew() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let today = || folder.path().join(format!("order-service.{}.log", time::OffsetDateTime::now_utc().date()));
+    // Midnight may come.
+    let tomorrow = time::OffsetDateTime::now_utc().date().next_day().unwrap();
+    let full = [today(), folder.path().join(format!("order-service.{tomorrow}.log"))];
+    for file in &full {
+        std::os::unix::fs::symlink("/dev/full", file).unwrap();
+    }
+    // At debug each order leaves lines.
+    let setup = world.setup().set("log.level", "debug").set("log.file.directory", folder.path().display());
+    let service = setup.start().await;
+    let client = world.client(&service);
+    client.place_one().await;
+    let told = |message: &str| service.log().iter().filter(|line| line["message"] == message).count();
+    wait_until("it is told", seconds(20), async || told("the log cannot be written: lines are lost") > 0).await;
+    // Standard output has them.
+    let lost = service.log().len() as f64;
+    wait_until("each is counted", seconds(20), async || service.metrics().await.sum("log_lines_dropped_total") >= lost)
+        .await;
+
+    for file in &full {
+        fs::remove_file(file).unwrap();
+    }
+    service.signal(Signal::HUP);
+    wait_until("it is written again", seconds(20), async || {
+        client.place_one().await;
+        told("the log is written again") > 0
+    })
+    .await;
+    assert_eq!(told("the log cannot be written: lines are lost"), 1, "once");
+    // As logrotate does.
+    let moved = folder.path().join("moved");
+    fs::rename(today(), &moved).unwrap();
+    service.signal(Signal::HUP);
+    wait_until("another file is there", seconds(20), async || {
+        client.place_one().await;
+        today().exists()
+    })
+    .await;
+    assert!(fs::read_to_string(&moved).unwrap().contains("the log is written again"));
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

@@ -24,6 +24,7 @@ pub use lanes::Lanes;
 use outage::{Outage, Reach};
 use parked::Parked;
 use producer::Producers;
+use rdkafka::types::RDKafkaErrorCode;
 use shared::{health::TaskStatus, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
@@ -41,6 +42,9 @@ use crate::{
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What is told of a producer whose failure no message has brought to light.
 const FAILED: &str = "told by the client itself";
+/// Where the broker refuses a message's timestamp.
+const CLOCKS: &str =
+    "compare this host's clock with the brokers', and see the topic's message.timestamp.before.max.ms and after.max.ms";
 /// How often it is looked whether a partition has come to stand for which messages wait.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -255,7 +259,10 @@ impl Publisher {
             // Of a batch that was rejected one message is to blame: alone it shows which.
             Verdict::Rejected(_) => message.alone = true,
             Verdict::Outage(code) => {
-                self.status.failing(code, "kafka takes nothing; messages are taken, and wait");
+                if self.status.waiting(code) {
+                    let advice = (code == RDKafkaErrorCode::InvalidTimestamp).then_some(CLOCKS);
+                    tracing::warn!(error = %code, advice, "kafka takes nothing; messages are taken, and wait");
+                }
                 self.reach.refused();
                 self.outage.goes_on();
             }

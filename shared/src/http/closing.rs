@@ -10,7 +10,8 @@ use std::{net::TcpListener, time::Duration};
 use socket2::{SockFilter, SockRef};
 use tokio::time::sleep;
 
-/// A connection that was begun is made and accepted by then: a round trip, and some more.
+/// A connection that was begun is made and accepted by then: the longest round trip between two continents. It is a time
+/// because the kernel tells nobody how many it has half made (of a listener TCP_INFO counts what waits to be accepted).
 const MADE_WITHIN: Duration = Duration::from_millis(200);
 
 /// Where the flags are in a packet of TCP.

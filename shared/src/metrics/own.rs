@@ -29,8 +29,10 @@ pub const POOL: &str = "db_client_connection_pool_name";
 
 pub const PANICS: Counter = Counter::new("panics_total", "Panics, of which one in a handler costs its request");
 
-pub const LINES_DROPPED: Counter =
-    Counter::new("log_lines_dropped_total", "Lines that did not fit into the buffer before their output");
+pub const LINES_DROPPED: Counter = Counter::new(
+    "log_lines_dropped_total",
+    "Lines that did not fit into the buffer before their output, or could not be written",
+);
 pub const LINES_SUPPRESSED: Counter =
     Counter::new("log_lines_suppressed_total", "Lines that repeated themselves too often to be written");
 
