@@ -5,6 +5,7 @@ mod announced;
 mod announcements;
 mod auth;
 mod backlog;
+mod changes;
 mod client;
 mod consume;
 mod cpu;
@@ -75,6 +76,8 @@ enum Measurement {
     Memory,
     /// CPU time of an order with authentication and without
     Auth,
+    /// What the row of the audit costs an order that ends
+    Changes,
     /// POST /orders while a day of messages is dropped, against the same without
     Purge,
     /// What an order costs Postgres, against the release before the outbox was a log (BASELINE_BIN_DIR)
@@ -97,6 +100,7 @@ impl Measurement {
             Self::Telemetry => telemetry::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
+            Self::Changes => changes::measure(scale).await,
             Self::Purge => purge::measure(scale).await,
             Self::Storage => storage::measure(scale).await,
             Self::Snapshot => snapshot::measure(scale).await,
