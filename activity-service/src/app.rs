@@ -261,7 +261,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
 
     tasks.spawn("progress", |page| {
         let progress = Progress {
-            reader: broker.reader(),
+            broker: broker.clone(),
             topic: config.consumer.progress_topic.clone(),
             topics: config.consumer.topics.clone(),
             time_zone: time_zone.clone(),
@@ -270,7 +270,8 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         progress.run(shutdown.clone(), page)
     });
 
-    let (member, group) = Member::join(&config.kafka, &config.consumer, Group::default())?;
+    let group = Arc::<Group>::default();
+    let member = Member::join(&config.kafka, &config.consumer, &group)?;
     exposition.at_scrape({
         let group = Arc::clone(&group);
         move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)

@@ -13,11 +13,14 @@ use std::{
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
 use serde::Deserialize;
-use shared::{database::Pool, health::Component, kafka::ClosedAside, lifecycle::Shutdown};
+use shared::{database::Pool, health::Component, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{completeness, consumer::watermarks::Reader};
+use crate::{
+    completeness,
+    consumer::watermarks::{Broker, Reader},
+};
 
 /// How often it is looked whether what is announced is counted, while there is something to look for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -77,7 +80,7 @@ struct Pending {
 /// The background task that reads it.
 #[derive(Debug)]
 pub struct Progress {
-    pub reader: Arc<ClosedAside<Reader>>,
+    pub broker: Broker,
     /// Where sources tell of their progress.
     pub topic: String,
     pub topics: Vec<String>,
@@ -91,15 +94,14 @@ impl Progress {
     /// # Errors
     /// librdkafka refuses the topic.
     pub async fn run(self, shutdown: Shutdown, page: Component) -> anyhow::Result<()> {
-        if let Some(assigned) = shutdown.unless_draining(self.assign(&page)).await {
-            assigned?;
-            shutdown.unless_draining(self.follow(&page)).await;
+        while let Some(followed) = shutdown.unless_draining(self.follow(&page)).await {
+            followed?;
         }
         Ok(())
     }
 
     /// Begins with the last announcement that is known, to learn again what it waits for.
-    async fn assign(&self, page: &Component) -> anyhow::Result<()> {
+    async fn assign(&self, reader: &Reader, page: &Component) -> anyhow::Result<()> {
         let offset = loop {
             match completeness::told_offset(&self.pool).await {
                 Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
@@ -109,16 +111,19 @@ impl Progress {
         };
         let mut assigned = TopicPartitionList::with_capacity(1);
         assigned.add_partition_offset(&self.topic, 0, offset).context("kafka.progress_topic")?;
-        self.reader.assign(&assigned).context("kafka.progress_topic")
+        reader.assign(&assigned).context("kafka.progress_topic")
     }
 
-    async fn follow(&self, page: &Component) {
+    /// Until there is another client to read with.
+    async fn follow(&self, page: &Component) -> anyhow::Result<()> {
+        let reader = self.broker.reader();
+        self.assign(&reader, page).await?;
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
         let mut figures_checked = checked;
-        loop {
+        while Arc::ptr_eq(&reader, &self.broker.reader()) {
             tokio::select! {
-                message = self.reader.recv() => match message {
+                message = reader.recv() => match message {
                     Ok(message) => self.take(&message, &mut pending, page).await,
                     // That of the partition, which is tried again by the client.
                     Err(error) => drop(page.waiting(&error)),
@@ -147,6 +152,7 @@ impl Progress {
                 }
             }
         }
+        Ok(())
     }
 
     /// Writes down what is told. One that cannot be read says nothing: what is complete stands still then.
