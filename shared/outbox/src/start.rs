@@ -170,7 +170,8 @@ impl Begun {
             let drained = drained.clone();
             |page| session.run(drained, page)
         });
-        let (queue, queued) = Queue::new(settings.publisher.queue_capacity, instance.clone());
+        let (queue, queued) =
+            Queue::new(settings.publisher.queue_capacity, settings.publisher.is_strict, instance.clone());
         let (answers, answered) = mpsc::unbounded_channel();
         let (returns, returned) = mpsc::unbounded_channel();
         let lanes = Lanes::new(&settings);
