@@ -4,10 +4,12 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 ENV SQLX_OFFLINE=true
+# amd64 or arm64: each has a cache of its own.
+ARG TARGETARCH
 COPY . .
 # The caches outlive the layer, so the binaries leave them in the same step, without symbols: four fifths of their size.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target,sharing=locked \
+    --mount=type=cache,id=summarisation-$TARGETARCH,target=/src/target,sharing=locked \
     cargo build --locked --release -p order-service -p activity-service && \
     install --strip -D -t /out target/release/order-service target/release/activity-service
 

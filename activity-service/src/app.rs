@@ -264,7 +264,7 @@ impl Service {
 
     fn progress(&mut self, broker: &Broker, time_zone: &str) {
         let progress = Progress {
-            reader: broker.reader(),
+            broker: broker.clone(),
             topic: self.config.consumer.progress_topic.clone(),
             topics: self.config.consumer.topics.clone(),
             time_zone: time_zone.to_owned(),
@@ -282,7 +282,8 @@ impl Service {
 
     /// From Kafka into the figures.
     fn consumer(&mut self, broker: &Broker, time_zone: String, away: Away) -> anyhow::Result<()> {
-        let (member, group) = Member::join(&self.config.kafka, &self.config.consumer, Group::default())?;
+        let group = Arc::<Group>::default();
+        let member = Member::join(&self.config.kafka, &self.config.consumer, &group)?;
         self.exposition.at_scrape({
             let group = Arc::clone(&group);
             move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)

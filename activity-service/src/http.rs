@@ -52,11 +52,7 @@ pub fn api() -> shared::http::Api {
         .section("gaps", "Messages that were lost before they were read, for operators.", gaps::operations())
         .section("operators", "Who did what.", operators::operations())
         .section("messages", "What became of one message, for operators.", lookup::operations())
-        .section(
-            "overview",
-            "How counting is doing.",
-            overview::operations().into_iter().chain([tasks::operation()]),
-        )
+        .section("overview", "How counting is doing.", overview::operations().into_iter().chain([tasks::operation()]))
         .channel(activity::channel())
 }
 

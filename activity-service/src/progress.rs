@@ -12,13 +12,13 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
-use shared::{database::Pool, health::TaskStatus, kafka::ClosedAside, lifecycle::Shutdown};
+use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
     completeness::{self, Announcement, Counts},
-    consumer::watermarks::Reader,
+    consumer::watermarks::{Broker, Reader},
     place::Partition,
 };
 
@@ -49,7 +49,7 @@ struct Pending {
 /// The background task that reads it.
 #[derive(Debug)]
 pub struct Progress {
-    pub reader: Arc<ClosedAside<Reader>>,
+    pub broker: Broker,
     /// Where sources tell of their progress.
     pub topic: String,
     pub topics: Vec<String>,
@@ -63,15 +63,14 @@ impl Progress {
     /// # Errors
     /// librdkafka refuses the topic.
     pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
-        if let Some(assigned) = shutdown.unless_draining(self.assign(&status)).await {
-            assigned?;
-            shutdown.unless_draining(self.follow(&status)).await;
+        while let Some(followed) = shutdown.unless_draining(self.follow(&status)).await {
+            followed?;
         }
         Ok(())
     }
 
     /// Begins with the last announcement that is known, to learn again what it waits for.
-    async fn assign(&self, status: &TaskStatus) -> anyhow::Result<()> {
+    async fn assign(&self, reader: &Reader, status: &TaskStatus) -> anyhow::Result<()> {
         let offset = loop {
             match completeness::told_offset(&self.pool).await {
                 Ok(offset) => break offset.map_or(Offset::Beginning, Offset::Offset),
@@ -81,16 +80,19 @@ impl Progress {
         };
         let mut assigned = TopicPartitionList::with_capacity(1);
         assigned.add_partition_offset(&self.topic, 0, offset).context("kafka.progress_topic")?;
-        self.reader.assign(&assigned).context("kafka.progress_topic")
+        reader.assign(&assigned).context("kafka.progress_topic")
     }
 
-    async fn follow(&self, status: &TaskStatus) {
+    /// Until there is another client to read with.
+    async fn follow(&self, status: &TaskStatus) -> anyhow::Result<()> {
+        let reader = self.broker.reader();
+        self.assign(&reader, status).await?;
         let mut pending = VecDeque::new();
         let mut checked = tokio::time::Instant::now();
         let mut figures_checked = checked;
-        loop {
+        while Arc::ptr_eq(&reader, &self.broker.reader()) {
             tokio::select! {
-                message = self.reader.recv() => match message {
+                message = reader.recv() => match message {
                     Ok(message) => self.take(&message, &mut pending, status).await,
                     // That of the partition, which is tried again by the client.
                     Err(error) => drop(status.waiting(&error)),
@@ -117,6 +119,7 @@ impl Progress {
                 }
             }
         }
+        Ok(())
     }
 
     /// Writes down what is told. One that cannot be read says nothing: what is complete stands still then.

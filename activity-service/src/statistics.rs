@@ -21,7 +21,6 @@ pub use hours::{HourSummary, by_hour};
 
 time::serde::format_description!(pub(crate) iso_date, Date, "[year]-[month]-[day]");
 
-
 /// What is to be read next of a partition, once what comes with it is counted.
 #[derive(Debug)]
 pub struct PositionAfter<'a> {

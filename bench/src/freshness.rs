@@ -150,7 +150,8 @@ fn schedule(per_second: u32, lasts: Duration) -> Result<(Instant, Duration, u32)
 
 impl Shop {
     async fn open() -> Result<Self> {
-        let (orders, activity) = (Database::new(&order_service::app::MIGRATIONS).await, Database::new(&MIGRATIONS).await);
+        let (orders, activity) =
+            (Database::new(&order_service::app::MIGRATIONS).await, Database::new(&MIGRATIONS).await);
         let topic = Topic::new(topic::PARTITIONS, &[]).await;
         let progress = Topic { name: format!("{}.progress", topic.name), ..topic.clone() };
         let told_on = |setup: testing::Setup| setup.set("kafka.progress_topic", &progress.name);

@@ -5,6 +5,7 @@ mod announced;
 mod announcements;
 mod auth;
 mod backlog;
+mod changes;
 mod client;
 mod consume;
 mod cpu;
@@ -89,6 +90,8 @@ enum Measurement {
     Memory,
     /// CPU time of an order with authentication and without
     Auth,
+    /// What the row of the audit costs an order that ends
+    Changes,
     /// POST /orders while a day of messages is dropped, against the same without
     Purge,
     /// Orders while a day of messages and a day of keys go, against the same without
@@ -118,6 +121,7 @@ impl Measurement {
             Self::Lists => lists::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
+            Self::Changes => changes::measure(scale).await,
             Self::Purge => purge::measure(scale).await,
             Self::Retention => retention::measure(scale).await,
             Self::Storage => storage::measure(scale).await,

@@ -4,7 +4,8 @@
 --
 --     psql -d orders -v owner=orders_owner -v service=order_service -f deploy/database/privileges.sql
 --
--- The services need nothing else: pg_locks and advisory locks are everybody's, and so are functions. Those that
+-- The services need nothing else: pg_locks and advisory locks are everybody's, and so are functions, but for those of
+-- large objects, which nobody needs here and which would fill the disk unseen. Those that
 -- make and drop the days of the outbox run with the rights of their owner: order-service changes the schema by
 -- nothing else. docs/operations.md says how to keep them from other roles that may use the schema.
 
@@ -26,7 +27,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUE
 
 -- What the services never do is not permitted, either: the record of the migrations is only read; the audit only
 -- grows; a message and its acknowledgement are never changed, nor the lines of an order; its customer is, by a
--- pseudonym. The first migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
+-- pseudonym; a key that was counted is never changed, and nothing is deleted but from tables that are purged. The first
+-- migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
 SELECT set_config('privileges.service', :'service', false);
 DO $$
 DECLARE
@@ -36,9 +38,28 @@ BEGIN
     FOR one IN SELECT * FROM (VALUES
         ('_sqlx_migrations', 'INSERT, UPDATE, DELETE'),
         ('audit', 'UPDATE, DELETE'),
+        -- of orders
+        ('announced', 'UPDATE'),
+        ('log_progress', 'UPDATE'),
+        ('orders', 'UPDATE, DELETE'),
         ('outbox', 'UPDATE, DELETE'),
+        ('outbox_messages', 'INSERT, UPDATE, DELETE'),
         ('published', 'UPDATE, DELETE'),
-        ('orders', 'UPDATE, DELETE')) AS never (name, done)
+        ('rejections', 'UPDATE'),
+        ('told_counts', 'INSERT, DELETE'),
+        -- of activity
+        ('activity_types', 'DELETE'),
+        ('business_calendar', 'DELETE'),
+        ('complete_days', 'UPDATE, DELETE'),
+        ('consumer_positions', 'DELETE'),
+        ('daily_activities', 'INSERT, UPDATE, DELETE'),
+        ('daily_activity_shards', 'DELETE'),
+        ('hourly_activity_shards', 'DELETE'),
+        ('key_day_ends', 'UPDATE'),
+        ('key_days', 'INSERT, UPDATE, DELETE'),
+        ('key_horizon', 'INSERT, DELETE'),
+        ('processed_messages', 'UPDATE, DELETE'),
+        ('sources', 'DELETE')) AS never (name, done)
     LOOP
         IF to_regclass('public.' || one.name) IS NOT NULL THEN
             EXECUTE format('REVOKE %s ON %I FROM %I', one.done, one.name, service);
@@ -47,9 +68,19 @@ BEGIN
     -- Nor by a way past these: what was granted above on each partition itself.
     FOR one IN
         SELECT relname AS name FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent IN (to_regclass('public.outbox'), to_regclass('public.published'))
+        WHERE inhparent IN (to_regclass('public.outbox'), to_regclass('public.published'), to_regclass('public.processed_messages'))
     LOOP
         EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I FROM %I', one.name, service);
+    END LOOP;
+    IF to_regclass('public.processed_messages_undated') IS NOT NULL THEN
+        -- Keys without a day go one by one; others with their day, by a function.
+        EXECUTE format('GRANT DELETE ON processed_messages_undated TO %I', service);
+    END IF;
+    FOR one IN
+        SELECT oid::regprocedure AS name FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_.*|loread|lowrite)$'
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
     END LOOP;
     IF to_regclass('public.orders') IS NOT NULL THEN
         EXECUTE format('GRANT UPDATE (status, version, customer_ref) ON orders TO %I', service);

@@ -31,11 +31,7 @@ pub fn api() -> Api {
         .section("messages", "The outbox, for operators.", messages::operations())
         .section("customers", "What is known of them, forgotten.", customers::operations())
         .section("operators", "An order's way, who publishes, who did what; pausing.", operators::operations())
-        .section(
-            "overview",
-            "How the outbox is doing.",
-            overview::operations().into_iter().chain([tasks::operation()]),
-        )
+        .section("overview", "How the outbox is doing.", overview::operations().into_iter().chain([tasks::operation()]))
         .channel(format::channel())
 }
 

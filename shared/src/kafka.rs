@@ -1,5 +1,6 @@
 //! How either service reaches Kafka.
 
+mod renewal;
 pub mod topics;
 
 use std::{
@@ -17,6 +18,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+pub use self::renewal::{Credentials, Renewed};
 use crate::{
     config::{Reader, Source, is_secret_property, is_this_machine},
     telemetry::LIBRDKAFKA,

@@ -224,7 +224,8 @@ impl Problem {
             title: self.kind.title(self.status),
             status: self.status.as_u16(),
             detail: &self.detail,
-            instance,
+            // A target without a path, as of CONNECT.
+            instance: if instance.is_empty() { "/" } else { instance },
             request_id,
             errors: &self.errors,
             components: self.components.as_deref(),
@@ -247,7 +248,8 @@ pub(crate) struct ProblemBody<'a> {
     status: u16,
     /// What is wrong, and the rule that is broken.
     detail: &'a str,
-    /// The path asked for.
+    /// The path asked for; / where none could be read.
+    #[schema(min_length = 1)]
     instance: &'a str,
     /// Names the request in the log.
     request_id: &'a str,

@@ -1,10 +1,13 @@
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::Signal;
 
 use crate::{
-    Proxy,
+    Proxy, Setup,
     server::{Server, free_port},
     topic::client,
     wait_until,
@@ -39,6 +42,47 @@ impl Kafka {
         kafka.server.arguments.push(proxy.port().to_string());
         kafka.start_again().await;
         (kafka, proxy)
+    }
+
+    /// With a second address, where the user `service` needs this password.
+    pub async fn asking_for_password(password: &str) -> Self {
+        let mut kafka = Self::absent().await;
+        std::fs::create_dir_all(kafka.guarded().parent().unwrap()).unwrap();
+        std::fs::write(kafka.guarded(), format!("{} {password}\n", free_port())).unwrap();
+        kafka.start_again().await;
+        kafka
+    }
+
+    /// From the next start on.
+    ///
+    /// # Panics
+    /// It has asked for none so far.
+    pub fn change_password(&self, password: &str) {
+        let port = self.guarded_port();
+        std::fs::write(self.guarded(), format!("{port} {password}\n")).unwrap();
+    }
+
+    /// A service that comes by the address which asks for a password, and has it in this file.
+    ///
+    /// # Panics
+    /// There is no such address.
+    #[must_use]
+    pub fn with_password_file(&self, setup: Setup, file: &Path) -> Setup {
+        setup
+            .set("kafka.brokers", format!("127.0.0.1:{}", self.guarded_port()))
+            .set("kafka.properties.security.protocol", "SASL_PLAINTEXT")
+            .set("kafka.properties.sasl.mechanism", "PLAIN")
+            .set("kafka.properties.sasl.username", "service")
+            .set("kafka.properties.sasl.password_file", file.display())
+    }
+
+    fn guarded(&self) -> PathBuf {
+        self.server.data().with_file_name("guarded")
+    }
+
+    fn guarded_port(&self) -> String {
+        let guarded = std::fs::read_to_string(self.guarded()).unwrap();
+        guarded.split_whitespace().next().unwrap().to_owned()
     }
 
     #[must_use]

@@ -60,7 +60,7 @@ pub use messages::announcement;
 pub use outbox::UNPUBLISHED;
 pub use pooler::{PgBouncer, Pooler};
 pub use postgres::{Postgres, Standby};
-pub use privileges::only_the_owner_changes_the_schema;
+pub use privileges::{only_the_owner_changes_the_schema, permitted_changes};
 pub use prometheus::{Prometheus, Series, observability, rules_hold};
 pub use proxy::Proxy;
 pub use raw::{Raw, RawAnswer, allow_files};

@@ -28,6 +28,24 @@ pub async fn only_the_owner_changes_the_schema(database: &Database) {
     owner.execute("DROP TABLE made_later").await.unwrap();
 }
 
+/// What the role of the service may change, by table, view or partition: `INSERT, UPDATE, DELETE`. Large objects it may not.
+///
+/// # Panics
+/// It may make one.
+pub async fn permitted_changes(database: &Database) -> Vec<(String, String)> {
+    let large = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+        AND proname IN ('lo_create', 'lo_from_bytea', 'lo_put', 'loread', 'lowrite')
+        AND has_function_privilege('test_service', oid, 'EXECUTE')";
+    assert_eq!(database.number(large).await, 0, "functions of large objects");
+    let permitted = "SELECT relname::text, string_agg(privilege, ', ' ORDER BY place)
+        FROM pg_class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
+            WITH ORDINALITY AS changes (privilege, place)
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
+            AND has_table_privilege('test_service', pg_class.oid, privilege)
+        GROUP BY relname ORDER BY relname";
+    sqlx::query_as(permitted).fetch_all(&database.pool).await.unwrap()
+}
+
 async fn changes(database: &Database) -> Vec<String> {
     let of_each_table = r#"
         SELECT format(change, c.oid::regclass) FROM pg_class c, unnest(ARRAY[

@@ -41,7 +41,7 @@ use crate::{
     place::{Partition, TopicPlace},
     quarantine::{self, Again, Known, Room},
     rejection::{Reason, Rejected},
-    statistics::{self, Figures, Outcome, Received},
+    statistics::{self, Figures, Outcome},
     trial,
 };
 

@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
 };
-use shared::kafka::{LastFailure, Quiet};
+use shared::kafka::{Credentials, LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -78,6 +78,16 @@ pub struct Group {
     /// How many events were served that are no messages: logs, errors, rebalances, answers to commits.
     served: AtomicU64,
     counting_ended: CancellationToken,
+    /// Which membership there is now.
+    membership: AtomicU64,
+}
+
+/// One membership, as its client has it. What is told by one that another has replaced counts no more.
+#[derive(Debug)]
+pub struct Membership {
+    group: Arc<Group>,
+    number: u64,
+    pub credentials: Credentials,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +123,17 @@ impl Group {
     #[must_use]
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Acquire)
+    }
+
+    /// Begins another membership: what the one before had is nobody's, until it is assigned anew.
+    pub fn membership(self: &Arc<Self>, credentials: Credentials) -> Membership {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        let number = self.membership.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut book = self.book();
+        for partition in std::mem::take(&mut book.assigned).into_keys() {
+            book.forget(&partition);
+        }
+        Membership { group: Arc::clone(self), number, credentials }
     }
 
     fn serve_one(&self) {
@@ -251,7 +272,7 @@ impl Group {
     }
 
     /// Commits to Kafka what is owed, if there is anything it has not been told.
-    pub fn commit_offsets(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+    pub fn commit_offsets(&self, consumer: &BaseConsumer<Membership>, mode: CommitMode) {
         let mut book = self.book();
         if !std::mem::take(&mut book.untold) || book.owed.is_empty() {
             return;
@@ -329,10 +350,24 @@ fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
     list.elements().into_iter().map(|element| Partition::new(element.topic(), element.partition()))
 }
 
-impl ConsumerContext for Group {
+impl Membership {
+    #[must_use]
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    fn is_over(&self) -> bool {
+        self.group.membership.load(Ordering::Acquire) != self.number
+    }
+}
+
+impl ConsumerContext for Membership {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-        let mut book = self.book();
+        if self.is_over() {
+            return;
+        }
+        self.group.epoch.fetch_add(1, Ordering::AcqRel);
+        let mut book = self.group.book();
         match rebalance {
             Rebalance::Assign(list) => book.assigned.extend(partitions(list).map(|partition| (partition, None))),
             Rebalance::Revoke(list) => {
@@ -353,29 +388,34 @@ impl ConsumerContext for Group {
                 tracing::warn!(error = %error, "kafka does not pause what was assigned");
             }
         }
-        self.is_held.notify_one();
-        self.serve_one();
+        self.group.is_held.notify_one();
+        self.group.serve_one();
     }
 
     fn commit_callback(&self, _: KafkaResult<()>, _: &TopicPartitionList) {
-        self.serve_one();
+        self.group.serve_one();
     }
 }
 
-impl ClientContext for Group {
+impl ClientContext for Membership {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.serve_one();
-        self.failure.note(facility, message);
+        self.group.serve_one();
+        if !self.is_over() {
+            self.group.failure.note(facility, message);
+        }
         Quiet.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.serve_one();
+        self.group.serve_one();
+        self.credentials.note(&error, reason);
         Quiet.error(error, reason);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.serve_one();
-        self.fetching.note(statistics);
+        self.group.serve_one();
+        if !self.is_over() {
+            self.group.fetching.note(statistics);
+        }
     }
 }

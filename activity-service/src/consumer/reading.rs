@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Settings, batch::Batch, group::Group};
+use super::{
+    Settings,
+    batch::Batch,
+    group::{Group, Membership},
+};
 use crate::{pause, place::Partition};
 
 /// How long a full batch waits before the partitions are paused, and how often what Kafka refused
@@ -49,8 +53,11 @@ const LEAVE_WITHIN: Duration = SESSION.saturating_add(Duration::from_secs(1));
 
 /// A membership of the consumer group. Ending one blocks, for as long as the broker likes; so it
 /// ends on a thread of its own, which no exit waits for.
-#[derive(Default)]
-pub struct Member(Option<BaseConsumer<Group>>);
+pub struct Member {
+    consumer: Option<BaseConsumer<Membership>>,
+    kafka: kafka::Settings,
+    settings: Settings,
+}
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,30 +93,34 @@ impl Member {
     ///
     /// # Errors
     /// librdkafka refuses a setting.
-    pub fn join(kafka: &kafka::Settings, settings: &Settings, group: Group) -> anyhow::Result<(Self, Arc<Group>)> {
+    pub fn join(kafka: &kafka::Settings, settings: &Settings, group: &Arc<Group>) -> anyhow::Result<Self> {
+        let membership = group.membership(kafka::Credentials::new(kafka));
         let config = client(kafka, settings);
-        let mut consumer = BaseConsumer::from_config_and_context(&config, group).context("kafka.properties")?;
-        let group = Arc::clone(consumer.context());
-        let waking = Arc::clone(&group);
+        let mut consumer = BaseConsumer::from_config_and_context(&config, membership).context("kafka.properties")?;
+        let waking = Arc::clone(group);
         consumer.set_nonempty_callback(move || waking.wake.notify_one());
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).context("kafka.topics")?;
-        Ok((Self(Some(consumer)), group))
+        Ok(Self { consumer: Some(consumer), kafka: kafka.clone(), settings: settings.clone() })
     }
 
-    fn consumer(&self) -> &BaseConsumer<Group> {
-        self.0.as_ref().expect("only the end takes it")
+    fn consumer(&self) -> &BaseConsumer<Membership> {
+        self.consumer.as_ref().expect("only the end takes it")
+    }
+
+    fn group(&self) -> &Arc<Group> {
+        self.consumer().context().group()
     }
 
     /// Commits what is still owed and leaves the group.
     async fn leave(mut self) {
-        let Some(consumer) = self.0.take() else {
+        let Some(consumer) = self.consumer.take() else {
             return;
         };
         let (left, leaving) = oneshot::channel();
         std::thread::spawn(move || {
-            consumer.context().retry_all();
-            consumer.context().commit_offsets(&consumer, CommitMode::Sync);
+            consumer.context().group().retry_all();
+            consumer.context().group().commit_offsets(&consumer, CommitMode::Sync);
             drop(consumer);
             // An error says that nobody waits any more.
             let (Ok(()) | Err(())) = left.send(());
@@ -122,7 +133,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if let Some(consumer) = self.0.take() {
+        if let Some(consumer) = self.consumer.take() {
             std::thread::spawn(move || drop(consumer));
         }
     }
@@ -141,20 +152,21 @@ pub async fn read(
     away: Away,
     status: TaskStatus,
 ) -> anyhow::Result<()> {
-    let group = Arc::clone(member.consumer().context());
+    let group = Arc::clone(member.group());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
     let batch = Batch::default();
     let mut reading =
-        Reading { member: &member, status, away, was_away: false, batch, max_messages, paused: false, rests: false };
+        Reading { member, status, away, was_away: false, batch, max_messages, paused: false, rests: false };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let status = reading.status.clone();
         let seen = *pause.borrow_and_update();
         let rests = seen != Some(false);
         let (all_begun, full) = status.busy_now(|| {
+            reading.renew()?;
             let all_begun = reading.begin()?;
             reading.take()?;
-            group.commit_offsets(member.consumer(), CommitMode::Async);
+            group.commit_offsets(reading.member.consumer(), CommitMode::Async);
             let full = reading.batch.is_full(max_messages);
             // By an operator, or not known yet: the partitions rest, and what is in hand stays there.
             if seen == Some(true) {
@@ -188,7 +200,7 @@ pub async fn read(
             () = shutdown.drain_begun() => {}
         }
     }
-    let last = reading.batch;
+    let Reading { member, batch: last, .. } = reading;
     // Where counting is paused Kafka has them for whoever resumes.
     if !last.messages.is_empty() && *pause.borrow() == Some(false) {
         // Refused where counting has given up because of an outage: Kafka still has it.
@@ -200,8 +212,8 @@ pub async fn read(
     Ok(())
 }
 
-struct Reading<'a> {
-    member: &'a Member,
+struct Reading {
+    member: Member,
     status: TaskStatus,
     /// A topic that is gone is read no more, whatever comes of the others.
     away: Away,
@@ -213,12 +225,25 @@ struct Reading<'a> {
     rests: bool,
 }
 
-impl Reading<'_> {
+impl Reading {
+    /// Joins anew where the secrets in files have changed and a broker refuses the old ones. What is in hand is counted
+    /// all the same, as where partitions move to another member.
+    fn renew(&mut self) -> anyhow::Result<()> {
+        let Member { kafka, settings, .. } = &self.member;
+        if self.member.consumer().context().credentials.are_outdated() {
+            tracing::info!(
+                "the secrets in files have changed, and a broker refuses the old ones: joining the group anew"
+            );
+            self.member = Member::join(kafka, settings, self.member.group())?;
+        }
+        Ok(())
+    }
+
     /// Begins with the held partitions of which it is known by now where. False where the client is not ready to.
     fn begin(&self) -> anyhow::Result<bool> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
-        let all = consumer.context().begin_all(|Partition { topic, number }, offset| {
+        let all = self.member.group().begin_all(|Partition { topic, number }, offset| {
             let went = consumer.seek(topic, *number, Offset::Offset(offset), SEEK_WITHIN);
             match &went {
                 Ok(()) => drop(begun.add_partition(topic, *number)),
@@ -235,7 +260,7 @@ impl Reading<'_> {
     /// Takes what is there. While paused that is only what was on its way, or comes from partitions
     /// assigned since; it is kept, for Kafka takes it as read.
     fn take(&mut self) -> anyhow::Result<()> {
-        let group = self.member.consumer().context();
+        let group = self.member.group();
         let (epoch, before) = (group.epoch(), self.batch.messages.len());
         // Bounded, so that a flood of events leaves time for the rest.
         let mut events = 0;
@@ -273,8 +298,9 @@ impl Reading<'_> {
         if let KafkaError::MessageConsumptionFatal(code) = error {
             bail!("the kafka client is beyond repair: {code}");
         }
-        let error = self.member.consumer().context().failure.explain(error);
-        self.status.failing(&error, "waiting for kafka");
+        let reason = self.member.group().failure.explain(error);
+        self.member.consumer().context().credentials.note(error, &reason);
+        self.status.failing(&reason, "waiting for kafka");
         Ok(())
     }
 
@@ -309,7 +335,7 @@ impl Reading<'_> {
         let mut begun = TopicPartitionList::new();
         for element in consumer.assignment()?.elements() {
             let partition = Partition::new(element.topic(), element.partition());
-            if consumer.context().is_read(&partition) {
+            if self.member.group().is_read(&partition) {
                 begun.add_partition(&partition.topic, partition.number);
             }
         }

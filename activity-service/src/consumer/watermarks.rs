@@ -46,8 +46,9 @@ const LEADERS_WITHIN: Duration = Duration::from_secs(8);
 /// Asks the brokers, by clients that stay connected.
 #[derive(Clone)]
 pub struct Broker {
-    config: ClientConfig,
-    clients: Arc<Clients>,
+    settings: kafka::Settings,
+    group_id: Arc<str>,
+    clients: Arc<kafka::Renewed<Clients>>,
 }
 
 /// A client that reads the progress of the sources, and is asked about offsets as well.
@@ -55,7 +56,7 @@ pub type Reader = StreamConsumer<Quiet>;
 
 /// One for each isolation level: what they are told of the end of a partition differs.
 struct Clients {
-    uncommitted: ClosedAside<BaseConsumer<Quiet>>,
+    uncommitted: BaseConsumer<Quiet>,
     committed: Arc<ClosedAside<Reader>>,
 }
 
@@ -69,34 +70,19 @@ impl Broker {
     /// # Errors
     /// librdkafka refuses a setting.
     pub fn new(settings: &kafka::Settings, group_id: &str) -> anyhow::Result<Self> {
-        // They ask about the group and never join it. The session is the reading client's, so that whatever
-        // settings fit that one fit these.
-        let session = SESSION.as_millis().to_string();
-        let config = settings.client(&[
-            ("group.id", group_id),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-            ("session.timeout.ms", &session),
-        ]);
-        let of = |level: &str| {
-            let mut config = config.clone();
-            config.set("isolation.level", level);
-            config
+        let group_id: Arc<str> = group_id.into();
+        let make = {
+            let group_id = Arc::clone(&group_id);
+            move |settings: &kafka::Settings| Clients::new(settings, &group_id)
         };
-        let uncommitted = BaseConsumer::from_config_and_context(&of("read_uncommitted"), Quiet);
-        let committed = Reader::from_config_and_context(&of("read_committed"), Quiet);
-        let clients = Clients {
-            uncommitted: ClosedAside::new(uncommitted.context("kafka.properties")?),
-            committed: Arc::new(ClosedAside::new(committed.context("kafka.properties")?)),
-        };
-        Ok(Self { config, clients: Arc::new(clients) })
+        let clients = Arc::new(kafka::Renewed::new(settings, make)?);
+        Ok(Self { settings: settings.clone(), group_id, clients })
     }
 
-    /// For the topic of which no group keeps the offsets.
+    /// For the topic of which no group keeps the offsets. Another one once the secrets in files have changed.
     #[must_use]
     pub fn reader(&self) -> Arc<ClosedAside<Reader>> {
-        Arc::clone(&self.clients.committed)
+        Arc::clone(&self.clients.now().committed)
     }
 
     /// The watermarks of `partitions`; those that cannot be asked are left out.
@@ -113,7 +99,7 @@ impl Broker {
     /// # Errors
     /// No broker answers.
     pub async fn each(&self, partitions: Vec<Partition>) -> anyhow::Result<Asked> {
-        let clients = Arc::clone(&self.clients);
+        let clients = self.clients.now();
         ask(move || watermarks(&clients, &partitions)).await
     }
 
@@ -122,7 +108,7 @@ impl Broker {
     /// # Errors
     /// No broker answers.
     pub async fn committed(&self, partitions: Vec<Partition>) -> anyhow::Result<BTreeMap<Partition, i64>> {
-        let clients = Arc::clone(&self.clients);
+        let clients = self.clients.now();
         ask(move || committed(&clients.uncommitted, &partitions)).await
     }
 
@@ -134,7 +120,7 @@ impl Broker {
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let mut config = self.config.clone();
+        let mut config = config(&self.settings, &self.group_id);
         // One record of each is enough, and a broker gives whole batches.
         for (name, value) in [
             ("auto.offset.reset", "error"),
@@ -153,6 +139,34 @@ impl Broker {
     }
 }
 
+/// They ask about the group and never join it. The session is the reading client's, so that whatever settings fit that
+/// one fit these.
+fn config(settings: &kafka::Settings, group_id: &str) -> ClientConfig {
+    settings.client(&[
+        ("group.id", group_id),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("session.timeout.ms", &SESSION.as_millis().to_string()),
+    ])
+}
+
+impl Clients {
+    fn new(settings: &kafka::Settings, group_id: &str) -> anyhow::Result<Self> {
+        let of = |level: &str| {
+            let mut config = config(settings, group_id);
+            config.set("isolation.level", level);
+            config
+        };
+        let uncommitted = BaseConsumer::from_config_and_context(&of("read_uncommitted"), Quiet);
+        let committed = Reader::from_config_and_context(&of("read_committed"), Quiet);
+        Ok(Self {
+            uncommitted: uncommitted.context("kafka.properties")?,
+            committed: Arc::new(ClosedAside::new(committed.context("kafka.properties")?)),
+        })
+    }
+}
+
 /// The questions block: a thread of its own, because an exit would wait for one of the runtime's.
 async fn ask<T: Send + 'static>(question: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     let (answer, answered) = oneshot::channel();
@@ -166,7 +180,7 @@ async fn ask<T: Send + 'static>(question: impl FnOnce() -> anyhow::Result<T> + S
 fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Asked> {
     // Each client has to hear of new partitions and leaders itself.
     leaders(&**clients.committed, partitions)?;
-    let (by_leader, mut asked) = leaders(&*clients.uncommitted, partitions)?;
+    let (by_leader, mut asked) = leaders(&clients.uncommitted, partitions)?;
     let until = Instant::now() + LEADERS_WITHIN;
     for led in by_leader.into_values() {
         if Instant::now() >= until {
@@ -174,10 +188,10 @@ fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Ask
             continue;
         }
         let answer = || -> KafkaResult<_> {
-            let low = offsets(&*clients.uncommitted, &led, Offset::Beginning)?;
+            let low = offsets(&clients.uncommitted, &led, Offset::Beginning)?;
             // Asked before the other: what is stable is never ahead.
             let stable = offsets(&**clients.committed, &led, Offset::End)?;
-            Ok((low, stable, offsets(&*clients.uncommitted, &led, Offset::End)?))
+            Ok((low, stable, offsets(&clients.uncommitted, &led, Offset::End)?))
         };
         let answer = answer();
         for partition in led {

@@ -1,7 +1,7 @@
 use activity_service::app::MIGRATIONS;
 use testing::{
     Database, begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone,
-    only_the_owner_changes_the_schema, up_down_up,
+    only_the_owner_changes_the_schema, permitted_changes, up_down_up,
 };
 
 use crate::world::{binary, seconds};
@@ -63,6 +63,37 @@ async fn a_newer_schema_is_accepted() {
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&MIGRATIONS).await).await;
+}
+
+/// Holds: activity-service may delete only from tables that are purged, and change no key.
+#[tokio::test]
+async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
+    let database = Database::new(&MIGRATIONS).await;
+    // By the one who owns the tables, as the function has it: default privileges are his.
+    database.execute("SELECT make_key_partition('2026-11-20')").await;
+    let expected = [
+        ("activity_types", "INSERT, UPDATE"),
+        ("audit", "INSERT"),
+        ("business_calendar", "INSERT, UPDATE"),
+        ("complete_days", "INSERT"),
+        ("consumer_positions", "INSERT, UPDATE"),
+        ("consumption_gaps", "INSERT, UPDATE, DELETE"),
+        ("daily_activity_shards", "INSERT, UPDATE"),
+        ("differing_figures", "INSERT, UPDATE, DELETE"),
+        ("hourly_activity_shards", "INSERT, UPDATE"),
+        ("key_day_ends", "INSERT, DELETE"),
+        ("key_horizon", "UPDATE"),
+        ("message_copies", "INSERT, UPDATE, DELETE"),
+        ("pause", "INSERT, UPDATE, DELETE"),
+        ("processed_messages", "INSERT"),
+        ("processed_messages_undated", "DELETE"),
+        ("quarantine", "INSERT, UPDATE, DELETE"),
+        ("quarantine_copies", "INSERT, UPDATE, DELETE"),
+        ("source_minutes", "INSERT, UPDATE, DELETE"),
+        ("sources", "INSERT, UPDATE"),
+    ];
+    let expected = expected.map(|(table, changes)| (table.to_owned(), changes.to_owned()));
+    assert_eq!(permitted_changes(&database).await, expected);
 }
 
 #[tokio::test]

@@ -65,4 +65,5 @@ mod topic_settings;
 mod traces;
 mod upgrade;
 mod verify;
+mod versions_in_order;
 mod world;

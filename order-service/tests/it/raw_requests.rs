@@ -87,6 +87,10 @@ async fn what_cannot_be_read_as_a_request_is_a_problem_and_the_end_of_the_connec
     let long_token = exchange(&service.api(), &get(&format!("authorization: Bearer {long}"))).await;
     assert_eq!(long_token.iter().map(|answer| answer.status).collect::<Vec<_>>(), [401]);
     assert_eq!(long_token[0].header("www-authenticate"), "Bearer");
+    for answer in [&long_head[0], &long_token[0]] {
+        answer.is_problem();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()["instance"], "/orders");
+    }
     world.judge_nothing_placed().await;
 }
 

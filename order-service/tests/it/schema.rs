@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use testing::{
     Database, Topic, begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone,
-    only_the_owner_changes_the_schema, order_body, up_down_up, wait_until,
+    only_the_owner_changes_the_schema, order_body, permitted_changes, up_down_up, wait_until,
 };
 use uuid::Uuid;
 
@@ -95,6 +95,32 @@ async fn a_newer_schema_is_accepted() {
 #[tokio::test]
 async fn the_role_of_the_service_cannot_change_the_schema() {
     only_the_owner_changes_the_schema(&Database::new(&MIGRATIONS).await).await;
+}
+
+/// Holds: order-service may delete only from tables that are purged, and change no message.
+#[tokio::test]
+async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
+    let database = Database::new(&MIGRATIONS).await;
+    database.execute("SELECT make_partitions(3)").await;
+    let expected = [
+        ("announced", "INSERT, DELETE"),
+        ("audit", "INSERT"),
+        ("counted_logs", "INSERT, UPDATE, DELETE"),
+        ("idempotency_keys", "INSERT, UPDATE, DELETE"),
+        ("instances", "INSERT, UPDATE, DELETE"),
+        ("log_progress", "INSERT, DELETE"),
+        ("message_counts", "INSERT, UPDATE, DELETE"),
+        ("orders", "INSERT"),
+        ("outbox", "INSERT"),
+        ("pause", "INSERT, UPDATE, DELETE"),
+        ("published", "INSERT"),
+        ("rebroadcasts", "INSERT, UPDATE, DELETE"),
+        ("rejected_messages", "INSERT, UPDATE, DELETE"),
+        ("rejections", "INSERT, DELETE"),
+        ("told_counts", "UPDATE"),
+    ];
+    let expected = expected.map(|(table, changes)| (table.to_owned(), changes.to_owned()));
+    assert_eq!(permitted_changes(&database).await, expected);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use testing::{Postgres, Service, Setup, Signer, binary, wait_until};
+use testing::{Checker, Kafka, Postgres, Service, Setup, Signer, binary, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -50,6 +50,37 @@ async fn a_password_that_has_changed_needs_no_restart() {
     assert!(places(&world, &service).await);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+/// Holds: A password of Kafka that has changed in its file needs no restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_of_kafka_that_has_changed_needs_no_restart() {
+    let mut kafka = Kafka::asking_for_password("first").await;
+    let world = World::with_kafka(&kafka).await;
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("password");
+    replace(&file, "first\n");
+    let service = kafka.with_password_file(world.setup(), &file).start().await;
+    assert!(places(&world, &service).await);
+    world.at_rest(seconds(20)).await;
+
+    kafka.stop().await;
+    kafka.change_password("second");
+    kafka.start_again().await;
+    assert!(places(&world, &service).await);
+    wait_until("the old password is refused", seconds(30), async || service.has_logged("a broker refuses")).await;
+    assert_eq!(world.count("unpublished").await, 1);
+    replace(&file, "second\n");
+    world.at_rest(seconds(30)).await;
+    for component in ["publisher", "topics", "announcer"] {
+        wait_until(component, seconds(30), async || {
+            service.health().await["components"][component]["state"] == "working"
+        })
+        .await;
+    }
+    assert_eq!(service.stop().await, Some(0));
+    // What was on its way to the broker when that stopped.
+    world.judge_with(Checker::duplicates_allowed).await;
 }
 
 #[tokio::test]

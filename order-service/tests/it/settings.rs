@@ -26,6 +26,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
         .set("publisher.linger", "5")
         .set("publisher.backoff_initial", "1m")
         .set("publisher.max_failures", 0)
+        .set("publisher.order", "newest")
         .set("retention.idempotency_keys", "1m")
         .set("retention.orders", "23h")
         .set("log.level", "=loud=")
@@ -51,6 +52,7 @@ async fn each_mistake_has_a_line_and_the_exit_code_is_2() {
             "publisher.colour",
             "publisher.linger",
             "publisher.max_failures",
+            "publisher.order",
             "retention.idempotency_keys",
             "retention.orders",
             "shutdown.grace",

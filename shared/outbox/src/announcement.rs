@@ -50,8 +50,12 @@ impl Announcement {
             // By an earlier attempt, under an identity that has ended since.
             return ticket.absent();
         }
-        let own = Arc::clone(&ticket.log.log);
+        let log = Arc::clone(&ticket.log);
+        let own = Arc::clone(&log.log);
         if let Some(slot) = ticket.committed() {
+            if queue.has_a_turn(&content) {
+                return log.read_apart(seq);
+            }
             let message = Message {
                 message_ref,
                 log: own.id,

@@ -46,6 +46,15 @@ impl Content {
         }
     }
 
+    /// Number and version of a thing of which something was told before.
+    #[must_use]
+    pub fn later_version(&self) -> Option<(i64, i32)> {
+        match self {
+            Self::Thing { number, version } if *version > 1 => Some((*number, *version)),
+            Self::Thing { .. } | Self::Given { .. } => None,
+        }
+    }
+
     /// As the tables have it. What is given is of no thing with a number.
     pub(crate) fn columns(&self) -> (i64, i32, Option<&str>, Option<&str>) {
         match self {

@@ -13,7 +13,7 @@ use crate::{
     instance::Instance,
     instance_id::InstanceId,
     log::{Log, own::OwnLog},
-    message::Message,
+    message::{Content, Message},
     metrics::{QUEUE_CAPACITY, QUEUE_LENGTH},
     rebroadcast,
     slot::{Slot, Slots},
@@ -55,6 +55,7 @@ pub struct Queue {
     // Unbounded, because the slots bound it.
     sender: mpsc::UnboundedSender<Queued>,
     instance: Instance,
+    is_strict: bool,
 }
 
 /// The receiving end, the publisher's.
@@ -62,9 +63,15 @@ pub type Receiver = mpsc::UnboundedReceiver<Queued>;
 
 impl Queue {
     #[must_use]
-    pub fn new(capacity: u32, instance: Instance) -> (Self, Receiver) {
+    pub fn new(capacity: u32, is_strict: bool, instance: Instance) -> (Self, Receiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { slots: Slots::new(capacity), sender, instance }, receiver)
+        (Self { slots: Slots::new(capacity), sender, instance, is_strict }, receiver)
+    }
+
+    /// Whether what is told before it has to be acknowledged first: it comes into memory by the table only then.
+    #[must_use]
+    pub fn has_a_turn(&self, content: &Content) -> bool {
+        self.is_strict && content.later_version().is_some()
     }
 
     /// The identity under which messages enter this queue.

@@ -4,7 +4,7 @@
 //! All of these take turns, a page each, so that what was placed just now does not wait behind what has
 //! been left for an hour.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use fail::fail_point;
 use shared::{
@@ -12,6 +12,7 @@ use shared::{
     health::TaskStatus,
     lifecycle::Shutdown,
 };
+use time::OffsetDateTime;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -38,6 +39,9 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Logs that one identity reads at a time, beside its own. Each takes a turn.
 const ADOPTED_AT_ONCE: usize = 16;
+/// When it is looked again whether it is a message's turn: after a quarter of the time since what it tells of, so that
+/// one that waits for an operator costs little. At least, and at most:
+const TURN_LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
 /// How soon a log is looked at again that waits for a transaction to end.
 const CLOSING_LOOKS: Duration = Duration::from_millis(20);
 
@@ -171,6 +175,39 @@ impl Reloader {
         shutdown.unless_draining(self.queue.slots(self.page_size)).await
     }
 
+    /// Those of a log's `messages` whose turn it is. Others are in no memory meanwhile, and read again; also where the
+    /// database does not say whose turn it is.
+    /// Holds: With `publisher.order = "strict"` no message of an order is sent before those of its earlier versions are marked.
+    async fn in_turn(
+        &self,
+        messages: Vec<Message>,
+        log: &Log,
+        status: &TaskStatus,
+    ) -> (Vec<Message>, Result<(), sqlx::Error>) {
+        let turns = messages.iter().enumerate().filter(|(_, message)| self.queue.has_a_turn(&message.content));
+        let (places, things): (Vec<_>, Vec<_>) =
+            turns.filter_map(|(place, message)| Some((place, message.content.later_version()?))).unzip();
+        if things.is_empty() {
+            return (messages, Ok(()));
+        }
+        let asked = status.busy(ANSWER_WITHIN, tables::waiting_their_turn(&self.pool, &things)).await;
+        let (waiting, asked) = match asked {
+            Ok(waiting) => (waiting.into_iter().filter_map(|one| places.get(one).copied()).collect(), Ok(())),
+            Err(error) => (BTreeSet::from_iter(places), Err(error)),
+        };
+        let (now, clock) = (Instant::now(), OffsetDateTime::now_utc());
+        let (mut ready, (least, most)) = (Vec::new(), TURN_LOOKS);
+        for (place, message) in messages.into_iter().enumerate() {
+            if waiting.contains(&place) {
+                let age = Duration::try_from(clock - message.activity_at).unwrap_or_default();
+                log.read_apart(message.seq, now + (age / 4).clamp(least, most));
+            } else {
+                ready.push(message);
+            }
+        }
+        (ready, asked)
+    }
+
     fn push(&self, messages: Vec<Message>, slots: Vec<Slot>, source: &Source) -> usize {
         RELOADED.add(messages.len() as u64);
         let count = messages.len();
@@ -203,8 +240,9 @@ impl Reloader {
         match status.busy(ANSWER_WITHIN, reading).await {
             Ok(mut messages) => {
                 messages.retain(|message| next.takes(message.seq));
+                let (messages, asked) = self.in_turn(messages, &own.log, status).await;
                 self.push(messages, slots, &Source::Log(own.log.clone()));
-                Ok(true)
+                asked.map(|()| true)
             }
             Err(error) => {
                 self.work.page = Some(next);
@@ -225,7 +263,11 @@ impl Reloader {
         due.extend(log.take_back(is_open, slots.len() - due.len()));
         let reading = tables::read_places(&self.pool, log.id, &due);
         match status.busy(ANSWER_WITHIN, reading).await {
-            Ok(messages) => Ok(self.push(messages, slots, &Source::Log(log.clone())) > 0),
+            Ok(messages) => {
+                let (messages, asked) = self.in_turn(messages, log, status).await;
+                let count = self.push(messages, slots, &Source::Log(log.clone()));
+                asked.map(|()| count > 0)
+            }
             Err(error) => {
                 due.into_iter().for_each(|seq| log.read_apart(seq, Instant::now()));
                 Err(error)
@@ -310,8 +352,10 @@ impl Reloader {
             adopted.read_page(&self.pool, slots.len()).await
         };
         let messages = status.busy(ANSWER_WITHIN, reading).await?;
+        let (messages, asked) = self.in_turn(messages, &adopted.log, status).await;
         self.push(messages, slots, &Source::Log(adopted.log.clone()));
         fail_point!("adoption::read", |_| std::process::abort());
+        asked?;
         Ok(is_apart || adopted.is_to_be_read())
     }
 

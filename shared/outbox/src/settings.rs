@@ -8,7 +8,10 @@ use shared::{
     kafka::{self, topics::Expected},
 };
 
-use crate::{instance::session, message::Service};
+use crate::{
+    instance::session,
+    message::{Format, Service},
+};
 
 /// The defaults, for a service to put before its own.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -91,6 +94,8 @@ impl Topic {
 pub struct PublisherSettings {
     pub queue_capacity: u32,
     pub linger: Duration,
+    /// Whether a thing's messages reach the topic in the order of its versions, whatever fails.
+    pub is_strict: bool,
     pub batch_max_messages: u32,
     pub max_in_flight: u32,
     pub max_failures: u32,
@@ -145,6 +150,11 @@ impl Settings {
             publisher: PublisherSettings {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
                 linger: s.get("publisher.linger"),
+                is_strict: s.checked("publisher.order", |order: &String| match (order.as_str(), service.format) {
+                    ("loose", _) | ("strict", Format::Things { .. }) => Ok(()),
+                    ("strict", Format::Given) => Err("must be loose: messages of this service have no versions".into()),
+                    _ => Err("must be loose or strict".into()),
+                }) == "strict",
                 batch_max_messages: s.within("publisher.batch_max_messages", 1..=100_000, "from 1 to 100000"),
                 max_in_flight: s.within("publisher.max_in_flight", 1..=1_000_000, "from 1 to 1000000"),
                 max_failures: s.within("publisher.max_failures", 1..=1_000_000, "from 1 to 1000000"),

@@ -177,7 +177,8 @@ impl Begun {
             let drained = drained.clone();
             |status| session.run(drained, status)
         });
-        let (queue, queued) = Queue::new(settings.publisher.queue_capacity, instance.clone());
+        let (queue, queued) =
+            Queue::new(settings.publisher.queue_capacity, settings.publisher.is_strict, instance.clone());
         let (answers, answered) = mpsc::unbounded_channel();
         let (returns, returned) = mpsc::unbounded_channel();
         let lanes = Lanes::new(&settings);

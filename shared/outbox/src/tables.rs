@@ -106,6 +106,37 @@ pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<V
     Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
 }
 
+/// Which of these things' versions have an earlier one whose message is neither acknowledged nor given up, by their place
+/// in the list.
+///
+/// # Errors
+/// The database's.
+pub async fn waiting_their_turn(pool: &Pool, things: &[(i64, i32)]) -> Result<Vec<usize>, sqlx::Error> {
+    let (numbers, versions): (Vec<_>, Vec<_>) = things.iter().copied().unzip();
+    let places = sqlx::query_scalar!(
+        r#"
+        SELECT w.place - 1 AS "place!"
+        FROM UNNEST($1::bigint[], $2::integer[]) WITH ORDINALITY AS w (number, version, place)
+        WHERE EXISTS (
+            SELECT FROM rejected_messages r
+            WHERE r.order_id = w.number AND r.order_version < w.version AND r.state <> 'discarded'
+        ) OR EXISTS (
+            SELECT FROM outbox m
+            WHERE m.message_ref = ANY (messages_of_order(w.number)) AND m.order_version < w.version
+                AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
+                AND NOT EXISTS (
+                    SELECT FROM published p
+                    WHERE p.instance = m.instance AND p.block = m.seq / 4096
+                        AND (m.seq % 4096)::smallint = ANY (p.seqs))
+        )
+        "#,
+        &numbers,
+        &versions
+    );
+    let places = places.fetch_all(pool).await?;
+    Ok(places.into_iter().filter_map(|place| usize::try_from(place).ok()).collect())
+}
+
 /// What is known of a place of a log beside the message itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {

@@ -30,6 +30,9 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest head, in bytes: a token of 8 KiB and as much again. With it 2,000 connections that send nothing
 /// but heads stay below 150 MB; the framework alone would take 128 KiB of each.
 const HEAD_LIMIT: usize = 16 * 1024;
+/// How much of a head is kept to tell which path a refusal is about, in bytes: a line with any path of this API. A
+/// longer one is refused without its path.
+const BEGUN_LIMIT: usize = 1024;
 /// How long a caller may leave an answer in the network: the largest, the documentation page, at 50 kB/s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How long what still arrives is read after a refusal: closing before would take the answer back.
@@ -122,6 +125,8 @@ struct Head {
     full: bool,
     /// The beginning of the line that arrives.
     line: Vec<u8>,
+    /// The first bytes: what is asked for.
+    begun: Vec<u8>,
 }
 
 impl Head {
@@ -129,6 +134,8 @@ impl Head {
 
     fn note(&mut self, arrived: &[u8]) {
         self.bytes += arrived.len();
+        let kept = arrived.len().min(BEGUN_LIMIT - self.begun.len());
+        self.begun.extend_from_slice(&arrived[..kept]);
         let begin = arrived.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| {
             self.line.clear();
             end + 1
@@ -175,6 +182,15 @@ impl Connection {
         Rc::clone(&self.phase)
     }
 
+    /// What the head that cannot be read asks for. Of requests that were sent ahead it is not known where each begins.
+    fn path(&self) -> String {
+        if self.head.after == self.phase.begun.get() {
+            refusal::path_of(&self.head.begun)
+        } else {
+            refusal::UNKNOWN.to_owned()
+        }
+    }
+
     /// When the next request has to have begun.
     fn deadline(&self) -> Instant {
         let idle = if self.phase.begun.get() == 0 { HEAD_WITHIN } else { self.slot.keep_alive(self.keep_alive) };
@@ -186,7 +202,7 @@ impl Connection {
     fn refuse(&mut self, problem: &Problem, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.linger = Some(Instant::now() + LINGER);
         if self.phase.begun.get() == 0 && self.head.since.is_some() {
-            self.refusal = refusal::answer(problem);
+            self.refusal = refusal::answer(problem, &self.path());
         }
         self.discard(cx)
     }
@@ -291,7 +307,7 @@ impl AsyncWrite for Connection {
             Some((0, status)) => {
                 if this.linger.is_none() {
                     this.linger = Some(Instant::now() + LINGER);
-                    this.refusal = refusal::answer(&Problem::from_framework(status));
+                    this.refusal = refusal::answer(&Problem::from_framework(status), &this.path());
                 }
                 // The framework drops the connection as soon as it believes this written.
                 return this.discard(cx).map_ok(|()| written.len());

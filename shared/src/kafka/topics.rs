@@ -20,7 +20,7 @@ use rdkafka::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{ANSWER_WITHIN, Quiet, Settings};
+use super::{ANSWER_WITHIN, Quiet, Renewed, Settings};
 use crate::{
     config::Reader,
     health::TaskStatus,
@@ -104,7 +104,7 @@ pub enum Presence {
 
 /// Asks the cluster.
 pub struct Topics {
-    admin: Arc<AdminClient<Quiet>>,
+    admin: Renewed<AdminClient<Quiet>>,
     names: Vec<String>,
     expected: Expected,
 }
@@ -119,8 +119,8 @@ impl Topics {
     /// # Errors
     /// librdkafka refuses a setting.
     pub fn new(kafka: &Settings, names: Vec<String>, expected: Expected) -> anyhow::Result<Self> {
-        let admin = kafka.client(&[]).create_with_context(Quiet).context("kafka.properties")?;
-        Ok(Self { admin: Arc::new(admin), names, expected })
+        let make = |kafka: &Settings| kafka.client(&[]).create_with_context(Quiet).context("kafka.properties");
+        Ok(Self { admin: Renewed::new(kafka, make)?, names, expected })
     }
 
     /// Why the service must not start, if it must not: a topic is compacted. None where nobody answers in time.
@@ -160,7 +160,7 @@ impl Topics {
     pub async fn settings(&self, within: Duration) -> anyhow::Result<BTreeMap<String, BTreeSet<TopicProblem>>> {
         let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
         let wanted: Vec<_> = self.names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let answers = self.admin.describe_configs(&wanted, &options).await.context("the topics' settings")?;
+        let answers = self.admin.now().describe_configs(&wanted, &options).await.context("the topics' settings")?;
         let mut found = BTreeMap::new();
         for (name, answer) in self.names.iter().zip(answers) {
             let described = match answer {
@@ -179,7 +179,7 @@ impl Topics {
     /// The question blocks: on a thread of its own, because an exit would wait for one of the runtime's.
     async fn metadata(&self, topic: &str, within: Duration) -> anyhow::Result<Metadata> {
         let (answer, answered) = oneshot::channel();
-        let (admin, topic) = (Arc::clone(&self.admin), topic.to_owned());
+        let (admin, topic) = (self.admin.now(), topic.to_owned());
         std::thread::spawn(move || {
             // An error says that nobody waits any more.
             let (Ok(()) | Err(_)) = answer.send(admin.inner().fetch_metadata(Some(&topic), within));

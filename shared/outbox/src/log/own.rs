@@ -171,6 +171,12 @@ impl OwnLog {
         self.behind.notified().await;
     }
 
+    /// What stands at this place is to be read now, although there was room for it: it was taken into memory by nobody.
+    pub fn read_apart(&self, seq: i64) {
+        self.log.read_apart(seq, Instant::now());
+        self.behind.notify_one();
+    }
+
     fn draws(&self) -> MutexGuard<'_, Draws> {
         self.draws.lock().expect("nothing panics with the lock in hand")
     }

@@ -3,7 +3,7 @@
 //! Nobody is elected. Each second the first instance that asks tells it, so that another one takes over a second
 //! after the one before has died or was paused. What is told is durable first, and never goes back.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use fail::fail_point;
@@ -49,7 +49,7 @@ const TOPIC: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("min.compactio
 pub struct Announcer {
     pool: Pool,
     instance: Instance,
-    producer: Arc<FutureProducer<kafka::Quiet>>,
+    producer: kafka::Renewed<FutureProducer<kafka::Quiet>>,
     creation: Creation,
     /// Who tells it.
     source: &'static str,
@@ -93,12 +93,15 @@ impl Announcer {
         // One request at a time: what is told later stands behind what was told before.
         let own =
             [("message.timeout.ms", DELIVERED_WITHIN), ("max.in.flight.requests.per.connection", "1"), ("acks", "all")];
-        let producer = FutureProducer::from_config_and_context(&config.kafka.client(&own), kafka::Quiet);
+        let make = move |kafka: &kafka::Settings| {
+            let made = FutureProducer::from_config_and_context(&kafka.client(&own), kafka::Quiet);
+            made.context("librdkafka refuses the settings")
+        };
         let creation = Creation::new(&config.kafka, config.topic.of_progress(), config.topic.properties(&TOPIC))?;
         Ok(Self {
             pool,
             instance,
-            producer: Arc::new(producer.context("librdkafka refuses the settings")?),
+            producer: kafka::Renewed::new(&config.kafka, make)?,
             creation,
             source: config.service.source,
             topic: config.topic.progress.clone(),
@@ -145,7 +148,7 @@ impl Announcer {
         };
         let value = serde_json::to_string(&announcement).context("an announcement is JSON")?;
         let record = FutureRecord::to(&self.topic).key(self.source).payload(&value);
-        let sent = self.producer.send(record, Duration::ZERO).await;
+        let sent = self.producer.now().send(record, Duration::ZERO).await;
         sent.map_err(|(error, _)| error).context("kafka has not taken it")?;
         fail_point!("announcer::told", |_| std::process::abort());
         if let Some(counts) = &announcement.counts {
@@ -157,7 +160,7 @@ impl Announcer {
     /// Where the topic's partitions end. What is to be told was acknowledged before this is asked, by whatever
     /// process, so it stands before these; some that were sent since may as well.
     async fn ends(&self) -> anyhow::Result<BTreeMap<i32, i64>> {
-        let (producer, topic) = (Arc::clone(&self.producer), self.of_topic.clone());
+        let (producer, topic) = (self.producer.now(), self.of_topic.clone());
         let ask = move || {
             let client = producer.client();
             let metadata = client.fetch_metadata(Some(&topic), ENDS_WITHIN).context("the partitions cannot be had")?;

@@ -69,6 +69,7 @@ impl Producers {
             lanes,
             failed: Arc::default(),
             failure: kafka::LastFailure::default(),
+            credentials: kafka::Credentials::new(&config.kafka),
             status,
             is_alone: false,
         };
@@ -85,7 +86,8 @@ impl Producers {
         })
     }
 
-    /// Until a producer may have failed for good. From then on it sends nothing, and says nothing of what it has.
+    /// Until a producer may have failed for good, or is not let in any more with what it knows. From then on it sends
+    /// nothing, and says nothing of what it has.
     pub(super) fn failure(&self) -> impl Future<Output = ()> + use<> {
         let failed = Arc::clone(&self.answers.failed);
         async move { failed.notified().await }
@@ -121,10 +123,16 @@ impl Producers {
         }
     }
 
-    /// Replaces the producers that have failed for good.
+    /// Replaces the producers that have failed for good, or that no broker lets in any more.
     pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
         if self.batched.has_failed() {
-            tracing::error!(error, "the producer failed for good; making a new one");
+            if self.batched.is_outdated() {
+                tracing::info!(
+                    "the secrets in files have changed, and a broker refuses the old ones: making a new producer"
+                );
+            } else {
+                tracing::error!(error, "the producer failed for good; making a new one");
+            }
             let new = batching(&self.kafka, self.max_in_flight, self.answers.clone())?;
             drop_elsewhere(std::mem::replace(&mut self.batched, new));
         }
@@ -151,7 +159,11 @@ impl Producers {
 
 impl Lane {
     fn has_failed(&self) -> bool {
-        self.0.client().fatal_error().is_some()
+        self.0.client().fatal_error().is_some() || self.is_outdated()
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.0.client().context().credentials.are_outdated()
     }
 }
 
@@ -186,6 +198,7 @@ fn producer(
         ("statistics.interval.ms", "1000"),
     ];
     settings.extend_from_slice(own);
+    let answers = Answers { credentials: kafka::Credentials::new(kafka), ..answers };
     let config = kafka.client(&settings);
     config.create_with_context(answers).map(Lane).context("librdkafka refuses the producer's settings")
 }
@@ -201,6 +214,8 @@ struct Answers {
     lanes: Lanes,
     failed: Arc<Notify>,
     failure: kafka::LastFailure,
+    /// Of the one client.
+    credentials: kafka::Credentials,
     status: TaskStatus,
     /// Of the second producer, which knows no more of the topic and hears of it later.
     is_alone: bool,
@@ -256,6 +271,7 @@ impl ClientContext for Answers {
         if kafka::code(&error) == RDKafkaErrorCode::Fatal {
             self.failed.notify_one();
         }
+        self.credentials.note(&error, reason);
         if kafka::code(&error) == RDKafkaErrorCode::AllBrokersDown {
             self.reach.no_broker();
             let reason = self.failure.explain(reason);
@@ -269,6 +285,9 @@ impl ClientContext for Answers {
         let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
         if connected {
             self.failure.forget();
+        }
+        if self.credentials.are_outdated() {
+            self.failed.notify_one();
         }
         if connected && self.reach.connected() {
             self.status.ok();

@@ -1,7 +1,7 @@
 //! The topic is made on purpose, with the partitions configured, and never by a broker that sees
 //! its name for the first time.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
 use rdkafka::{
@@ -20,7 +20,7 @@ const METADATA_WITHIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Creation {
-    admin: Arc<AdminClient<kafka::Quiet>>,
+    admin: kafka::Renewed<AdminClient<kafka::Quiet>>,
     topic: settings::NewTopic,
     /// Of the topic, where this makes it.
     properties: Vec<(&'static str, String)>,
@@ -38,8 +38,10 @@ impl Creation {
         topic: settings::NewTopic,
         properties: Vec<(&'static str, String)>,
     ) -> anyhow::Result<Self> {
-        let admin = kafka.client(&[]).create_with_context(kafka::Quiet);
-        Ok(Self { admin: Arc::new(admin.context("librdkafka refuses the settings")?), topic, properties })
+        let make = |kafka: &kafka::Settings| {
+            kafka.client(&[]).create_with_context(kafka::Quiet).context("librdkafka refuses the settings")
+        };
+        Ok(Self { admin: kafka::Renewed::new(kafka, make)?, topic, properties })
     }
 
     /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
@@ -69,7 +71,8 @@ impl Creation {
                     return status.ok();
                 }
             }
-            let answer = self.admin.create_topics([&wanted], &options);
+            let admin = self.admin.now();
+            let answer = admin.create_topics([&wanted], &options);
             let Some(answer) = shutdown.unless_draining(answer).await else { return };
             match answer.as_deref() {
                 Ok([Ok(_)]) => {
@@ -108,7 +111,7 @@ impl Creation {
 
     /// How many there are; 0 where the topic is not there, or nobody says.
     async fn partitions(&self) -> i32 {
-        let (admin, name) = (Arc::clone(&self.admin), self.topic.name.clone());
+        let (admin, name) = (self.admin.now(), self.topic.name.clone());
         let ask = move || admin.inner().fetch_metadata(Some(&name), METADATA_WITHIN);
         let answer = tokio::task::spawn_blocking(ask).await;
         let Ok(Ok(metadata)) = answer else { return 0 };
