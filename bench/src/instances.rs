@@ -18,6 +18,9 @@ use crate::{
     topic::PARTITIONS,
 };
 
+/// What an order costs: its name, its unit, and where it stands.
+type Cost = (&'static str, &'static str, fn(&Placed) -> f64);
+
 /// Orders with some instances, and what each order took of the cores that all share.
 struct Placed {
     per_second: f64,
@@ -39,7 +42,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let (several, one) = (|pair: &(f64, f64)| pair.0, |pair: &(f64, f64)| pair.1);
     let (two, alone) = (|pair: &(Placed, Placed)| pair.0.per_second, |pair: &(Placed, Placed)| pair.1.per_second);
     let mut costs = Vec::new();
-    let each: [(&str, &str, fn(&Placed) -> f64); 3] = [
+    let each: [Cost; 3] = [
         ("Postgres CPU", "us/order", |placed| placed.postgres),
         ("CPU of order-service", "us/order", |placed| placed.services),
         ("transactions", "1/order", |placed| placed.transactions),
