@@ -106,7 +106,7 @@ async fn main() -> ExitCode {
 
 /// An order. Every fourth has a key, and is asked for until it is placed; every fourth is ended, one way or the other.
 async fn ask(client: &Client, turn: usize) {
-    if turn % 4 == 0 {
+    if turn.is_multiple_of(4) {
         let (key, body) = (format!("K-{}", Uuid::now_v7()), order_body(&format!("C-{}", Uuid::now_v7().simple())));
         let end = Instant::now() + INSISTS_FOR;
         while Instant::now() < end && client.place_under(&key, &body).await.map_or(true, |answer| answer.status != 201)
