@@ -30,10 +30,9 @@ pub enum Fault {
     KillActivity,
     /// Kill -9 of Postgres, which stays away for a while.
     CrashPostgres,
-    /// Kill -9 of a broker, which stays away for a while. Where it has the only replica of a partition, that one has no
-    /// leader meanwhile.
+    /// Kill -9 of a broker, which stays away for a while.
     KillBroker,
-    /// The same of two of the three: nothing can be acknowledged.
+    /// The same of two of the three: partitions have no leader, and there is no controller to give them one.
     KillTwoBrokers,
     /// One broker after the other is stopped in order, and started again.
     RestartBrokers,
