@@ -57,6 +57,13 @@ fn busy(world: &World) -> Setup {
     setup.set("publisher.backoff_initial", "50ms").set("publisher.backoff_max", "100ms")
 }
 
+/// Of a day ahead. The service may be at the rights on it at that moment, and then it is to be said again.
+async fn lose_day(world: &World, table: &str, days_ahead: i64) {
+    let statement = format!("DROP TABLE {}", name(world, table, -days_ahead).await);
+    let dropped = async || sqlx::raw_sql(&statement).execute(&world.database.pool).await.is_ok();
+    wait_until("the day is gone", seconds(10), dropped).await;
+}
+
 async fn ahead(service: &Service) -> f64 {
     service.metrics().await.sum("outbox_partitions_ahead")
 }
@@ -202,8 +209,7 @@ async fn days_that_cannot_be_made_show_in_the_metric_long_before_orders_are_refu
         AS $$ BEGIN RAISE EXCEPTION 'the disk is full'; END $$";
     world.database.execute(breaks).await;
     for day in 2..=7 {
-        let name = name(&world, "outbox", -day).await;
-        world.database.execute(&format!("DROP TABLE {name}")).await;
+        lose_day(&world, "outbox", day).await;
     }
     wait_until("two days are left", seconds(10), async || ahead(&service).await <= 2.0).await;
     assert!(ahead(&service).await > 1.0);
@@ -213,8 +219,7 @@ async fn days_that_cannot_be_made_show_in_the_metric_long_before_orders_are_refu
     assert_eq!(world.history.others(), [].into());
 
     // One of acknowledgements counts as well: what is sent could not be marked.
-    let tomorrow = name(&world, "published", -1).await;
-    world.database.execute(&format!("DROP TABLE {tomorrow}")).await;
+    lose_day(&world, "published", 1).await;
     wait_until("one day is left", seconds(10), async || ahead(&service).await <= 1.0).await;
     world.database.execute(&making).await;
     wait_until("it has made up for it", seconds(15), async || ahead(&service).await > 7.0).await;
@@ -233,8 +238,7 @@ async fn without_a_day_for_now_references_are_of_the_last_day_there_is_and_order
     let lock = "SELECT pg_advisory_xact_lock('outbox'::regclass::oid::bigint)";
     sqlx::raw_sql(lock).execute(&mut *making).await.unwrap();
     for day in 0..=7 {
-        let name = name(&world, "outbox", -day).await;
-        world.database.execute(&format!("DROP TABLE {name}")).await;
+        lose_day(&world, "outbox", day).await;
     }
     wait_until("that none is left is told", seconds(10), async || ahead(&service).await <= 0.0).await;
     let client = world.client(&service);

@@ -52,7 +52,7 @@ impl Retention {
             r#"
             DELETE FROM rejections WHERE ctid = ANY (ARRAY(
                 SELECT ctid FROM rejections WHERE rejected_at < now() - make_interval(secs => $1)
-                ORDER BY rejected_at LIMIT $2 FOR UPDATE SKIP LOCKED
+                ORDER BY rejected_at LIMIT $2
             ))
             "#,
             self.settings.published_messages.as_secs_f64(),
