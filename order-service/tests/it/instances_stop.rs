@@ -9,7 +9,12 @@ use crate::world::{TAKEN_OVER, World, identity, seconds};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replacing_every_instance_under_load_fails_no_request_and_doubles_no_message() {
     let world = World::new().await;
-    let setup = world.setup().set("shutdown.readiness_delay", "1s").set("publisher.queue_capacity", 300);
+    // Long enough that whoever sends the requests learns of it in time on a machine that stands still for a second.
+    let setup = world
+        .setup()
+        .set("shutdown.readiness_delay", "4s")
+        .set("instance.takeover_after", "60s")
+        .set("publisher.queue_capacity", 300);
     let mut running = vec![setup.start().await, setup.start().await, setup.start().await];
     let client = world.client(&running[0]);
     let apis = |running: &[testing::Service]| running.iter().map(testing::Service::api).collect::<Vec<_>>();
@@ -20,7 +25,7 @@ async fn replacing_every_instance_under_load_fails_no_request_and_doubles_no_mes
                 running.push(setup.start().await);
                 let mut old = running.remove(0);
                 old.terminate();
-                wait_until("it is not ready", seconds(1), async || old.probe("ready").await == Some(503)).await;
+                wait_until("it is not ready", seconds(3), async || old.probe("ready").await == Some(503)).await;
                 client.route_to(apis(&running));
                 assert_eq!(old.ended(seconds(15)).await.code(), Some(0));
                 assert!(!old.has_logged(TAKEN_OVER));
