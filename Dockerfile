@@ -7,9 +7,11 @@ ENV SQLX_OFFLINE=true
 # amd64 or arm64: each has a cache of its own.
 ARG TARGETARCH
 COPY . .
+# On arm64 a kernel's pages have 4, 16 or 64 kB, and jemalloc has to know the largest.
 # The caches outlive the layer, so the binaries leave them in the same step, without symbols: four fifths of their size.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,id=summarisation-$TARGETARCH,target=/src/target,sharing=locked \
+    { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } && \
     cargo build --locked --release -p order-service -p activity-service && \
     install --strip -D -t /out target/release/order-service target/release/activity-service
 

@@ -10,6 +10,10 @@ use shared::{
 };
 use sqlx::Connection;
 
+/// Set in .cargo/config.toml.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Counts what other services announce on Kafka, by day and type, and tells the figures.
 #[derive(Parser)]
 #[command(version)]

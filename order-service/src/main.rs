@@ -10,6 +10,10 @@ use shared::{
 };
 use sqlx::Connection;
 
+/// Set in .cargo/config.toml.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Takes orders and announces each of them, once.
 #[derive(Parser)]
 #[command(version)]
