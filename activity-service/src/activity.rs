@@ -13,9 +13,8 @@ pub use channel::channel;
 use field::Field;
 use serde::{Deserialize, de::IgnoredAny};
 use shared::{
-    http::schema,
-    json::Object,
-    message::{ActivityTypeCode, timestamp},
+    contract::message::{ActivityTypeCode, timestamp},
+    web::{http::schema, json::Object},
 };
 use time::OffsetDateTime;
 use utoipa::{

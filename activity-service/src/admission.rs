@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
-use shared::database::OwnFinding;
+use shared::runtime::database::OwnFinding;
 use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -120,7 +120,7 @@ impl Admission {
             time_zone
         );
         let opened = opened.fetch_one(&mut *transaction).await?;
-        fail::fail_point!("consumer::admission_open", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail::fail_point!("consumer::admission_open", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         // A statement of its own: it sees what was committed before the lock was had.
         let known = sqlx::query!(
             r#"

@@ -4,17 +4,23 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use shared::{
-    at_once::AtOnce,
-    audit::Deed,
-    auth::Authentication,
-    database::{self, Failure, Pool, Tables},
-    health::{Health, TaskStatus},
-    http::{Port, listen},
-    kafka::topics::{Away, Topics, Watch},
-    lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
-    management::{self, Probes, exposition::Exposition},
-    telemetry::Telemetry,
-    terminal,
+    operators::{
+        audit::Deed,
+        management::{self, Probes, exposition::Exposition},
+    },
+    runtime::{
+        at_once::AtOnce,
+        database::{self, Failure, Pool, Tables},
+        health::{Health, TaskStatus},
+        kafka::topics::{Away, Topics, Watch},
+        lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
+        telemetry::Telemetry,
+        terminal,
+    },
+    web::{
+        auth::Authentication,
+        http::{Port, listen},
+    },
 };
 use sqlx::migrate::Migrator;
 use tokio::sync::{mpsc, watch};
@@ -107,7 +113,7 @@ async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
     service.metrics(&health, telemetry);
     service.credentials();
-    let authentication = service.authentication()?;
+    let authentication = Authentication::start(service.config.auth.clone(), &mut service.tasks)?;
     let deeds = service.management(&probes, telemetry, &authentication)?;
     let topics = service.topics()?;
     if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
@@ -154,15 +160,6 @@ impl Service {
         Ok(Self { config, pool, requests, exposition, shutdown, tasks })
     }
 
-    fn spawn<F, T>(&mut self, name: &'static str, task: F)
-    where
-        F: FnOnce(Shutdown, TaskStatus) -> T,
-        T: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(name, |status| task(shutdown, status));
-    }
-
     fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
         health.watch(self.config.task_hung_after);
         self.exposition.at_scrape({
@@ -174,21 +171,13 @@ impl Service {
         self.exposition.of_pool("requests", &self.requests);
         self.exposition.of_database(&self.pool, gauges::of_database, &self.config.metrics.shared);
         let exposition = self.exposition.clone();
-        self.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
+        self.tasks.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
     }
 
     fn credentials(&mut self) {
         if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
-            self.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
+            self.tasks.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
         }
-    }
-
-    fn authentication(&mut self) -> anyhow::Result<Authentication> {
-        let (authentication, keys) = Authentication::new(self.config.auth.clone())?;
-        if let Some(keys) = keys {
-            self.spawn("issuer", |shutdown, status| keys.run(shutdown, status));
-        }
-        Ok(authentication)
     }
 
     /// What operators do at its port comes out for the audit.
@@ -199,10 +188,11 @@ impl Service {
         authentication: &Authentication,
     ) -> anyhow::Result<mpsc::Receiver<Deed>> {
         let server = listen(Port::Management, self.config.management.http.clone(), 1, self.config.shutdown.grace)?;
-        let (deeds, done) = shared::audit::deeds();
+        let (deeds, done) = shared::operators::audit::deeds();
         let operators = self.config.management.operators(authentication);
         let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
-        self.spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
+        self.tasks
+            .spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
         Ok(done)
     }
 
@@ -230,7 +220,7 @@ impl Service {
         }
         probes.needs("calendar");
         let (pool, zone) = (self.pool.clone(), time_zone.to_owned());
-        self.spawn("calendar", |shutdown, status| calendar::Watch { pool, zone, status }.run(shutdown));
+        self.tasks.spawn("calendar", |shutdown, status| calendar::Watch { pool, zone, status }.run(shutdown));
     }
 
     /// The listener, and the one look at the figures for all streams.
@@ -243,23 +233,23 @@ impl Service {
             move || metrics::STREAMS.set_count(live.streams() as u64)
         });
         let looking = Arc::clone(&live);
-        self.spawn("streams", |shutdown, status| looking.run(shutdown, status));
+        self.tasks.spawn("streams", |shutdown, status| looking.run(shutdown, status));
         let api = Api { pool: self.requests.clone(), time_zone, topics, live };
         let needs_token = self.config.auth.needs_token();
         let routes = http::routes(api, self.exposition.clone(), health.clone(), &self.config.pages, needs_token);
-        self.spawn("api", |shutdown, status| server.serve(routes, authentication, shutdown, status));
+        self.tasks.spawn("api", |shutdown, status| server.serve(routes, authentication, shutdown, status));
         Ok(())
     }
 
     fn audit(&mut self, deeds: mpsc::Receiver<Deed>) {
         let pool = self.pool.clone();
-        self.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
+        self.tasks.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
     }
 
     fn retention(&mut self, broker: &Broker) {
         let (pool, broker, settings) = (self.pool.clone(), broker.clone(), self.config.retention.clone());
         let retention = Retention { pool, broker, settings };
-        self.spawn("retention", |shutdown, status| retention.run(shutdown, status));
+        self.tasks.spawn("retention", |shutdown, status| retention.run(shutdown, status));
     }
 
     fn progress(&mut self, broker: &Broker, time_zone: &str) {
@@ -270,13 +260,13 @@ impl Service {
             time_zone: time_zone.to_owned(),
             pool: self.pool.clone(),
         };
-        self.spawn("progress", |shutdown, status| progress.run(shutdown, status));
+        self.tasks.spawn("progress", |shutdown, status| progress.run(shutdown, status));
     }
 
     fn watch(&mut self, topics: Topics) -> Away {
         let watch = Watch::new(topics);
         let away = watch.away();
-        self.spawn("topics", |shutdown, status| watch.run(shutdown, status));
+        self.tasks.spawn("topics", |shutdown, status| watch.run(shutdown, status));
         away
     }
 
@@ -288,12 +278,12 @@ impl Service {
             let group = Arc::clone(&group);
             move || metrics::ASSIGNED.set_count(group.assigned().len() as u64)
         });
-        self.spawn("lag", {
+        self.tasks.spawn("lag", {
             let every = self.config.metrics.lag_every;
             let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every, seen: BTreeMap::new() };
             |shutdown, status| lag.run(shutdown, status)
         });
-        self.spawn("continuity", {
+        self.tasks.spawn("continuity", {
             let (pool, broker, group) = (self.pool.clone(), broker.clone(), Arc::clone(&group));
             |shutdown, status| Continuity { pool, broker, group, status, behind: BTreeMap::new() }.run(shutdown)
         });
@@ -301,7 +291,7 @@ impl Service {
         let (read, batches) = mpsc::channel(1);
         let in_hand = InHand::default();
         self.exposition.at_scrape(in_hand.gauge());
-        self.spawn("counting", {
+        self.tasks.spawn("counting", {
             let (pool, settings) = (self.pool.clone(), self.config.consumer.clone());
             let (at_once, room) = (AtOnce::default(), Room::new(self.config.quarantine));
             |shutdown, status| {
@@ -310,12 +300,13 @@ impl Service {
             }
         });
         let (seen, pause) = watch::channel(None);
-        self.spawn("pause", {
+        self.tasks.spawn("pause", {
             let pool = self.pool.clone();
             |shutdown, status| pause::watch(pool, seen, shutdown, status)
         });
         let settings = self.config.consumer.clone();
-        self.spawn("consumer", |shutdown, status| reading::read(member, settings, read, pause, shutdown, away, status));
+        self.tasks
+            .spawn("consumer", |shutdown, status| reading::read(member, settings, read, pause, shutdown, away, status));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rules::Rules;
 use serde::Serialize;
-use shared::{
+use shared::runtime::{
     database::{Failure, Pool},
     health::TaskStatus,
     lifecycle::Shutdown,

@@ -9,10 +9,9 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
-    command::{self, PauseArguments, Who},
-    database::Pool,
-    terminal,
-    text::parse_reason,
+    contract::text::parse_reason,
+    operators::command::{self, PauseArguments, Who},
+    runtime::{database::Pool, terminal},
 };
 use time::{Date, format_description::well_known::Rfc3339};
 

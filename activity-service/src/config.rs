@@ -3,12 +3,15 @@
 use std::{path::Path, time::Duration};
 
 use shared::{
-    auth,
-    config::{Reader, Shown},
-    database, health,
-    kafka::{self, topics::Expected},
-    lifecycle::Timing,
-    management, pages, telemetry,
+    operators::management,
+    runtime::{
+        config::{Reader, Shown},
+        database, health,
+        kafka::{self, topics::Expected},
+        lifecycle::Timing,
+        telemetry,
+    },
+    web::{auth, pages},
 };
 
 use crate::{calendar, consumer, metrics, quarantine::room, retention};
@@ -22,7 +25,7 @@ pub struct Config {
     /// `auth.*`: who may call
     pub auth: auth::Settings,
     /// `http.*`: the API
-    pub http: shared::http::Settings,
+    pub http: shared::web::http::Settings,
     /// `http.max_streams`: streams of figures at the same time
     pub max_streams: u32,
     /// `pages.*`: what browsers show
@@ -72,7 +75,7 @@ impl Config {
             database: database::Settings::read(&mut reader),
             management: management::Settings::read(&mut reader, &auth),
             auth,
-            http: shared::http::Settings::read(&mut reader, pages.peer_origin()),
+            http: shared::web::http::Settings::read(&mut reader, pages.peer_origin()),
             max_streams: reader.within("http.max_streams", 0..=10_000, "from 0 to 10000"),
             pages,
             kafka: kafka::Settings::read(&mut reader),

@@ -18,7 +18,7 @@ pub mod watermarks;
 
 use std::time::Duration;
 
-use shared::{config::Reader, kafka};
+use shared::runtime::{config::Reader, kafka};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

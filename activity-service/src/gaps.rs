@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 use shared::{
-    audit::{Action, Author},
-    database::Pool,
+    operators::audit::{Action, Author},
+    runtime::database::Pool,
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -15,11 +15,9 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
 use shared::{
-    database::Pool,
-    health::Health,
-    http::Shares,
-    management::{exposition::Exposition, tasks},
-    pages::Settings,
+    operators::management::{exposition::Exposition, tasks},
+    runtime::{database::Pool, health::Health},
+    web::{http::Shares, pages::Settings},
 };
 
 use crate::{activity, live::Live};
@@ -39,8 +37,8 @@ const DESCRIPTION: &str = "Counts what other services announce, each activity on
 
 /// Every operation of the API port.
 #[must_use]
-pub fn api() -> shared::http::Api {
-    shared::http::Api::new("activity-service", DESCRIPTION)
+pub fn api() -> shared::web::http::Api {
+    shared::web::http::Api::new("activity-service", DESCRIPTION)
         .section(
             "activities",
             "Figures by day and type.",

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::Date;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},

@@ -1,7 +1,7 @@
 //! What became of one message: where and when it was counted, where else it stands, and its quarantine.
 
 use serde::Serialize;
-use shared::{database::Pool, message::ActivityTypeCode};
+use shared::{contract::message::ActivityTypeCode, runtime::database::Pool};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -3,9 +3,9 @@ use std::{path::PathBuf, process::ExitCode};
 use activity_service::{app, commands, config::Config};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use shared::{
+use shared::runtime::{
     database::{self, Pool},
-    lifecycle::{Exit, told_once},
+    lifecycle::{Exit, ended},
     terminal::{self, Completions},
 };
 use sqlx::Connection;
@@ -92,12 +92,7 @@ async fn main() -> ExitCode {
         Command::Serve => Ok(app::serve(config).await),
         Command::Config => return printed(Ok(shown.text)),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
-        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await.map(|found| {
-            found.map_or(Exit::Stopped, |found| {
-                terminal::complain(format_args!("database.url: {found}"));
-                Exit::WrongSettings
-            })
-        }),
+        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await,
         Command::Quarantine(quarantine) => {
             on_database(&config, "quarantine", async |pool, zone| quarantine.run(pool, zone).await).await
         }
@@ -110,17 +105,6 @@ async fn main() -> ExitCode {
         Command::Pause(pause) => on_database(&config, "pause", async |pool, _| pause.run(pool).await).await,
         Command::Resume(resume) => on_database(&config, "resume", async |pool, _| resume.run(pool).await).await,
     })
-}
-
-fn ended(done: anyhow::Result<Exit>) -> ExitCode {
-    done.unwrap_or_else(|error| {
-        if terminal::is_closed_pipe(&error) {
-            return Exit::Stopped;
-        }
-        terminal::complain(told_once(&error));
-        Exit::Failed
-    })
-    .into()
 }
 
 async fn on_database(

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use shared::{
-    config::Reader,
-    management::exposition,
-    metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES},
+    operators::management::exposition,
+    runtime::{
+        config::Reader,
+        metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric, SIZES},
+    },
 };
 
 use crate::{rejection::Reason, statistics::Figures};

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use shared::{audit::Action, database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::{
+    operators::audit::Action,
+    runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown},
+};
 use tokio::sync::watch;
 
 use crate::{audit, metrics::PAUSED};

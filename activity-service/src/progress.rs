@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use sha2::{Digest as _, Sha256};
-use shared::message::CE_TYPE;
+use shared::contract::message::CE_TYPE;
 
 /// SHA-256 of a record. Messages that are sent again are the same byte for byte, and have another timestamp.
 pub type Digest = [u8; 32];

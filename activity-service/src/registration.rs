@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use shared::{
-    audit::{Action, Author},
-    database::Pool,
-    http::schema,
-    message::ActivityTypeCode,
-    text,
+    contract::{message::ActivityTypeCode, text},
+    operators::audit::{Action, Author},
+    runtime::database::Pool,
+    web::http::schema,
 };
 use utoipa::{
     PartialSchema, ToSchema,
@@ -82,9 +81,9 @@ pub async fn register(
     let is_new = is_new.fetch_one(&mut *transaction).await?;
     let action = if is_new { Action::TypeRegistered } else { Action::TypeRenamed };
     audit::record(&mut transaction, author, action, &subject, None).await?;
-    fail::fail_point!("registration::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
+    fail::fail_point!("registration::before_commit", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
     transaction.commit().await?;
-    fail::fail_point!("registration::registered", |how| Err(shared::failpoint::kill_or_fail(how)));
+    fail::fail_point!("registration::registered", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
     if is_new {
         tracing::info!(activity_type.code = %code, "type registered");
     }

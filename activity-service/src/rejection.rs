@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use shared::{http::schema, message::ActivityTypeCode};
+use shared::{contract::message::ActivityTypeCode, web::http::schema};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use shared::{config::Reader, database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{config::Reader, database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -263,7 +263,7 @@ impl Retention {
             &lows.offsets,
         );
         let page = page.fetch_optional(&mut *transaction).await?;
-        fail::fail_point!("retention::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail::fail_point!("retention::before_commit", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         transaction.commit().await?;
         let Some(page) = page else {
             return Ok((None, 0));

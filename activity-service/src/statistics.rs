@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use shared::{database::Pool, message::ActivityTypeCode};
+use shared::{contract::message::ActivityTypeCode, runtime::database::Pool};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;

@@ -1,8 +1,8 @@
 //! Whether the database takes a message that is good, right now. Where it does not, no message is to blame for
 //! what it refuses: an unknown time zone is refused with the code of a wrong value.
 
-use shared::database::Pool;
-use shared::message::ActivityTypeCode;
+use shared::contract::message::ActivityTypeCode;
+use shared::runtime::database::Pool;
 use uuid::Uuid;
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use sqlx::PgConnection;
 use time::{Date, format_description::BorrowedFormatItem, macros::format_description};
 use uuid::Uuid;

@@ -12,8 +12,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-GROUP = re.compile(r"\$?crate::\{")
-ONE = re.compile(r"\$?\bcrate::(\w+)")
+CRATE = re.compile(r"(?<![\w:])\$?crate::")
 
 
 def crates():
@@ -21,12 +20,26 @@ def crates():
     return [ROOT / member for member in members if (ROOT / member / "src/lib.rs").exists()]
 
 
-def of_group(text, start):
-    """The first words of the parts of a group `{a::b, c::{d, e}}` that begins behind `start`."""
+def used(text, at, folders):
+    """The rooms that the path or the group at this place of a text begins with, `a::b` or `{a::b, c::{d, e}}`. The
+    words of a folder of rooms lead into it."""
+    if text[at] != "{":
+        word = re.match(r"\w+", text[at:])
+        if not word:
+            return
+        after = at + word.end()
+        if word[0] in folders and text[after : after + 2] == "::":
+            yield from used(text, after + 2, folders)
+        else:
+            yield word[0]
+        return
     depth, begins = 0, True
-    for place in range(start, len(text)):
+    for place in range(at + 1, len(text)):
         sign = text[place]
-        if sign == "{":
+        if begins and (sign.isalnum() or sign == "_"):
+            begins = False
+            yield from used(text, place, folders)
+        elif sign == "{":
             depth += 1
         elif sign == "}":
             if depth == 0:
@@ -34,24 +47,36 @@ def of_group(text, start):
             depth -= 1
         elif depth == 0 and sign == ",":
             begins = True
-        elif depth == 0 and begins and (word := re.match(r"\w+", text[place:])):
-            begins = False
-            yield word[0]
+
+
+def is_folder(path):
+    """A file that has nothing but rooms."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("//")]
+    return all(line.startswith("pub mod ") for line in lines)
 
 
 def arrows(crate):
+    """Of each room, those that it uses; and of each folder of rooms, the folders."""
     source = crate / "src"
-    rooms = {path.stem for path in source.glob("*.rs")} - {"lib", "main"}
+    top = {path.stem for path in source.glob("*.rs") if path.stem not in ("lib", "main")}
+    folders = {name for name in top if is_folder(source / f"{name}.rs")}
+    inside = {path.stem: name for name in folders for path in (source / name).glob("*.rs")}
+    rooms = top - folders | set(inside)
     found = {room: set() for room in rooms}
     for path in source.rglob("*.rs"):
-        room = path.relative_to(source).parts[0].removesuffix(".rs")
+        parts = [part.removesuffix(".rs") for part in path.relative_to(source).parts]
+        room = parts[1] if parts[0] in folders and len(parts) > 1 else parts[0]
         if room not in rooms or path.name == "tests.rs":
             continue
         text = re.split(r"^#\[cfg\(test\)\]\nmod tests", path.read_text(), flags=re.M)[0]
         text = re.sub(r"//.*", "", text)
-        used = {word for group in GROUP.finditer(text) for word in of_group(text, group.end())}
-        found[room] |= (used | set(ONE.findall(text))) & rooms - {room}
-    return found
+        names = {name for here in CRATE.finditer(text) for name in used(text, here.end(), folders)}
+        found[room] |= names & rooms - {room}
+    between = {name: set() for name in folders}
+    for room, others in found.items():
+        if room in inside:
+            between[inside[room]] |= {inside[other] for other in others if other in inside} - {inside[room]}
+    return found, between
 
 
 def reached(found, room):
@@ -89,8 +114,13 @@ def floors(found):
 
 def main():
     problems = []
+    drawn = []
     for crate in crates():
-        name, found = crate.name, arrows(crate)
+        rooms, folders = arrows(crate)
+        drawn.append((crate.name, rooms))
+        if folders:
+            drawn.append((f"{crate.name}, its folders", folders))
+    for name, found in drawn:
         floor, around = floors(found), circles(found)
         print(f"{name}: {len(found)} rooms, {max(floor.values())} floors, "
               f"{sum(map(len, found.values()))} arrows, {len(around)} circles")

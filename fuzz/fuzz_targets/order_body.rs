@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use order_service::order::{NewOrder, NewOrderBody};
-use shared::json::{self, Object};
+use shared::web::json::{self, Object};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(Object(body)) = json::parse::<Object<NewOrderBody>>(bytes) else { return };

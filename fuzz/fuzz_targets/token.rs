@@ -9,10 +9,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use futures_util::FutureExt;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use shared::{
-    auth::{Authentication, Settings},
-    config::Reader,
-};
+use shared::{web::auth::{Authentication, Settings}, runtime::config::Reader};
 use testing::{AUDIENCE, ISSUER, Signer};
 
 const GOOD_HEADER: &str = r#"{"alg":"EdDSA"}"#;

@@ -10,15 +10,21 @@ use outbox::{
     start::{self, Begun, Pools, Schema, Unfit},
 };
 use shared::{
-    audit::Deed,
-    auth::Authentication,
-    database::{Pool, Tables},
-    health::{Health, TaskStatus},
-    http::{Port, listen},
-    kafka::topics::{Topics, Watch},
-    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    management::{self, Probes, exposition::Exposition},
-    telemetry::Telemetry,
+    operators::{
+        audit::Deed,
+        management::{self, Probes, exposition::Exposition},
+    },
+    runtime::{
+        database::{Pool, Tables},
+        health::{Health, TaskStatus},
+        kafka::topics::{Topics, Watch},
+        lifecycle::{Exit, Shutdown, StopSignal, Tasks},
+        telemetry::Telemetry,
+    },
+    web::{
+        auth::Authentication,
+        http::{Port, listen},
+    },
 };
 use sqlx::migrate::Migrator;
 use tokio::sync::mpsc;
@@ -60,7 +66,7 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
     service.metrics(&health, telemetry);
     service.credentials();
-    let authentication = service.authentication()?;
+    let authentication = Authentication::start(service.config.auth.clone(), &mut service.tasks)?;
     let deeds = service.management(&probes, telemetry, &authentication)?;
     let topics = service.topics()?;
     if let Some(refusal) = topics.refusal(TOPIC_WITHIN).await {
@@ -76,9 +82,9 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         Err(unfit) => return Ok(unfit.log()),
     };
     service.audit(deeds);
-    let (queue, hand_over) = begun.start(&mut service.tasks, &service.shutdown, &service.exposition)?;
+    let (queue, hand_over) = begun.start(&mut service.tasks, &service.exposition)?;
     service.orders(queue, authentication, &health)?;
-    service.spawn("topics", |shutdown, status| Watch::new(topics).run(shutdown, status));
+    service.tasks.spawn("topics", |shutdown, status| Watch::new(topics).run(shutdown, status));
     service.retention();
     probes.started();
     let exit = service.tasks.run(signal, service.config.shutdown).await;
@@ -106,15 +112,6 @@ impl Service {
         Ok(Self { config, pool, requests, exposition, shutdown, tasks })
     }
 
-    fn spawn<F, T>(&mut self, name: &'static str, task: F)
-    where
-        F: FnOnce(Shutdown, TaskStatus) -> T,
-        T: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(name, |status| task(shutdown, status));
-    }
-
     fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
         health.watch(self.config.task_hung_after);
         self.exposition.at_scrape({
@@ -126,21 +123,13 @@ impl Service {
         self.exposition.of_pool("requests", &self.requests);
         self.exposition.of_database(&self.pool, metrics::of_database, &self.config.metrics);
         let exposition = self.exposition.clone();
-        self.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
+        self.tasks.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
     }
 
     fn credentials(&mut self) {
         if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
-            self.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
+            self.tasks.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
         }
-    }
-
-    fn authentication(&mut self) -> anyhow::Result<Authentication> {
-        let (authentication, keys) = Authentication::new(self.config.auth.clone())?;
-        if let Some(keys) = keys {
-            self.spawn("issuer", |shutdown, status| keys.run(shutdown, status));
-        }
-        Ok(authentication)
     }
 
     /// What operators do at its port comes out for the audit.
@@ -151,10 +140,11 @@ impl Service {
         authentication: &Authentication,
     ) -> anyhow::Result<mpsc::Receiver<Deed>> {
         let server = listen(Port::Management, self.config.management.http.clone(), 1, Duration::from_secs(1))?;
-        let (deeds, done) = shared::audit::deeds();
+        let (deeds, done) = shared::operators::audit::deeds();
         let operators = self.config.management.operators(authentication);
         let routes = management::routes(probes, &self.exposition, &telemetry.level, operators, deeds);
-        self.spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
+        self.tasks
+            .spawn("management", |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status));
         Ok(done)
     }
 
@@ -172,7 +162,7 @@ impl Service {
 
     fn audit(&mut self, deeds: mpsc::Receiver<Deed>) {
         let pool = self.pool.clone();
-        self.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
+        self.tasks.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
     }
 
     /// The listener, and the tasks to which it hands orders and their changes.
@@ -185,14 +175,14 @@ impl Service {
         let pages = http::pages::of(&self.config.pages, self.config.auth.needs_token());
         let exposition = self.exposition.clone();
         let routes = http::routes(self.requests.clone(), placement, changes, exposition, health.clone(), pages);
-        self.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));
+        self.tasks.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));
         for _ in 0..self.config.placement.tasks {
             let placer = placer.clone();
-            self.spawn("placement", |_, status| placer.run(status));
+            self.tasks.spawn("placement", |_, status| placer.run(status));
         }
         for _ in 0..self.config.changes.tasks {
             let changer = changer.clone();
-            self.spawn("changes", |_, status| changer.run(status));
+            self.tasks.spawn("changes", |_, status| changer.run(status));
         }
         Ok(())
     }
@@ -201,7 +191,7 @@ impl Service {
         let outbox = outbox::Retention { pool: self.pool.clone(), settings: self.config.outbox.retention.clone() };
         let (settings, looked_at) = (self.config.retention.clone(), LookedAt::default());
         let retention = Retention { outbox, pool: self.pool.clone(), settings, looked_at };
-        self.spawn("retention", |shutdown, status| retention.run(shutdown, status));
+        self.tasks.spawn("retention", |shutdown, status| retention.run(shutdown, status));
     }
 }
 

@@ -14,12 +14,10 @@ use outbox::{
     queue::Queue,
 };
 use shared::{
-    audit::{Action, Author},
-    customer::CustomerRef,
-    database::Pool,
-    health::TaskStatus,
-    http::DATABASE_PATIENCE,
-    traces::TraceContext,
+    contract::customer::CustomerRef,
+    operators::audit::{Action, Author},
+    runtime::{database::Pool, health::TaskStatus, traces::TraceContext},
+    web::http::DATABASE_PATIENCE,
 };
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;

@@ -9,8 +9,8 @@ pub use customers::Customers;
 pub use messages::Messages;
 pub use orders::Orders;
 use shared::{
-    command::{self, PauseArguments, Who},
-    database::Pool,
+    operators::command::{self, PauseArguments, Who},
+    runtime::database::Pool,
 };
 
 use crate::pause;

@@ -3,11 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use shared::{
-    auth,
-    config::{Reader, Shown},
-    database, health, lifecycle,
-    management::{self, exposition},
-    pages, telemetry,
+    operators::management::{self, exposition},
+    runtime::{
+        config::{Reader, Shown},
+        database, health, lifecycle, telemetry,
+    },
+    web::{auth, pages},
 };
 
 use crate::format::SERVICE;
@@ -19,7 +20,7 @@ const ENVIRONMENT: &str = "ORDER_SERVICE";
 pub struct Config {
     pub database: database::Settings,
     pub auth: auth::Settings,
-    pub http: shared::http::Settings,
+    pub http: shared::web::http::Settings,
     pub pages: pages::Settings,
     pub management: management::Settings,
     pub placement: PlacementSettings,
@@ -88,7 +89,7 @@ impl Config {
             database,
             management: management::Settings::read(s, &auth),
             auth,
-            http: shared::http::Settings::read(s, pages.peer_origin()),
+            http: shared::web::http::Settings::read(s, pages.peer_origin()),
             pages,
             placement: PlacementSettings {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),

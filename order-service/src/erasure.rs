@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 use shared::{
-    audit::{Action, Author},
-    customer::CustomerRef,
-    database::Pool,
+    contract::customer::CustomerRef,
+    operators::audit::{Action, Author},
+    runtime::database::Pool,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;

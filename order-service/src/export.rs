@@ -9,7 +9,7 @@ use std::{fs, io::Write, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ mod channel;
 pub use channel::channel;
 use outbox::message::{Format, Message, Service};
 use serde::Serialize;
-use shared::message::ActivityTypeCode;
+use shared::contract::message::ActivityTypeCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ fn value(message: &Message, order_id: i64, order_version: i32) -> String {
 #[cfg(test)]
 mod tests {
     use outbox::message::Content;
-    use shared::traces::TraceContext;
+    use shared::runtime::traces::TraceContext;
     use time::macros::datetime;
     use uuid::uuid;
 

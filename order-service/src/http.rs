@@ -10,11 +10,12 @@ mod queries;
 
 use actix_web::web::{Data, ServiceConfig};
 use shared::{
-    database::Pool,
-    health::Health,
-    http::{Api, Shares},
-    management::{exposition::Exposition, tasks},
-    pages::Pages,
+    operators::management::{exposition::Exposition, tasks},
+    runtime::{database::Pool, health::Health},
+    web::{
+        http::{Api, Shares},
+        pages::Pages,
+    },
 };
 
 use crate::{change::Changes, format, placement::Placement};

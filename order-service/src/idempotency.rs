@@ -2,7 +2,7 @@
 //! answer. What is kept of a key is written by the placement statement, in the order's transaction.
 
 use sha2::{Digest, Sha256};
-use shared::auth::Caller;
+use shared::web::auth::Caller;
 
 use crate::order::NewOrder;
 

@@ -2,9 +2,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use order_service::{app, commands, config::Config};
-use shared::{
+use shared::runtime::{
     database::{self, Pool},
-    lifecycle::{Exit, told_once},
+    lifecycle::{Exit, ended},
     telemetry::Telemetry,
     terminal::{self, Completions},
 };
@@ -89,12 +89,7 @@ async fn main() -> ExitCode {
     ended(match command {
         Command::Config => terminal::print(&shown.text).map(|()| Exit::Stopped).map_err(Into::into),
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
-        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await.map(|found| {
-            found.map_or(Exit::Stopped, |found| {
-                terminal::complain(format_args!("database.url: {found}"));
-                Exit::WrongSettings
-            })
-        }),
+        Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await,
         Command::Messages(messages) => {
             on_database(&config, "messages", async |pool| messages.run(&config, pool).await).await
         }
@@ -113,17 +108,6 @@ async fn main() -> ExitCode {
             Err(error) => Err(error),
         },
     })
-}
-
-fn ended(done: anyhow::Result<Exit>) -> ExitCode {
-    done.unwrap_or_else(|error| {
-        if terminal::is_closed_pipe(&error) {
-            return Exit::Stopped;
-        }
-        terminal::complain(told_once(&error));
-        Exit::Failed
-    })
-    .into()
 }
 
 async fn on_database(

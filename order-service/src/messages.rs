@@ -15,10 +15,10 @@ pub use listing::{MessagePage, PlaceInMessages, find, list};
 use outbox::metrics::{DISCARDED, RETRIED};
 use serde::Serialize;
 use shared::{
-    audit::{Action, Author},
-    database::Pool,
-    http::schema,
-    message::ActivityTypeCode,
+    contract::message::ActivityTypeCode,
+    operators::audit::{Action, Author},
+    runtime::database::Pool,
+    web::http::schema,
 };
 use time::OffsetDateTime;
 use utoipa::{

@@ -1,7 +1,7 @@
 //! What order-service tells of itself, beside what its outbox and both services do; docs/metrics.md explains it.
 
 use futures_util::future::BoxFuture;
-use shared::metrics::{Counter, Gauge, Histogram, Metric, SECONDS, SIZES};
+use shared::runtime::metrics::{Counter, Gauge, Histogram, Metric, SECONDS, SIZES};
 use sqlx::PgConnection;
 
 pub const PLACED: Counter = Counter::new("orders_placed_total", "Orders accepted");

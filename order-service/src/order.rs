@@ -11,7 +11,11 @@ use serde::{
     de::{Error, Unexpected},
 };
 use serde_json::value::RawValue;
-use shared::{customer::CustomerRef, database::Pool, http::schema, json::Object, problem::Violation};
+use shared::{
+    contract::customer::CustomerRef,
+    runtime::database::Pool,
+    web::{http::schema, json::Object, problem::Violation},
+};
 use time::OffsetDateTime;
 use utoipa::{
     PartialSchema, ToSchema,

@@ -1,6 +1,6 @@
 //! Announcing is paused: orders are taken, their messages wait in the outbox. The session's looks tell every instance.
 
-use shared::audit::Action;
+use shared::operators::audit::Action;
 
 use crate::audit;
 

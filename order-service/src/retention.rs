@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::time::Instant;
 
@@ -168,7 +168,7 @@ impl Retention {
         );
         let removed = removed.fetch_one(&self.pool).await?;
         let (removed, last) = (removed.keys.unsigned_abs(), removed.last);
-        fail_point!("retention::purged", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("retention::purged", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         PURGED_KEYS.add(removed);
         Ok((removed, last))
     }

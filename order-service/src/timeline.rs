@@ -4,7 +4,7 @@ use crate::{
     messages::history::{self, Event},
     order::OrderRef,
 };
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 
 /// Of one order: it is placed and it ends, each once and with one message.
 const MOST: i64 = 10;

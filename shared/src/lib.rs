@@ -1,29 +1,6 @@
-//! What both services use, and nothing that only one of them needs.
+//! What several services use, and nothing that only one of them needs. A folder uses those below it only.
 
-pub mod at_once;
-pub mod audit;
-pub mod auth;
-pub mod backoff;
-pub mod command;
-pub mod config;
-pub mod customer;
-pub mod database;
-pub mod failpoint;
-pub mod health;
-pub mod http;
-pub mod json;
-pub mod kafka;
-pub mod lifecycle;
-pub mod management;
-pub mod message;
-pub mod metrics;
-pub mod pages;
-pub mod paging;
-pub mod pause;
-pub mod problem;
-pub mod query;
-pub mod schema;
-pub mod telemetry;
-pub mod terminal;
-pub mod text;
-pub mod traces;
+pub mod contract;
+pub mod operators;
+pub mod runtime;
+pub mod web;

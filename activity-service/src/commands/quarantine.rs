@@ -7,10 +7,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 use shared::{
-    database::Pool,
-    message::{ActivityTypeCode, timestamp},
-    terminal,
-    text::parse_reason,
+    contract::{
+        message::{ActivityTypeCode, timestamp},
+        text::parse_reason,
+    },
+    runtime::{database::Pool, terminal},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 

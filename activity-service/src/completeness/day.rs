@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use shared::{database::Pool, message::ActivityTypeCode};
+use shared::{contract::message::ActivityTypeCode, runtime::database::Pool};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 

@@ -1,7 +1,7 @@
 //! Figures of days held against what was counted of their minutes: a figure that somebody has changed, or that counts
 //! a message twice, is named. The minutes themselves are held against the keys and the sources.
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use time::OffsetDateTime;
 
 /// Days that are looked at, today beside: as long as minutes that differ are looked at again.

@@ -3,12 +3,12 @@
 //! The bytes lie one after the other in one buffer. Of a message that is counted nobody needs them;
 //! of one that Postgres refuses they go into quarantine.
 
-use std::{ops::Range, time::SystemTime};
+use std::{collections::BTreeSet, ops::Range, time::SystemTime};
 
 use opentelemetry::{KeyValue, trace::SpanKind};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use shared::traces::{self, TraceContext};
-use time::OffsetDateTime;
+use shared::runtime::traces::{self, TraceContext};
+use time::{Date, OffsetDateTime};
 
 use super::{
     group::{AssignedPartition, Group},
@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     activity::{self, Activity},
+    key,
     quarantine::{Content, Identities},
     record::{self, Digest},
-    rejection::Rejected,
+    rejection::{Reason, Rejected},
     statistics::PositionAfter,
 };
 
@@ -72,6 +73,28 @@ impl Batch {
     #[must_use]
     pub fn is_full(&self, max_messages: usize) -> bool {
         self.messages.len() >= max_messages || self.bytes.len() >= MAX_BYTES
+    }
+
+    /// Marks a message that Postgres refuses even alone. False where it was marked before: then not the message is to
+    /// blame.
+    pub fn reject(&mut self, index: usize, error: &sqlx::Error) -> bool {
+        let message = &mut self.messages[index];
+        let (code, message_ref) = match &message.parsed {
+            Ok(activity) => (Some(activity.code.clone()), Some(activity.message_ref)),
+            Err(rejected) if rejected.reason == Reason::NotStorable => return false,
+            Err(rejected) => (rejected.code.clone(), rejected.message_ref),
+        };
+        let rejected = Rejected { code, message_ref, ..Rejected::by_the_database(error) };
+        tracing::warn!(offset = message.offset, detail = %rejected.detail, "the database refuses a message");
+        message.parsed = Err(rejected);
+        true
+    }
+
+    /// The days that the keys of a part belong to.
+    #[must_use]
+    pub fn days(&self, part: &Range<usize>) -> BTreeSet<Date> {
+        let activities = self.messages[part.clone()].iter().flat_map(|message| message.parsed.as_ref());
+        key::days(activities.map(|activity| activity.message_ref))
     }
 
     pub fn push(&mut self, message: &BorrowedMessage<'_>, group: &Group) {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{

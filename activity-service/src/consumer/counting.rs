@@ -5,43 +5,35 @@
 //! message; an outage never sends a message into quarantine, nor does a database that refuses good ones too.
 //! A batch that is too slow is halved.
 
+mod attempt;
+
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use shared::{
+use attempt::{Done, count_in};
+use shared::runtime::{
     at_once::AtOnce,
     backoff::backoff,
-    database::{Failure, Pool, Transaction},
+    database::{Failure, Pool},
     health::TaskStatus,
     lifecycle::Shutdown,
 };
-use sqlx::PgConnection;
-use time::Date;
 use tokio::sync::mpsc;
 
 use super::{
     Settings,
     batch::Batch,
     group::Group,
-    kept::{place, to_keep},
     lag::{InHand, seconds_since},
-    positions::{self, Position},
 };
 use crate::{
-    activity::Received,
-    admission::Admission,
-    gaps,
-    key::{self, redelivered},
+    key,
     metrics::{ATTEMPTS_FAILED, BATCH_DURATION, BATCH_SIZE, COUNT_DELAY, COUNTED, DUPLICATES, KEPT, count_activities},
-    place::{Partition, TopicPlace},
-    quarantine::{self, Again, Known, Room},
-    rejection::{Reason, Rejected},
-    statistics::{self, Figures, Outcome},
+    quarantine::Room,
+    rejection::Reason,
     trial,
 };
 
@@ -71,17 +63,6 @@ pub struct Counting {
     pub status: TaskStatus,
     pub at_once: AtOnce,
     pub room: Room,
-}
-
-/// What a transaction has done once it is committed.
-struct Done {
-    figures: Figures,
-    duplicates: u64,
-    kept: BTreeMap<Reason, u64>,
-    /// Whether offsets were passed unread.
-    has_jumps: bool,
-    /// Partitions that turned out to be others.
-    outdated: Vec<(Partition, i64)>,
 }
 
 impl Settings {
@@ -130,7 +111,7 @@ impl Counting {
                 parts.extend([middle..part.end, part.start..middle]);
                 continue;
             }
-            if part.len() > 1 && days(batch, &part).len() > key::DAYS_AT_ONCE {
+            if part.len() > 1 && batch.days(&part).len() > key::DAYS_AT_ONCE {
                 parts.extend(halves(&part));
                 continue;
             }
@@ -157,7 +138,7 @@ impl Counting {
                     parts.extend(halves(&part));
                 }
                 Failure::Refused if part.len() > 1 => parts.extend(halves(&part)),
-                Failure::Refused if self.is_to_blame(batch, &part).await && reject(batch, part.start, &error) => {
+                Failure::Refused if self.is_to_blame(batch, &part).await && batch.reject(part.start, &error) => {
                     parts.push(part)
                 }
                 failure @ (Failure::Outage | Failure::Defect | Failure::Refused) => {
@@ -194,81 +175,16 @@ impl Counting {
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
         loop {
             let transaction = self.pool.begin().await?;
-            let counting = self.status.busy(ATTEMPT_WITHIN, self.count_in(transaction, batch, part)).await?;
+            let counting = self
+                .status
+                .busy(ATTEMPT_WITHIN, count_in(transaction, batch, part, &self.time_zone, &self.room))
+                .await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
             let Some((transaction, done)) = counting else { continue };
             let backend = transaction.backend();
             self.pool.until_answered(&self.status, COMMIT_WITHIN, backend, transaction.commit()).await?;
             return Ok(self.committed(done));
         }
-    }
-
-    /// Everything but the COMMIT. None where it was rolled back because keys were purged meanwhile.
-    async fn count_in(
-        &self,
-        mut transaction: Transaction,
-        batch: &Batch,
-        part: &Range<usize>,
-    ) -> Result<Option<(Transaction, Done)>, sqlx::Error> {
-        fail::fail_point!("consumer::begun", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let messages = &batch.messages[part.clone()];
-        let admission = Admission::open(&mut transaction, &self.time_zone).await?;
-        let identities = if admission.quarantine_is_empty() {
-            Vec::new()
-        } else {
-            messages.iter().map(|message| batch.identities(message)).collect()
-        };
-        let known = Known::look_for(&mut transaction, &identities).await?;
-        let with_original =
-            messages.iter().enumerate().map(|(index, message)| (message, known.original(identities.get(index))));
-        let (again, new): (Vec<_>, Vec<_>) = with_original.partition(|(_, original)| original.is_some());
-        let activities = new.iter().flat_map(|(message, _)| message.parsed.as_ref());
-        let judge = admission.look_at(&mut transaction, activities).await?;
-        fail::fail_point!("consumer::admitted", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let again = again.into_iter().filter_map(|(message, original)| {
-            Some(Again { original: original?.clone(), place: place(batch, message) })
-        });
-        let again: Vec<_> = again.collect();
-        let (mut received, mut kept) = (Vec::with_capacity(part.len()), Vec::new());
-        for (message, _) in new {
-            match judge.judge(&message.parsed) {
-                Ok(activity) => {
-                    let TopicPlace { topic, partition, offset } = place(batch, message);
-                    received.push(Received { activity, topic, partition, offset });
-                }
-                Err(why) => kept.push(to_keep(batch, message, why)),
-            }
-        }
-        let all = received.len() as u64;
-        let before = positions::of_batch(&mut transaction, batch, part).await?;
-        let jumps = positions::jumps(&before, batch, part);
-        leave_out_redelivered(&mut transaction, &mut received, &before).await?;
-        let after = batch.positions(part);
-        let Outcome { counted: figures, oldest_counted, conflicting } =
-            statistics::count(&mut transaction, &self.time_zone, &received, &after).await?;
-        let counted = figures.values().sum::<u64>();
-        gaps::note(&mut transaction, &jumps, gaps::GapState::Unchecked).await?;
-        fail::fail_point!("consumer::counted", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let duplicates = all - counted - conflicting.len() as u64;
-        if !conflicting.is_empty() {
-            // Few, as long as senders keep their promise.
-            let places: HashSet<_> = conflicting.iter().map(|index| received[*index].place()).collect();
-            for message in &batch.messages[part.clone()] {
-                if let Some(activity) = message.parsed.as_ref().ok().filter(|_| places.contains(&place(batch, message)))
-                {
-                    kept.push(to_keep(batch, message, Cow::Owned(activity.conflicting())));
-                }
-            }
-        }
-        let kept = quarantine::keep(&mut transaction, kept, again, &self.room).await?;
-        fail::fail_point!("consumer::kept", |how| Err(shared::failpoint::kill_or_fail(how)));
-        if !judge.still_holds(&mut transaction, oldest_counted).await? {
-            transaction.rollback().await?;
-            return Ok(None);
-        }
-        fail::fail_point!("consumer::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
-        let outdated = outdated(&before, &after);
-        Ok(Some((transaction, Done { figures, duplicates, kept, has_jumps: !jumps.is_empty(), outdated })))
     }
 
     /// What is committed.
@@ -328,56 +244,6 @@ fn label(failure: Failure) -> &'static str {
 fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
     let middle = part.start + part.len() / 2;
     [middle..part.end, part.start..middle]
-}
-
-/// Marks a message that Postgres refuses even alone. False where it was marked before: then not the
-/// message is to blame.
-fn reject(batch: &mut Batch, index: usize, error: &sqlx::Error) -> bool {
-    let message = &mut batch.messages[index];
-    let (code, message_ref) = match &message.parsed {
-        Ok(activity) => (Some(activity.code.clone()), Some(activity.message_ref)),
-        Err(rejected) if rejected.reason == Reason::NotStorable => return false,
-        Err(rejected) => (rejected.code.clone(), rejected.message_ref),
-    };
-    let rejected = Rejected { code, message_ref, ..Rejected::by_the_database(error) };
-    tracing::warn!(offset = message.offset, detail = %rejected.detail, "the database refuses a message");
-    message.parsed = Err(rejected);
-    true
-}
-
-/// The days that the keys of a part belong to.
-fn days(batch: &Batch, part: &Range<usize>) -> BTreeSet<Date> {
-    let activities = batch.messages[part.clone()].iter().flat_map(|message| message.parsed.as_ref());
-    key::days(activities.map(|activity| activity.message_ref))
-}
-
-/// Leaves out those that are found counted from where they stand. Only those are looked for of which the
-/// position says that they come again: what is new costs nothing.
-async fn leave_out_redelivered(
-    transaction: &mut PgConnection,
-    received: &mut Vec<Received<'_>>,
-    positions: &BTreeMap<Partition, Position>,
-) -> Result<(), sqlx::Error> {
-    let expected_of = |one: &Received<'_>| {
-        let mut all = positions.iter().filter(|(read, _)| read.number == one.partition && read.topic == one.topic);
-        all.next().map(|(_, position)| position.next_offset)
-    };
-    let is_again = |index: &usize| expected_of(&received[*index]).is_some_and(|next| received[*index].offset < next);
-    let again: Vec<usize> = (0..received.len()).filter(is_again).collect();
-    let found = redelivered::counted_before(transaction, received, again.into_iter()).await?;
-    let mut index = 0..;
-    received.retain(|_| index.next().is_some_and(|index| !found.contains(&index)));
-    Ok(())
-}
-
-/// The partitions that turned out to be others while this was on its way: it has moved no position of theirs,
-/// and where reading goes on is to be decided anew.
-fn outdated(before: &BTreeMap<Partition, Position>, after: &[statistics::PositionAfter<'_>]) -> Vec<(Partition, i64)> {
-    let read = after.iter().map(|one| (Partition::new(one.topic, one.partition), one.generation));
-    let is_outdated = |(partition, generation): &(Partition, i64)| {
-        before.get(partition).is_some_and(|position| position.generation != *generation)
-    };
-    read.filter(is_outdated).collect()
 }
 
 /// Whether a statement took longer than it may, or the whole attempt did: fewer messages take less. The server

@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
 };
-use shared::kafka::{Credentials, LastFailure, Quiet};
+use shared::runtime::kafka::{Credentials, LastFailure, Quiet};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{health::TaskStatus, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 

@@ -1,7 +1,7 @@
 //! How far each partition is counted, in the database, and by which record it is seen that the partition is
 //! still the one that was read. Reading begins here; Kafka's own group offsets can only make it begin earlier.
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;

@@ -13,7 +13,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
-use shared::{
+use shared::runtime::{
     health::TaskStatus,
     kafka::{self, topics::Away},
     lifecycle::Shutdown,

@@ -15,7 +15,7 @@ use rdkafka::{
     error::KafkaResult,
     message::Message,
 };
-use shared::kafka::{self, ClosedAside, Quiet};
+use shared::runtime::kafka::{self, ClosedAside, Quiet};
 use tokio::sync::oneshot;
 
 use super::reading::SESSION;

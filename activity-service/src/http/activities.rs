@@ -8,10 +8,12 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
-    http::{Operation, Parameter, path_parameter, read, schema},
-    message::ActivityTypeCode,
-    problem::{Problem, Violation},
-    query::Query,
+    contract::message::ActivityTypeCode,
+    web::{
+        http::{Operation, Parameter, path_parameter, read, schema},
+        problem::{Problem, Violation},
+        query::Query,
+    },
 };
 use time::{Date, Month};
 use utoipa::PartialSchema;

@@ -8,13 +8,15 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
-    audit::Author,
-    auth::Caller,
-    http::{Operation, Parameter, path_parameter, read},
-    json::{self, Object},
-    message::ActivityTypeCode,
-    problem::{Problem, Violation},
-    query::Query,
+    contract::message::ActivityTypeCode,
+    operators::audit::Author,
+    web::{
+        auth::Caller,
+        http::{Operation, Parameter, path_parameter, read},
+        json::{self, Object},
+        problem::{Problem, Violation},
+        query::Query,
+    },
 };
 
 use utoipa::{PartialSchema, ToSchema};

@@ -6,7 +6,7 @@ use actix_web::{
     web::{Data, Json},
 };
 use serde_json::{Value, json};
-use shared::{
+use shared::web::{
     http::{Operation, Parameter, read, schema},
     problem::Problem,
     query::Query,

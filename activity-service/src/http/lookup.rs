@@ -6,7 +6,7 @@ use actix_web::{
     web::{Data, Json},
 };
 use serde_json::json;
-use shared::{
+use shared::web::{
     http::{Operation, Parameter, path_parameter, read, schema},
     problem::Problem,
     query::Query,

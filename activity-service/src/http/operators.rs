@@ -6,13 +6,17 @@ use actix_web::{
     web::{Data, Json, Payload},
 };
 use shared::{
-    audit::{self, Author},
-    auth::Caller,
-    http::{Operation, read},
-    paging,
-    pause::{self, Pause, Wanted},
-    problem::Problem,
-    query::Query,
+    operators::{
+        audit::{self, Author},
+        pause::{self, Pause, Wanted},
+    },
+    web::{
+        auth::Caller,
+        http::{Operation, read},
+        paging,
+        problem::Problem,
+        query::Query,
+    },
 };
 
 use super::Api;

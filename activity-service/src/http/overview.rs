@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use serde_json::json;
-use shared::{http::Operation, management::exposition::Exposition};
+use shared::{operators::management::exposition::Exposition, web::http::Operation};
 use utoipa::ToSchema;
 
 use crate::metrics;

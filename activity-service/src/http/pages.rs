@@ -2,7 +2,7 @@
 
 use shared::{
     page_files,
-    pages::{File, Pages, Settings, Site},
+    web::pages::{File, Pages, Settings, Site},
 };
 
 const FILES: &[File] = page_files![

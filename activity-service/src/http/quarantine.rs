@@ -12,14 +12,16 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
-    audit::Author,
-    auth::Caller,
-    http::{Operation, Parameter, path_parameter, read, schema},
-    json::{self, Object},
-    message::ActivityTypeCode,
-    paging,
-    problem::{Problem, Violation},
-    query::Query,
+    contract::message::ActivityTypeCode,
+    operators::audit::Author,
+    web::{
+        auth::Caller,
+        http::{Operation, Parameter, path_parameter, read, schema},
+        json::{self, Object},
+        paging,
+        problem::{Problem, Violation},
+        query::Query,
+    },
 };
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;

@@ -12,10 +12,12 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::stream;
 use sha2::{Digest, Sha256};
 use shared::{
-    auth::Caller,
-    http::{DATABASE_PATIENCE, Operation, Parameter, schema},
-    lifecycle::Shutdown,
-    problem::Problem,
+    runtime::lifecycle::Shutdown,
+    web::{
+        auth::Caller,
+        http::{DATABASE_PATIENCE, Operation, Parameter, schema},
+        problem::Problem,
+    },
 };
 use time::{Date, OffsetDateTime};
 use tokio::time::{Instant, sleep_until, timeout};

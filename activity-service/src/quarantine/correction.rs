@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use shared::{
-    audit::{Action, Author},
-    database::{Failure, Pool},
+    operators::audit::{Action, Author},
+    runtime::database::{Failure, Pool},
 };
 use uuid::Uuid;
 

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 use shared::{
-    audit::{Action, Author},
-    database::Pool,
+    operators::audit::{Action, Author},
+    runtime::database::Pool,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;

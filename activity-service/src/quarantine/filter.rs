@@ -1,7 +1,7 @@
 //! Which messages of the quarantine are meant, and the way through them: page by page, the oldest first, each once.
 
 use serde::{Deserialize, Serialize};
-use shared::{database::Pool, message::ActivityTypeCode, paging::Cursor};
+use shared::{contract::message::ActivityTypeCode, runtime::database::Pool, web::paging::Cursor};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;

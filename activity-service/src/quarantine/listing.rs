@@ -3,7 +3,11 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use shared::{database::Pool, http::schema, message::ActivityTypeCode, paging};
+use shared::{
+    contract::message::ActivityTypeCode,
+    runtime::database::Pool,
+    web::{http::schema, paging},
+};
 use time::OffsetDateTime;
 use utoipa::{
     PartialSchema, ToSchema,

@@ -8,9 +8,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use shared::{
-    audit::{Action, Author},
-    database::{Failure, Pool},
-    message::ActivityTypeCode,
+    contract::message::ActivityTypeCode,
+    operators::audit::{Action, Author},
+    runtime::database::{Failure, Pool},
 };
 use sqlx::PgConnection;
 use time::Date;
@@ -312,7 +312,7 @@ impl<'a> Replay<'a> {
         if self.how.dry_run {
             transaction.rollback().await?;
         } else {
-            fail::fail_point!("quarantine::before_commit", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail::fail_point!("quarantine::before_commit", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             transaction.commit().await?;
             count_activities(&counted);
             REPLAYED.add_of("counted", done.counted);

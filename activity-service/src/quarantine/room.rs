@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::config::Reader;
+use shared::runtime::config::Reader;
 use sqlx::PgConnection;
 
 use super::{Content, Kept};

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;

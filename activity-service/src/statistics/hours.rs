@@ -1,7 +1,7 @@
 //! Figures by hour of UTC: hours are the same for everybody, whatever zone ends the business day.
 
 use serde::Serialize;
-use shared::{database::Pool, message::ActivityTypeCode};
+use shared::{contract::message::ActivityTypeCode, runtime::database::Pool};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 

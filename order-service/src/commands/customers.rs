@@ -3,7 +3,10 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use shared::{customer::CustomerRef, database::Pool, text::parse_reason};
+use shared::{
+    contract::{customer::CustomerRef, text::parse_reason},
+    runtime::database::Pool,
+};
 
 use super::Who;
 use crate::erasure;

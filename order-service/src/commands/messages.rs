@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use outbox::rebroadcast::{self, Span};
 use shared::{
-    command::Who,
-    database::Pool,
-    lifecycle::Exit,
-    message::{ActivityTypeCode, timestamp},
-    terminal,
-    text::parse_reason,
+    contract::{
+        message::{ActivityTypeCode, timestamp},
+        text::parse_reason,
+    },
+    operators::command::Who,
+    runtime::{database::Pool, lifecycle::Exit, terminal},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shared::{database::Pool, lifecycle::Exit, message::timestamp, terminal};
+use shared::{
+    contract::message::timestamp,
+    runtime::{database::Pool, lifecycle::Exit, terminal},
+};
 use time::OffsetDateTime;
 
 use crate::export::{self, Export, Format};

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use shared::{
-    http::{Channel, Direction, Header},
-    message::CE_TYPE,
+    contract::message::CE_TYPE,
+    web::http::{Channel, Direction, Header},
 };
 
 use super::Announced;

@@ -7,13 +7,15 @@ use actix_web::{
 };
 use serde_json::json;
 use shared::{
-    audit::{self, Author},
-    auth::Caller,
-    customer::CustomerRef,
-    database::Pool,
-    http::{Operation, Parameter, path_parameter, read, schema},
-    problem::Problem,
-    query::Query,
+    contract::customer::CustomerRef,
+    operators::audit::{self, Author},
+    runtime::database::Pool,
+    web::{
+        auth::Caller,
+        http::{Operation, Parameter, path_parameter, read, schema},
+        problem::Problem,
+        query::Query,
+    },
 };
 
 use crate::erasure::{self, Erased};

@@ -8,14 +8,16 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    audit::{self, Author},
-    auth::Caller,
-    database::Pool,
-    http::{Operation, Parameter, path_parameter, read, schema},
-    json::{self, Object},
-    paging,
-    problem::Problem,
-    query::Query,
+    operators::audit::{self, Author},
+    runtime::database::Pool,
+    web::{
+        auth::Caller,
+        http::{Operation, Parameter, path_parameter, read, schema},
+        json::{self, Object},
+        paging,
+        problem::Problem,
+        query::Query,
+    },
 };
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -8,14 +8,18 @@ use actix_web::{
 use outbox::instance::publishing::{self, Publishing};
 use serde_json::json;
 use shared::{
-    audit::{self, Author},
-    auth::Caller,
-    database::Pool,
-    http::{Operation, Parameter, path_parameter, read, schema},
-    paging,
-    pause::{self, Pause, Wanted},
-    problem::Problem,
-    query::Query,
+    operators::{
+        audit::{self, Author},
+        pause::{self, Pause, Wanted},
+    },
+    runtime::database::Pool,
+    web::{
+        auth::Caller,
+        http::{Operation, Parameter, path_parameter, read, schema},
+        paging,
+        problem::Problem,
+        query::Query,
+    },
 };
 
 use crate::{messages::history::Event, order::OrderRef, timeline};

@@ -9,15 +9,19 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 use shared::{
-    audit::Author,
-    auth::Caller,
-    database::Pool,
-    http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
-    json::{self, Object},
-    paging,
-    problem::{Problem, ProblemKind, Violation},
-    query::Query,
-    traces::{self, TraceContext},
+    operators::audit::Author,
+    runtime::{
+        database::Pool,
+        traces::{self, TraceContext},
+    },
+    web::{
+        auth::Caller,
+        http::{DATABASE_PATIENCE, Operation, Parameter, location, path_parameter, read, schema},
+        json::{self, Object},
+        paging,
+        problem::{Problem, ProblemKind, Violation},
+        query::Query,
+    },
 };
 use tokio::time::timeout;
 

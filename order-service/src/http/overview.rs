@@ -7,7 +7,7 @@ use actix_web::{
 use outbox::metrics;
 use serde::Serialize;
 use serde_json::json;
-use shared::{http::Operation, management::exposition::Exposition};
+use shared::{operators::management::exposition::Exposition, web::http::Operation};
 use utoipa::ToSchema;
 
 pub(super) fn operations() -> [Operation; 1] {

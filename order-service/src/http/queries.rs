@@ -1,13 +1,14 @@
 //! What the queries of lists ask for.
 
 use shared::{
-    audit::in_order,
-    customer::CustomerRef,
-    http::{Parameter, schema},
-    message::ActivityTypeCode,
-    paging::Cursor,
-    problem::Problem,
-    query::Query,
+    contract::{customer::CustomerRef, message::ActivityTypeCode},
+    operators::audit::in_order,
+    web::{
+        http::{Parameter, schema},
+        paging::Cursor,
+        problem::Problem,
+        query::Query,
+    },
 };
 use utoipa::PartialSchema;
 

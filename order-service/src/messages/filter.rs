@@ -1,7 +1,7 @@
 //! What a list of messages, or a retry of many, is narrowed to.
 
 use serde::Serialize;
-use shared::text;
+use shared::contract::text;
 use time::{Duration, OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! What happened to a message: written, refused, failed, retried, discarded, acknowledged; when, and by whom.
 
 use serde::Serialize;
-use shared::{database::Pool, http::schema};
+use shared::{runtime::database::Pool, web::http::schema};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,

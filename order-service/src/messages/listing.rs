@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    database::Pool,
-    paging::{self, Cursor},
+    runtime::database::Pool,
+    web::paging::{self, Cursor},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;

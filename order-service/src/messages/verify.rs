@@ -12,7 +12,7 @@ use std::{
 
 use outbox::rebroadcast::Span;
 use serde::Serialize;
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use time::OffsetDateTime;
 pub use topic::{Reader, Record};
 use uuid::Uuid;

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    customer::CustomerRef,
-    database::Pool,
-    http::schema,
-    paging::{self, Cursor},
+    contract::customer::CustomerRef,
+    runtime::database::Pool,
+    web::{
+        http::schema,
+        paging::{self, Cursor},
+    },
 };
 use time::{OffsetDateTime, macros::datetime};
 use utoipa::{

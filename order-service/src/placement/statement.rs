@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Accepted;
+use super::accepted::Accepted;
 use crate::{format::FORMAT, idempotency::fingerprint};
 
 /// A batch, and the arrays that the statement takes apart.

@@ -3,7 +3,7 @@
 use order_service::idempotency::Key;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::auth::Caller;
+use shared::web::auth::Caller;
 use testing::{Answer, Client, order_body, wait_until};
 use tokio::task::JoinSet;
 

@@ -51,7 +51,7 @@ async fn the_level_can_be_changed_while_it_runs() {
 #[tokio::test]
 async fn what_must_be_known_is_logged_whatever_the_variable_says() {
     let world = World::new().await;
-    let service = world.setup().variable("RUST_LOG", "info,shared::auth=off").start().await;
+    let service = world.setup().variable("RUST_LOG", "info,shared::web::auth=off").start().await;
     let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("auth.mode is disabled"));
     wait_until("it is told", seconds(20), async || service.log().iter().any(told)).await;
     world.judge_nothing_placed().await;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shared::traces::TraceContext;
+use shared::runtime::traces::TraceContext;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

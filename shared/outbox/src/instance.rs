@@ -9,7 +9,7 @@ mod identity;
 pub mod publishing;
 pub mod session;
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use std::{
     sync::{
         Arc, Mutex,

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::metrics::Gauge;
+use shared::runtime::metrics::Gauge;
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout_at},

@@ -2,7 +2,7 @@
 //! in which format it was first written, and a format is never changed.
 
 use serde_json::{Map, Value};
-use shared::{message::CE_TYPE, traces::TraceContext};
+use shared::{contract::message::CE_TYPE, runtime::traces::TraceContext};
 use time::{OffsetDateTime, macros::format_description};
 use uuid::Uuid;
 

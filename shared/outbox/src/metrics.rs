@@ -1,7 +1,7 @@
 //! What the outbox tells of itself; docs/metrics.md explains it.
 
 use futures_util::future::BoxFuture;
-use shared::metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric};
+use shared::runtime::metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{
+use shared::runtime::{
     database::{Failure, OwnFinding, Pool, backoff, is_rolled_back},
     health::TaskStatus,
 };

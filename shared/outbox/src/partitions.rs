@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{
+use shared::runtime::{
     database::{self, Pool},
     health::TaskStatus,
     lifecycle::Shutdown,
@@ -76,7 +76,7 @@ impl Partitions {
     async fn make(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let days = i32::try_from(self.settings.days_ahead).expect("it is at most 60");
         let making = async {
-            fail_point!("partitions::before_making", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("partitions::before_making", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool).await
         };
         status.busy(ANSWER_WITHIN, making).await.map(drop)
@@ -91,11 +91,11 @@ impl Partitions {
 
     async fn drop(&self, name: &str, of_messages: bool, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let dropping = async {
-            fail_point!("partitions::before_dropping", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("partitions::before_dropping", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             self.try_to_drop(name, of_messages).await
         };
         let outcome = status.busy(ANSWER_WITHIN, dropping).await?;
-        fail_point!("partitions::dropped", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("partitions::dropped", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         if outcome == "dropped" {
             DROPPED.add(1);
             tracing::info!(partition = name, "dropped a day of the outbox that is past its retention");

@@ -9,7 +9,7 @@ mod counting;
 
 use std::time::Duration;
 
-use shared::{database::Pool, health::TaskStatus};
+use shared::runtime::{database::Pool, health::TaskStatus};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::sleep;

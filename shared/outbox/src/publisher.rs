@@ -25,7 +25,7 @@ use outage::{Outage, Reach};
 use parked::Parked;
 use producer::Producers;
 use rdkafka::types::RDKafkaErrorCode;
-use shared::{health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{health::TaskStatus, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},

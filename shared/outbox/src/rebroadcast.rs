@@ -4,7 +4,7 @@
 //! A rebroadcast is a row with a span of time and how far it has come. One identity at a time holds it; when
 //! that one has ended another goes on from there. Nothing is copied, and no message is changed.
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use fail::fail_point;
-use shared::{
+use shared::runtime::{
     database::{Failure, Pool, is_rolled_back},
     health::TaskStatus,
     lifecycle::Shutdown,
@@ -280,11 +280,11 @@ impl Reloader {
         let room = ADOPTED_AT_ONCE.saturating_sub(read);
         let limit = i64::try_from(room).expect("it is small");
         let adopting = async {
-            fail_point!("adoption::before", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("adoption::before", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             adopted::adopt(&self.pool, self.work.holder, limit).await
         };
         let adopted = status.busy(ANSWER_WITHIN, adopting).await?;
-        fail_point!("adoption::committed", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("adoption::committed", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         for log in &adopted {
             tracing::info!(log = log.number(), "sending what an ended instance has left in its log");
         }
@@ -348,7 +348,7 @@ impl Reloader {
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
         let reading = async {
-            fail_point!("adoption::before_reading", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("adoption::before_reading", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             adopted.read_page(&self.pool, slots.len()).await
         };
         let messages = status.busy(ANSWER_WITHIN, reading).await?;
@@ -369,7 +369,7 @@ impl Reloader {
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
         let limit = i64::try_from(slots.len()).unwrap_or(i64::MAX);
-        fail_point!("retry::before", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("retry::before", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         // Without a connection nothing is sent, and nothing is in doubt.
         let mut connection = self.pool.acquire().await?;
         let holding = async {

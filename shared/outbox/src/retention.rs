@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use shared::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 
 use crate::settings;
 
@@ -64,7 +64,7 @@ impl Retention {
     }
 
     async fn forget_identities(&self) -> Result<(), sqlx::Error> {
-        fail_point!("retention::before_forgetting", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("retention::before_forgetting", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         sqlx::query!(
             r#"
             WITH forgotten AS (

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::{
+use shared::runtime::{
     config::Reader,
     database,
     kafka::{self, topics::Expected},

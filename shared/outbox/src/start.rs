@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use shared::{
-    database::{self, Pool, Tables},
-    health::TaskStatus,
-    lifecycle::{Exit, Shutdown, Tasks},
-    management::exposition::Exposition,
+    operators::management::exposition::Exposition,
+    runtime::{
+        database::{self, Pool, Tables},
+        health::TaskStatus,
+        lifecycle::{Exit, Tasks},
+    },
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -164,18 +166,13 @@ impl Begun {
     ///
     /// # Errors
     /// librdkafka refuses its settings.
-    pub fn start(
-        self,
-        tasks: &mut Tasks,
-        shutdown: &Shutdown,
-        exposition: &Exposition,
-    ) -> anyhow::Result<(Queue, HandOver)> {
+    pub fn start(self, tasks: &mut Tasks, exposition: &Exposition) -> anyhow::Result<(Queue, HandOver)> {
         let Self { settings, pool, flight, session, instance } = self;
         // The session outlives the drain: without its confirmations nothing is handed over.
         let drained = CancellationToken::new();
         tasks.spawn("session", {
             let drained = drained.clone();
-            |status| session.run(drained, status)
+            |_, status| session.run(drained, status)
         });
         let (queue, queued) =
             Queue::new(settings.publisher.queue_capacity, settings.publisher.is_strict, instance.clone());
@@ -186,39 +183,35 @@ impl Begun {
         exposition.at_scrape(flight.gauges());
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
-            let shutdown = shutdown.clone();
             let channels = Channels { queue: queued, answers, returned };
-            |status| async move {
+            |shutdown, status| async move {
                 Publisher::new(&settings, channels, flight, instance, lanes, status)?.run(shutdown).await
             }
         });
         tasks.spawn("progress", {
             let (progress, drained) = (Progress { pool: pool.clone(), instance: instance.clone() }, drained.clone());
-            |status| progress.run(drained, status)
+            |_, status| progress.run(drained, status)
         });
         tasks.spawn("announcer", {
             let announcer = Announcer::new(&settings, pool.clone(), instance.clone())?;
-            let shutdown = shutdown.clone();
-            |status| announcer.run(shutdown, status)
+            |shutdown, status| announcer.run(shutdown, status)
         });
         tasks.spawn("marks", {
             let (pool, settings, instance) = (pool.clone(), settings.publisher.clone(), instance.clone());
-            |status| async move {
+            |_, status| async move {
                 let _last_to_end = drained.drop_guard();
                 Marks::new(pool, answered, returns, settings, instance, status).run().await
             }
         });
         tasks.spawn("reload", {
             let reloader = Reloader::new(&settings, pool.clone(), queue.clone(), lanes);
-            let shutdown = shutdown.clone();
-            |status| reloader.run(shutdown, status)
+            |shutdown, status| reloader.run(shutdown, status)
         });
         tasks.spawn("partitions", {
             let kept_for = settings.retention.published_messages;
             let (pool, instance, settings) = (pool.clone(), instance.clone(), settings.partitions);
             let partitions = Partitions { pool, instance, settings, kept_for };
-            let shutdown = shutdown.clone();
-            |status| partitions.run(shutdown, status)
+            |shutdown, status| partitions.run(shutdown, status)
         });
         Ok((queue, HandOver { pool, instance }))
     }
@@ -231,21 +224,17 @@ impl Begun {
         self,
         settings: &transaction::Settings,
         tasks: &mut Tasks,
-        shutdown: &Shutdown,
         exposition: &Exposition,
     ) -> anyhow::Result<(Transactions, HandOver)> {
         let pool = self.pool.clone();
         let retention = Retention { pool: pool.clone(), settings: self.settings.retention.clone() };
-        let (queue, hand_over) = self.start(tasks, shutdown, exposition)?;
+        let (queue, hand_over) = self.start(tasks, exposition)?;
         let (transactions, transactor) = transaction::line(settings, pool, queue);
         for _ in 0..settings.tasks {
             let transactor = transactor.clone();
-            tasks.spawn("transactions", |status| transactor.run(status));
+            tasks.spawn("transactions", |_, status| transactor.run(status));
         }
-        tasks.spawn("retention", {
-            let shutdown = shutdown.clone();
-            |status| retention.run(shutdown, status)
-        });
+        tasks.spawn("retention", |shutdown, status| retention.run(shutdown, status));
         Ok((transactions, hand_over))
     }
 }

@@ -10,8 +10,8 @@ mod rejected;
 
 pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
-use shared::database::Pool;
-use shared::traces::TraceContext;
+use shared::runtime::database::Pool;
+use shared::runtime::traces::TraceContext;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

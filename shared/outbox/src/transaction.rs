@@ -10,8 +10,9 @@ use fail::fail_point;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use shared::{
-    config::Reader, database::Pool, health::TaskStatus, http::DATABASE_PATIENCE, message::ActivityTypeCode,
-    traces::TraceContext,
+    contract::message::ActivityTypeCode,
+    runtime::{config::Reader, database::Pool, health::TaskStatus, traces::TraceContext},
+    web::http::DATABASE_PATIENCE,
 };
 use sqlx::{Connection, postgres::PgConnection};
 use time::OffsetDateTime;

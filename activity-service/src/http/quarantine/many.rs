@@ -11,13 +11,15 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
-    audit::Author,
-    auth::Caller,
-    http::{Operation, read},
-    json::{self, Object},
-    problem::{Problem, Violation},
-    query::Query,
-    text,
+    contract::text,
+    operators::audit::Author,
+    web::{
+        auth::Caller,
+        http::{Operation, read},
+        json::{self, Object},
+        problem::{Problem, Violation},
+        query::Query,
+    },
 };
 use utoipa::ToSchema;
 

@@ -2,10 +2,12 @@
 
 use serde::Deserialize;
 use shared::{
-    message::{ActivityTypeCode, timestamp},
-    paging::Cursor,
-    problem::{Problem, Violation},
-    query::Query,
+    contract::message::{ActivityTypeCode, timestamp},
+    web::{
+        paging::Cursor,
+        problem::{Problem, Violation},
+        query::Query,
+    },
 };
 use utoipa::ToSchema;
 

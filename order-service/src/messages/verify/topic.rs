@@ -13,7 +13,7 @@ use rdkafka::{
     error::KafkaError,
 };
 use serde::Deserialize;
-use shared::kafka::{self, Quiet};
+use shared::runtime::kafka::{self, Quiet};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use uuid::Uuid;

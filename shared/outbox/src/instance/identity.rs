@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::database::OwnFinding;
+use shared::runtime::database::OwnFinding;
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 

@@ -1,7 +1,7 @@
 //! Who publishes now, as operators see it.
 
 use serde::Serialize;
-use shared::{database::Pool, http::schema};
+use shared::{runtime::database::Pool, web::http::schema};
 use time::OffsetDateTime;
 use utoipa::{
     ToSchema,

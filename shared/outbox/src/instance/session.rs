@@ -13,7 +13,7 @@ use std::{
 };
 
 use fail::fail_point;
-use shared::{
+use shared::runtime::{
     database::{self, Address, DURABLE, OwnFinding, Pool, backoff, within},
     health::TaskStatus,
 };
@@ -178,7 +178,7 @@ impl Session {
             let looking = async {
                 let look = identity::look(&mut self.connection, id).await?;
                 if look.is_held && !look.ended {
-                    fail_point!("session::looked", |how| Err(shared::failpoint::kill_or_fail(how)));
+                    fail_point!("session::looked", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
                 }
                 Ok::<_, sqlx::Error>(look)
             };
@@ -254,7 +254,7 @@ impl Session {
     async fn end_other(&mut self, other: InstanceId, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let takeover = async {
             if identity::try_lock(&mut self.connection, other).await? {
-                fail_point!("session::before_end_other", |how| Err(shared::failpoint::kill_or_fail(how)));
+                fail_point!("session::before_end_other", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
                 let ended = identity::end(&mut self.connection, other).await;
                 if ended.as_ref().err().is_none_or(database::is_rolled_back) {
                     identity::unlock(&mut self.connection, other).await?;
@@ -263,7 +263,7 @@ impl Session {
                     Err(error) if is_locked(&error) => return Ok(false),
                     ended => ended?,
                 };
-                fail_point!("session::ended_other", |how| Err(shared::failpoint::kill_or_fail(how)));
+                fail_point!("session::ended_other", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
                 if by_this {
                     TAKEN_OVER.add(1);
                     tracing::warn!(instance = other.number(), "another instance is gone: its messages are taken over");
@@ -284,20 +284,20 @@ impl Session {
         self.ending = Some(old);
         let asked_at = Instant::now();
         let replacing = async {
-            fail_point!("session::before_replace", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("session::before_replace", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             match identity::end(&mut self.connection, old).await {
                 // Without its lock it is gone, and ended by whoever looks, this one included.
                 Err(error) if is_locked(&error) => {}
                 ended => drop(ended?),
             }
-            fail_point!("session::ended_own", |how| Err(shared::failpoint::kill_or_fail(how)));
+            fail_point!("session::ended_own", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
             let new = identity::take(&mut self.connection, self.settings.takeover_after).await?;
             // Of no use to anybody any more.
             identity::unlock(&mut self.connection, old).await?;
             Ok::<_, sqlx::Error>(new)
         };
         let new = status.busy(self.settings.takeover_after, replacing).await?;
-        fail_point!("session::took_another", |how| Err(shared::failpoint::kill_or_fail(how)));
+        fail_point!("session::took_another", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
         self.instance.replace(&new, asked_at);
         // What the old one has left is there to be adopted, by this one as well as by others.
         self.instance.0.left_behind.notify_one();

@@ -8,7 +8,7 @@
 //! Usually that takes milliseconds, and the log is read once, closed. Where it takes longer the log is read at
 //! once, and when it is closed once more, without what was seen.
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;

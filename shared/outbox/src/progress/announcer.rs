@@ -12,7 +12,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use serde::Serialize;
-use shared::{
+use shared::runtime::{
     database::{Pool, within},
     health::TaskStatus,
     kafka,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 

@@ -79,7 +79,7 @@ impl Verdict {
 
     pub(super) fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
-        match shared::kafka::code(error) {
+        match shared::runtime::kafka::code(error) {
             // What only other bytes can cure. A refused timestamp is none of it: a clock is wrong, or the topic's
             // settings are.
             code @ (Code::MessageSizeTooLarge

@@ -9,7 +9,7 @@ use std::{
 
 use fail::fail_point;
 use opentelemetry::trace::SpanKind;
-use shared::{
+use shared::runtime::{
     database::{self, Pool},
     health::TaskStatus,
     traces,

@@ -1,6 +1,6 @@
 //! To which partition a key belongs: as librdkafka would choose, but known before a message is handed to it.
 
-use shared::kafka;
+use shared::runtime::kafka;
 
 /// How the partition of a key is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
-use shared::{health::TaskStatus, kafka};
+use shared::runtime::{health::TaskStatus, kafka};
 use tokio::sync::{Notify, mpsc};
 
 use super::{

@@ -8,7 +8,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::RDKafkaErrorCode,
 };
-use shared::{health::TaskStatus, kafka, lifecycle::Shutdown};
+use shared::runtime::{health::TaskStatus, kafka, lifecycle::Shutdown};
 
 use super::lanes::Lanes;
 use crate::settings;
@@ -61,7 +61,7 @@ impl Creation {
             .request_timeout(Some(kafka::ANSWER_WITHIN))
             .operation_timeout(Some(kafka::ANSWER_WITHIN));
         let mut refused = false;
-        for mut pause in shared::database::backoff() {
+        for mut pause in shared::runtime::database::backoff() {
             // Only the controller creates topics; what is there can be written to without it.
             match shutdown.unless_draining(self.partitions()).await {
                 None => return,

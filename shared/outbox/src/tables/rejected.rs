@@ -1,7 +1,7 @@
 //! Messages that the broker refused: how often, what becomes of them, and who sends those that an operator
 //! wants sent again.
 
-use shared::database::Pool;
+use shared::runtime::database::Pool;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -132,7 +132,7 @@ pub async fn has_retries(pool: &Pool) -> Result<bool, sqlx::Error> {
 /// Takes a page of the messages that an operator wants sent again and nobody living holds.
 ///
 /// # Errors
-/// The database's. After [`shared::database::Failure::Outage`] nobody knows what `holder` holds.
+/// The database's. After [`shared::runtime::database::Failure::Outage`] nobody knows what `holder` holds.
 pub async fn hold_retries(
     connection: &mut PgConnection,
     holder: InstanceId,

@@ -9,13 +9,15 @@ use outbox::{
 };
 use serde_json::Map;
 use shared::{
-    config::Reader,
-    database::{self, Tables},
-    health::Health,
-    lifecycle::{Shutdown, Tasks},
-    management::exposition::Exposition,
-    message::ActivityTypeCode,
-    traces::TraceContext,
+    contract::message::ActivityTypeCode,
+    operators::management::exposition::Exposition,
+    runtime::{
+        config::Reader,
+        database::{self, Tables},
+        health::Health,
+        lifecycle::{Shutdown, Tasks},
+        traces::TraceContext,
+    },
 };
 use sqlx::migrate::Migrator;
 use testing::{Database, Topic, wait_until};
@@ -55,8 +57,8 @@ impl World {
         reader.finish().unwrap();
         std::fs::remove_file(file).unwrap();
         let (pool, requests) = (settings.pool("things").unwrap(), settings.request_pool("things requests").unwrap());
-        let (health, shutdown) = (Health::default(), Shutdown::default());
-        let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+        let health = Health::default();
+        let mut tasks = Tasks::new(health.clone(), Shutdown::default());
         let tables = Tables { service: "things", migrations: &OUTBOX, mark: "things" };
         let schema = Schema { tables, needed: &[("things", "INSERT")] };
         let begun = start::begin(
@@ -68,7 +70,7 @@ impl World {
         );
         let begun = begun.await.unwrap();
         let exposition = Exposition::default();
-        let (transactions, _) = begun.start_transactions(&of_transactions, &mut tasks, &shutdown, &exposition).unwrap();
+        let (transactions, _) = begun.start_transactions(&of_transactions, &mut tasks, &exposition).unwrap();
         Self { database, transactions, _tasks: tasks }
     }
 

@@ -9,14 +9,18 @@ use outbox::transaction::{Activity, TransactError, Transactions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use shared::{
-    http::{Api, Operation},
-    json,
-    message::ActivityTypeCode,
-    problem::{Problem, Violation},
-    traces::TraceContext,
+    contract::message::ActivityTypeCode,
+    runtime::traces::TraceContext,
+    web::{
+        http::{Api, Operation},
+        json,
+        problem::{Problem, Violation},
+    },
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+const RECIPIENT: &str = "must be 1 to 64 characters, no control characters";
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,10 +52,7 @@ pub fn routes(transactions: Transactions) -> impl Fn(&mut ServiceConfig) + Clone
 async fn book(request: HttpRequest, body: Payload, transactions: Data<Transactions>) -> Result<HttpResponse, Problem> {
     let NewParcel { recipient } = json::body(&request, body).await?;
     if !(1..=64).contains(&recipient.chars().count()) || recipient.contains(char::is_control) {
-        return Err(Problem::unprocessable(vec![Violation::new(
-            "/recipient",
-            "must be 1 to 64 characters, no control characters",
-        )]));
+        return Err(Problem::unprocessable(vec![Violation::new("/recipient", RECIPIENT)]));
     }
     // Drawn before: a transaction that is attempted again books the same parcel.
     let parcel_id = Uuid::now_v7();

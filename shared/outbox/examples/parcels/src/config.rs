@@ -1,10 +1,12 @@
-use outbox::{
-    message::{Format, Service},
-    transaction,
+use outbox::{message, transaction};
+use shared::{
+    operators::management,
+    runtime::{config::Reader, database, lifecycle, telemetry},
+    web::{auth, http},
 };
-use shared::{auth, config::Reader, database, http, lifecycle, management, telemetry};
 
-const PARCELS: Service = Service { name: "parcels", source: "/parcels", format: Format::Given };
+const PARCELS: message::Service =
+    message::Service { name: "parcels", source: "/parcels", format: message::Format::Given };
 
 pub struct Config {
     pub database: database::Settings,

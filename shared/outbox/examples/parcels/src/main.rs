@@ -8,14 +8,18 @@ use std::{process::ExitCode, time::Duration};
 use config::Config;
 use outbox::start::{self, Pools, Schema};
 use shared::{
-    auth::Authentication,
-    database::{self, Migrate, Tables},
-    health::Health,
-    http::{Port, listen},
-    lifecycle::{Exit, Shutdown, StopSignal, Tasks},
-    management::{Probes, exposition::Exposition},
-    telemetry::Telemetry,
-    terminal,
+    operators::management::{Probes, exposition::Exposition},
+    runtime::{
+        database::{self, Migrate, Tables},
+        health::Health,
+        lifecycle::{Exit, Shutdown, StopSignal, Tasks, ended},
+        telemetry::Telemetry,
+        terminal,
+    },
+    web::{
+        auth::Authentication,
+        http::{Port, listen},
+    },
 };
 use sqlx::migrate::Migrator;
 
@@ -28,20 +32,10 @@ async fn main() -> ExitCode {
     let _failpoints = fail::FailScenario::setup();
     let loaded = Config::load().inspect_err(|mistakes| mistakes.iter().for_each(terminal::complain));
     let Ok(config) = loaded else { return Exit::WrongSettings.into() };
-    let done = match std::env::args().nth(1).as_deref() {
-        Some("migrate") => database::migrate(&config.database, &TABLES, Migrate::default()).await.map(|found| {
-            found.map_or(Exit::Stopped, |found| {
-                terminal::complain(found);
-                Exit::WrongSettings
-            })
-        }),
+    ended(match std::env::args().nth(1).as_deref() {
+        Some("migrate") => database::migrate(&config.database, &TABLES, Migrate::default()).await,
         _ => serve(config).await,
-    };
-    done.unwrap_or_else(|error| {
-        terminal::complain(format_args!("{error:#}"));
-        Exit::Failed
     })
-    .into()
 }
 
 async fn serve(config: Config) -> anyhow::Result<Exit> {
@@ -51,16 +45,16 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
     let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
     let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), outbox::metrics::ALL)?;
     exposition.of_database(&pool, outbox::metrics::of_database, &config.metrics);
-    let mut tasks = Tasks::new(health.clone(), shutdown.clone());
+    let mut tasks = Tasks::new(health.clone(), shutdown);
 
     let server = listen(Port::Management, config.management.http.clone(), 1, Duration::from_secs(1))?;
     tasks.spawn("management", {
-        let (probes, metrics, shutdown) = (probes.routes(), exposition.routes(), shutdown.clone());
+        let (probes, metrics) = (probes.routes(), exposition.routes());
         let routes = move |routes: &mut _| {
             probes(routes);
             metrics(routes);
         };
-        |status| server.serve(routes, Authentication::disabled(), shutdown, status)
+        |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status)
     });
 
     let database = health.task("database");
@@ -72,19 +66,12 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
         Ok(begun) => begun,
         Err(unfit) => return Ok(unfit.log()),
     };
-    let (transactions, hand_over) =
-        begun.start_transactions(&config.transactions, &mut tasks, &shutdown, &exposition)?;
+    let (transactions, hand_over) = begun.start_transactions(&config.transactions, &mut tasks, &exposition)?;
 
-    let (authentication, keys) = Authentication::new(config.auth)?;
-    if let Some(keys) = keys {
-        let shutdown = shutdown.clone();
-        tasks.spawn("issuer", |status| keys.run(shutdown, status));
-    }
+    let authentication = Authentication::start(config.auth, &mut tasks)?;
     let api = listen(Port::Api, config.http, 2, config.shutdown.grace)?;
-    tasks.spawn("api", {
-        let (routes, shutdown) = (booking::routes(transactions), shutdown.clone());
-        |status| api.serve(routes, authentication, shutdown, status)
-    });
+    let routes = booking::routes(transactions);
+    tasks.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));
     probes.started();
     let exit = tasks.run(signal, config.shutdown).await;
     hand_over.end().await;

@@ -1,0 +1,355 @@
+//! How either service reaches Kafka.
+
+mod renewal;
+pub mod topics;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+pub use self::renewal::{Credentials, Renewed};
+use crate::runtime::{
+    config::{Reader, Source, is_secret_property, is_this_machine},
+    telemetry::LIBRDKAFKA,
+};
+
+/// How long a question to the cluster (metadata, offsets, a new topic) may take.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Properties of librdkafka on which promises rest, each with what would break.
+const OWN: [(&str, &str); 23] = [
+    ("bootstrap.servers", "kafka.brokers is the setting for that"),
+    ("metadata.broker.list", "kafka.brokers is the setting for that"),
+    ("group.id", "kafka.group_id is the setting for that"),
+    ("enable.idempotence", "without it an outage doubles messages"),
+    ("acks", "a message counts as sent when all replicas in sync have it"),
+    ("request.required.acks", "a message counts as sent when all replicas in sync have it"),
+    ("message.timeout.ms", "a message that times out may have been sent all the same"),
+    ("delivery.timeout.ms", "a message that times out may have been sent all the same"),
+    ("retries", "an outage is waited out, however long it is"),
+    ("message.send.max.retries", "an outage is waited out, however long it is"),
+    ("transactional.id", "messages are sent without transactions"),
+    ("batch.num.messages", "a message that is sent alone must be alone"),
+    ("linger.ms", "publisher.linger is the setting for that"),
+    ("queue.buffering.max.ms", "publisher.linger is the setting for that"),
+    ("queue.buffering.max.messages", "publisher.max_in_flight is the setting for that"),
+    ("queue.buffering.max.kbytes", "publisher.max_in_flight bounds what is in flight"),
+    ("statistics.interval.ms", "the end of an outage is seen by the statistics"),
+    ("allow.auto.create.topics", "a topic made by its name alone has the cluster's settings, not those it needs"),
+    ("enable.auto.commit", "offsets follow the database, never the reading"),
+    ("enable.auto.offset.store", "offsets follow the database, never the reading"),
+    ("auto.offset.reset", "a group without offsets begins at the beginning, or messages are skipped"),
+    ("partition.assignment.strategy", "all instances have to agree on it"),
+    (
+        "group.instance.id",
+        "all instances have the same settings, and of several with one id the group keeps the last: the others end",
+    ),
+];
+
+/// A host that has vanished resets nothing. Its silence ends what is in flight after 10 s instead of a minute (sent
+/// again, under the same sequence numbers), and a connection that is being made after 4 s instead of 30, TLS and SASL
+/// included. So sending goes on within 5 s of its return: TCP tries again within 5 s by itself as long as 10 s are not
+/// over, and from then on new connections are tried every 5 s. Connections that nobody uses for hours are found dead by
+/// the system, before a request is lost on one.
+const VANISHED: [(&str, &str); 3] = [
+    ("socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "4000"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// Of the classic protocol of consumer groups, in which the members decide.
+const CLASSIC: [&str; 4] =
+    ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
+
+/// Whether the broker decides which member of a group has which partitions (KIP-848).
+fn is_by_broker(properties: &BTreeMap<String, String>) -> bool {
+    properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
+}
+
+/// Ways to choose the partition of a key, always the same for the same key.
+const PARTITIONERS: [&str; 4] = ["consistent", "consistent_random", "murmur2", "murmur2_random"];
+
+/// Told of brokers on other machines where the protocol does not encrypt.
+const IN_CLEAR: &str = "would send orders and passwords in clear to a host that is not this machine: set \
+     kafka.properties.security.protocol to SSL or SASL_SSL; where the network is trusted set kafka.allow_plaintext = true";
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    brokers: Vec<String>,
+    properties: BTreeMap<String, String>,
+    /// Properties whose values are in files.
+    secrets: BTreeMap<String, Source>,
+}
+
+impl Settings {
+    pub fn read(settings: &mut Reader) -> Self {
+        let mut properties = settings.properties("kafka.properties");
+        let secrets = in_files(settings, &mut properties);
+        for (name, value) in &properties {
+            if let Some((_, why)) = OWN.iter().find(|(own, _)| own == name) {
+                settings.mistake(&format!("kafka.properties.{name}"), format!("cannot be set: {why}"));
+            } else if name == "isolation.level" && value != "read_committed" {
+                settings.mistake(
+                    "kafka.properties.isolation.level",
+                    "must be read_committed: messages of a transaction that was aborted would be counted",
+                );
+            } else if CLASSIC.contains(&name.as_str()) && is_by_broker(&properties) {
+                settings.mistake(
+                    &format!("kafka.properties.{name}"),
+                    "cannot be set with group.protocol = consumer: the broker decides, for the whole group",
+                );
+            } else if name == "partitioner" && !PARTITIONERS.contains(&value.as_str()) {
+                settings.mistake(
+                    "kafka.properties.partitioner",
+                    format!("must be one of {}: the messages of one order share a partition", PARTITIONERS.join(", ")),
+                );
+            } else if let Err(rule) = is_understood(name, value) {
+                settings.mistake(&format!("kafka.properties.{name}"), rule);
+            }
+        }
+        let is_clear = !is_encrypted(&properties) && !settings.get::<bool>("kafka.allow_plaintext");
+        let brokers = settings.checked("kafka.brokers", |brokers: &Vec<String>| are_brokers(brokers));
+        if is_clear && !brokers.iter().all(|broker| is_this_machine(host_and_port(broker).0)) {
+            settings.in_clear("kafka.brokers", IN_CLEAR);
+        }
+        Self { brokers, properties, secrets }
+    }
+
+    /// What the operator has set of librdkafka's properties.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+
+    /// What every client has in common, then `own`, then the operator's properties: they win.
+    #[must_use]
+    pub fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers.join(","));
+        // An unreachable broker is tried again soon enough to send within 5 s of its return.
+        config.set("reconnect.backoff.max.ms", "1000");
+        config.set("topic.metadata.refresh.interval.ms", "10000");
+        for (name, value) in VANISHED {
+            config.set(name, value);
+        }
+        config.set("allow.auto.create.topics", "false");
+        let by_broker = is_by_broker(&self.properties);
+        for (name, value) in own.iter().filter(|(name, _)| !by_broker || !CLASSIC.contains(name)) {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        for (name, source) in &self.secrets {
+            match source.read() {
+                Ok(secret) => drop(config.set(name, secret.expose())),
+                // Without it brokers refuse the client, which says so and is tried again.
+                Err(error) => tracing::warn!(property = name, error, "cannot read the file of a secret"),
+            }
+        }
+        config.set_log_level(RDKafkaLogLevel::Error);
+        config
+    }
+}
+
+/// Takes out of `properties` those that name a file, `sasl.password_file`; the file is read for each new client.
+fn in_files(settings: &mut Reader, properties: &mut BTreeMap<String, String>) -> BTreeMap<String, Source> {
+    let is_file = |name: &str| name.strip_suffix(".file").is_some_and(is_secret_property);
+    let files: Vec<_> = properties.extract_if(.., |name, _| is_file(name)).collect();
+    let mut found = BTreeMap::new();
+    for (name, path) in files {
+        let property = name.trim_end_matches(".file").to_owned();
+        let key = format!("kafka.properties.{property}_file");
+        let source = Source::File(path.into());
+        match source.read() {
+            Err(mistake) => settings.mistake(&key, mistake),
+            Ok(_) if properties.contains_key(&property) => {
+                settings.mistake(&key, format!("cannot be given together with kafka.properties.{property}"));
+            }
+            Ok(secret) => {
+                if let Err(rule) = is_understood(&property, secret.expose()) {
+                    settings.mistake(&key, format!("has a value that {rule}"));
+                }
+            }
+        }
+        found.insert(property, source);
+    }
+    found
+}
+
+/// Found out before anything starts, without a word of the value: it may be a secret.
+fn is_understood(name: &str, value: &str) -> Result<(), &'static str> {
+    if ClientConfig::new().set(name, value).create_native_config().is_err() {
+        return Err("is no property of librdkafka, or not with this value");
+    }
+    // "probe" looks where systems have their certificates.
+    if name.ends_with(".location") && value != "probe" && std::fs::metadata(value).is_err() {
+        return Err("is no file that can be read");
+    }
+    Ok(())
+}
+
+fn is_encrypted(properties: &BTreeMap<String, String>) -> bool {
+    let protocol = properties.get("security.protocol").map(|protocol| protocol.to_lowercase());
+    protocol.is_some_and(|protocol| ["ssl", "sasl_ssl"].contains(&protocol.as_str()))
+}
+
+fn host_and_port(broker: &str) -> (&str, Option<&str>) {
+    match broker.rsplit_once(':') {
+        // An IPv6 address has colons of its own.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (broker, None),
+    }
+}
+
+fn are_brokers(brokers: &[String]) -> Result<(), String> {
+    let is_broker = |broker: &String| {
+        let (host, port) = host_and_port(broker);
+        let has_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
+        has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let rule = "must be a list of HOST:PORT with commas";
+    if !brokers.is_empty() && brokers.iter().all(is_broker) { Ok(()) } else { Err(rule.into()) }
+}
+
+/// The rule of the name of a topic.
+///
+/// # Errors
+/// What it must be instead.
+pub fn is_topic(name: &str) -> Result<(), String> {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=249).contains(&name.len()) && name.bytes().all(is_known) && name != "." && name != ".." {
+        Ok(())
+    } else {
+        Err("must be the name of a topic: up to 249 letters, digits, dots, dashes and underscores".into())
+    }
+}
+
+/// As [`is_topic`], of several, each once.
+///
+/// # Errors
+/// What they must be instead.
+pub fn are_topics(names: &[String]) -> Result<(), String> {
+    names.iter().try_for_each(|name| is_topic(name))?;
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    if !names.is_empty() && different.len() == names.len() { Ok(()) } else { Err("must name each topic once".into()) }
+}
+
+/// Keeps librdkafka's chatter about a broker that is away out of the log: the task that is
+/// hindered by it says so once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: LIBRDKAFKA, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: LIBRDKAFKA, error = %error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// A client that is closed on a thread of its own, because closing may take as long as the broker likes.
+pub struct ClosedAside<C: Send + 'static>(Option<C>);
+
+impl<C: Send + 'static> ClosedAside<C> {
+    pub const fn new(client: C) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl<C: Send + 'static> fmt::Debug for ClosedAside<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClosedAside")
+    }
+}
+
+impl<C: Send + 'static> Deref for ClosedAside<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.0.as_ref().expect("only the end takes it")
+    }
+}
+
+impl<C: Send + 'static> Drop for ClosedAside<C> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        std::thread::spawn(move || drop(client));
+    }
+}
+
+/// What a client said last about a connection that failed. That all brokers are down says nothing of why: a wrong
+/// password, a certificate, a port of the other kind.
+#[derive(Clone, Debug, Default)]
+pub struct LastFailure(Arc<Mutex<Option<String>>>);
+
+impl LastFailure {
+    /// Longer than any that helps.
+    const MOST: usize = 300;
+
+    /// Of the client's log: each failed connection is a line there.
+    pub fn note(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            *self.last() = Some(message.chars().take(Self::MOST).collect());
+        }
+    }
+
+    /// A connection was made.
+    pub fn forget(&self) {
+        *self.last() = None;
+    }
+
+    /// `news`, with the reason where one is known.
+    #[must_use]
+    pub fn explain(&self, news: impl Display) -> String {
+        match &*self.last() {
+            Some(reason) => format!("{news}: {reason}"),
+            None => news.to_string(),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().expect("nothing panics with the lock in hand")
+    }
+}
+
+/// The code of an error that has one.
+#[must_use]
+pub fn code(error: &KafkaError) -> RDKafkaErrorCode {
+    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(properties: &[(&str, &str)]) -> Settings {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings { brokers: vec!["localhost:9092".to_owned()], properties, secrets: BTreeMap::new() }
+    }
+
+    #[test]
+    fn every_client_finds_out_about_a_host_that_vanished_and_the_operator_may_say_how_soon() {
+        let usual = settings(&[]).client(&[]);
+        assert!(VANISHED.iter().all(|(name, value)| usual.get(name) == Some(*value)));
+        assert!(VANISHED.iter().all(|(name, _)| OWN.iter().all(|(own, _)| own != name)));
+        let slower = settings(&[("socket.timeout.ms", "60000")]).client(&[]);
+        assert_eq!(slower.get("socket.timeout.ms"), Some("60000"));
+        assert_eq!(slower.get("socket.keepalive.enable"), Some("true"));
+    }
+}
