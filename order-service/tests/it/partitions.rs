@@ -291,6 +291,47 @@ async fn an_instance_killed_while_it_makes_or_drops_days_leaves_the_rest_to_the_
     }
 }
 
+/// Whoever reads the outbox waits while a day of it is locked: what is asked meanwhile does not grow with the day.
+#[tokio::test]
+async fn whether_an_old_day_is_settled_is_asked_without_reading_it() {
+    let world = World::new().await;
+    left_behind(&world, 3, 900, 10).await;
+    let many = "
+        INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (1, now(), now(), now());
+        INSERT INTO outbox (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format)
+        SELECT (left(m.message_ref::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, 1, n, n, 1, 'ORDER_CREATED', activity_at, 1
+        FROM generate_series(1, 50000) AS n, (SELECT * FROM outbox WHERE instance = 900 AND seq = 0) AS m";
+    world.database.execute(many).await;
+    world.database.execute("VACUUM (ANALYZE) outbox").await;
+    let day = name(&world, "outbox", 10).await;
+    let is_settled = async || {
+        let mut asking = PgConnection::connect(&world.database.owner_url()).await.unwrap();
+        let asked = format!("SELECT is_settled_outbox_partition('{day}')");
+        let is_settled: bool = sqlx::query_scalar(&asked).fetch_one(&mut asking).await.unwrap();
+        // What it has read is told by the time it has gone.
+        asking.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        asking.close().await.unwrap();
+        is_settled
+    };
+    let read =
+        format!("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = '{day}'");
+    let done = "UPDATE instances SET ended_at = now(), closed_at = now(), done_at = now() WHERE instance_id = 900";
+    for (settle, expected) in [("SELECT", false), (done, true)] {
+        world.database.execute(settle).await;
+        let before = world.database.number(&read).await;
+        assert_eq!(is_settled().await, expected, "{settle}");
+        let more = world.database.number(&read).await - before;
+        assert!(more <= 10, "{more} messages were read: {settle}");
+    }
+    // One that has written since, and nothing of that day.
+    world.database.execute("INSERT INTO instances (instance_id) VALUES (901)").await;
+    let before = world.database.number(&read).await;
+    assert!(is_settled().await);
+    assert_eq!(world.database.number(&read).await, before);
+    world.database.execute("TRUNCATE outbox, orders").await;
+    world.judge_nothing_placed().await;
+}
+
 /// Holds: No day is dropped with a message that is not settled or may still be repeated, whoever asks.
 #[tokio::test]
 async fn the_role_of_the_service_can_drop_no_day_that_is_young_or_unsettled_and_no_other_table() {

@@ -1,0 +1,1 @@
+../../../migrations/20261130000101_settled_days.sql
