@@ -1,5 +1,4 @@
 fn main() {
     // The migrations are embedded; cargo does not see them on its own.
     println!("cargo:rerun-if-changed=migrations");
-    println!("cargo:rerun-if-changed=../../migrations");
 }
