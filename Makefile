@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status parcels build test attack fuzz mutants chaos ha plans matrix upgrade bench check api-check clients deployment prepare audit nightly
+.PHONY: help run down reset status parcels build test attack fuzz mutants chaos ha plans matrix upgrade bench smoke check api-check clients deployment prepare audit nightly
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -80,6 +80,11 @@ bench: ## Measure speed and memory; figures go to target/bench
 	$(release)
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
+
+smoke: ## See that measurements work, by small ones of what make test has built: their figures mean nothing
+	dev/provide test
+	cargo build --workspace --all-targets --features failpoints
+	dev/with-stack target/debug/bench --quick drain consume takeover
 
 check: ## Formatting, lints, spelling, types of the pages' scripts; whether documents, query data and seeded bugs fit the sources
 	dev/provide check
