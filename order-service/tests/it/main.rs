@@ -60,6 +60,7 @@ mod slow_callers;
 mod standby_away;
 mod stop;
 mod switchover;
+mod taken_once;
 mod terminal;
 mod topic_settings;
 mod traces;

@@ -139,10 +139,22 @@ impl World {
     /// From now on whoever inserts a row like this waits for the end of the transaction given back, with
     /// all that it has done and locked so far.
     pub async fn insertions_wait(&self, table: &str, which: &str) -> Transaction<'static, sqlx::Postgres> {
+        self.waits(&format!("BEFORE INSERT ON {table} FOR EACH ROW WHEN ({which})")).await
+    }
+
+    /// From now on whoever updates this column, of whichever rows, waits for the end of the transaction given back:
+    /// its statement has begun, and has looked at no row yet.
+    pub async fn updates_wait(&self, table: &str, column: &str) -> Transaction<'static, sqlx::Postgres> {
+        let when = format!("BEFORE UPDATE OF {column} ON {table} FOR EACH STATEMENT");
+        self.waits(&when).await
+    }
+
+    /// Whoever comes to a trigger waits for the end of the transaction given back.
+    async fn waits(&self, when: &str) -> Transaction<'static, sqlx::Postgres> {
         let waits = format!(
             "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
                  AS $$ BEGIN PERFORM pg_advisory_xact_lock(42, 42); RETURN new; END $$;
-             CREATE TRIGGER waits BEFORE INSERT ON {table} FOR EACH ROW WHEN ({which}) EXECUTE FUNCTION wait()"
+             CREATE TRIGGER waits {when} EXECUTE FUNCTION wait()"
         );
         self.database.execute(&waits).await;
         let mut held = self.database.pool.begin().await.unwrap();

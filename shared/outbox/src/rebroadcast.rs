@@ -110,11 +110,15 @@ impl Rebroadcast {
             r#"
             UPDATE rebroadcasts SET holder = $1
             WHERE rebroadcast_id = (
-                SELECT rebroadcast_id FROM rebroadcasts r
-                WHERE done_at IS NULL AND NOT EXISTS (
-                    SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL AND i.instance_id <> $1)
-                ORDER BY rebroadcast_id LIMIT 1
-                FOR UPDATE SKIP LOCKED
+                SELECT rebroadcast.rebroadcast_id FROM (
+                    SELECT rebroadcast_id, holder FROM rebroadcasts r
+                    WHERE done_at IS NULL AND NOT EXISTS (
+                        SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL AND i.instance_id <> $1)
+                    ORDER BY rebroadcast_id LIMIT 1
+                ) AS seen JOIN rebroadcasts rebroadcast USING (rebroadcast_id)
+                -- Of a row that has changed since, this alone is asked again: NOT EXISTS is not.
+                WHERE rebroadcast.done_at IS NULL AND rebroadcast.holder IS NOT DISTINCT FROM seen.holder
+                FOR UPDATE OF rebroadcast SKIP LOCKED
             )
                 AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL)
             RETURNING rebroadcast_id, from_at, to_at, done_to

@@ -70,12 +70,16 @@ pub async fn adopt(pool: &Pool, adopter: InstanceId, limit: i64) -> Result<Vec<I
         r#"
         UPDATE instances SET adopter = $1
         WHERE instance_id = ANY (ARRAY(
-            SELECT instance_id FROM instances i
-            WHERE ended_at IS NOT NULL AND done_at IS NULL AND NOT EXISTS (
-                SELECT FROM instances a WHERE a.instance_id = i.adopter AND a.ended_at IS NULL AND a.instance_id <> $1)
-                AND adopter IS DISTINCT FROM $1
-            ORDER BY instance_id LIMIT $2
-            FOR UPDATE SKIP LOCKED
+            SELECT log.instance_id FROM (
+                SELECT instance_id, adopter FROM instances i
+                WHERE ended_at IS NOT NULL AND done_at IS NULL AND NOT EXISTS (
+                    SELECT FROM instances a WHERE a.instance_id = i.adopter AND a.ended_at IS NULL AND a.instance_id <> $1)
+                    AND adopter IS DISTINCT FROM $1
+                ORDER BY instance_id LIMIT $2
+            ) AS seen JOIN instances log USING (instance_id)
+            -- Of a row that has changed since, this alone is asked again: NOT EXISTS is not.
+            WHERE log.adopter IS NOT DISTINCT FROM seen.adopter
+            FOR UPDATE OF log SKIP LOCKED
         ))
             -- One that has ended itself is about to find out.
             AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL)

@@ -143,11 +143,15 @@ pub async fn hold_retries(
         r#"
         UPDATE rejected_messages SET holder = $1, retry_at = NULL
         WHERE message_ref = ANY (ARRAY(
-            SELECT message_ref FROM rejected_messages r
-            WHERE state = 'retrying' AND (retry_at IS NULL OR retry_at <= now())
-                AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL)
-            ORDER BY message_ref LIMIT $2
-            FOR UPDATE SKIP LOCKED
+            SELECT retry.message_ref FROM (
+                SELECT message_ref, holder FROM rejected_messages r
+                WHERE state = 'retrying' AND (retry_at IS NULL OR retry_at <= now())
+                    AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL)
+                ORDER BY message_ref LIMIT $2
+            ) AS seen JOIN rejected_messages retry USING (message_ref)
+            -- Of a row that has changed since, this alone is asked again: NOT EXISTS is not.
+            WHERE retry.state = 'retrying' AND retry.holder IS NOT DISTINCT FROM seen.holder
+            FOR UPDATE OF retry SKIP LOCKED
         ))
             AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL)
         RETURNING message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format,
