@@ -61,6 +61,16 @@ function json(text) {
 /** @param {string} base64 */
 export const decoded = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
+/** Headers of a message, several of which may have one name. @param {{name: string, valueBase64: string | null}[]} headers */
+export function headersOf(headers) {
+  const text = (/** @type {string} */ base64) => visible(new TextDecoder().decode(decoded(base64)));
+  const rows = headers.flatMap(({ name, valueBase64 }) => [
+    h("dt", { class: "code" }, visible(name) || "(no name)"),
+    h("dd", { class: "code" }, valueBase64 === null ? "(no value)" : text(valueBase64)),
+  ]);
+  return h("div", { class: "headers" }, h("h3", {}, "Headers"), h("dl", { class: "facts" }, ...rows));
+}
+
 /** @param {string | null} base64 @param {string} title */
 export function bytesOf(base64, title) {
   if (base64 === null) return h("p", { class: "soft" }, "The message has no value, or it was not kept.");

@@ -2,7 +2,7 @@
 
 import { change, get } from "./api.js";
 import { audit } from "./audit.js";
-import { bytesOf } from "./bytes.js";
+import { bytesOf, headersOf } from "./bytes.js";
 import { confirm, done } from "./confirm.js";
 import { byId, h } from "./dom.js";
 import { editor } from "./editor.js";
@@ -130,6 +130,7 @@ async function opened() {
       ["By", entry.resolvedBy],
       ["Why", entry.resolution],
     ]),
+    entry.headers ? headersOf(entry.headers) : "",
     values,
     ways.of({ order: entry.key, message: entry.messageRef }) ?? "",
   );

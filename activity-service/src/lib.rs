@@ -11,6 +11,7 @@ pub mod config;
 pub mod consumer;
 pub mod gaps;
 pub mod gauges;
+pub mod headers;
 pub mod http;
 pub mod key;
 pub mod live;

@@ -103,6 +103,7 @@ async fn insert(
     let values: Vec<Option<&[u8]>> = contents.iter().map(|one| one.value()).collect();
     let hashes: Vec<Option<&[u8]>> = contents.iter().map(Content::hash).collect();
     let ce_types: Vec<Option<&[u8]>> = contents.iter().map(|one| one.ce_type()).collect();
+    let headers: Vec<Option<String>> = contents.iter().map(|one| one.headers()).collect();
     let reasons: Vec<&str> = first.iter().map(|one| one.why.reason.as_str()).collect();
     let details: Vec<&str> = first.iter().map(|one| one.why.detail.as_ref()).collect();
     let codes: Vec<Option<&str>> = first.iter().map(|one| Some(one.why.code.as_ref()?.as_str())).collect();
@@ -110,13 +111,15 @@ async fn insert(
     let rows = sqlx::query!(
         r#"
         INSERT INTO quarantine AS known (identity, quarantine_id, topic, partition, "offset", key, value, ce_type,
-            reason, detail, activity_type_code, message_ref, value_sha256)
+            reason, detail, activity_type_code, message_ref, value_sha256, headers)
         SELECT identity, id, topic, partition, "offset", key, value, ce_type,
             -- a version of before reads words; reason_code is made of them
-            replace(reason, '_', ' '), detail, code, message_ref, hash
+            replace(reason, '_', ' '), detail, code, message_ref, hash, headers
         FROM UNNEST($1::bytea[], $2::uuid[], $3::text[], $4::int[], $5::bigint[], $6::bytea[], $7::bytea[],
-            $8::bytea[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::bytea[])
-            AS new (identity, id, topic, partition, "offset", key, value, ce_type, reason, detail, code, message_ref, hash)
+            $8::bytea[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::bytea[],
+            $14::text[])
+            AS new (identity, id, topic, partition, "offset", key, value, ce_type, reason, detail, code, message_ref, hash,
+                headers)
         -- waits for whoever is making it right now, and keeps it as it is
         ON CONFLICT (identity) WHERE state <> 'counted' DO UPDATE SET identity = known.identity
         RETURNING identity, quarantine_id, reason_code, topic, partition, "offset", (xmax = 0) AS "is_new!"
@@ -134,6 +137,7 @@ async fn insert(
         &codes as _,
         &refs as _,
         &hashes as _,
+        &headers as _,
     );
     let rows = rows.fetch_all(transaction).await?.into_iter();
     let made = rows.filter_map(|row| {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::{Who, listed, show};
 use crate::{
+    headers::Header,
     http::quarantine::Whole,
     quarantine::{
         self, Discard, Discarded, Discarding, Entry, Filter, Page, Pass, QuarantineState, Reason, Replay, Replayed,
@@ -237,7 +238,10 @@ async fn show_one(pool: &Pool, id: Uuid, json: bool) -> anyhow::Result<()> {
     let corrected = found.1.corrected.as_deref().map(|value| format!("\ncorrected: {}", as_text(value)));
     let text = found.1.came.as_deref().map_or_else(|| "no value".into(), as_text) + &corrected.unwrap_or_default();
     let whole = Whole::new(found);
-    show(json, &whole, || format!("{}\n{text}", table(std::slice::from_ref(&whole.entry))))
+    let header =
+        |one: &Header| format!("{}: {}\n", as_text(one.name.as_bytes()), as_text(&one.value().unwrap_or_default()));
+    let headers: String = whole.headers.iter().flatten().map(header).collect();
+    show(json, &whole, || format!("{}\n{headers}{text}", table(std::slice::from_ref(&whole.entry))))
 }
 
 async fn waiting(pool: &Pool, id: Uuid) -> anyhow::Result<()> {

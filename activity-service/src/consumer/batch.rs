@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     activity::{self, Activity},
-    key,
+    headers, key,
     quarantine::{Content, Identities},
     record::{self, Digest},
     rejection::{Reason, Rejected},
@@ -62,6 +62,7 @@ pub struct Message {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     ce_type: Option<Range<usize>>,
+    headers: Range<usize>,
     large: Option<Box<Large>>,
     /// As Kafka has it, in milliseconds since 1970.
     timestamp: Option<i64>,
@@ -108,8 +109,12 @@ impl Batch {
             timestamp: message.timestamp().to_millis(),
         };
         self.add(&raw, group);
-        if let Some(last) = self.messages.last_mut().filter(|_| traces::are_exported()) {
-            last.trace = Some(Box::new((SystemTime::now(), trace_of(message))));
+        if let Some(last) = self.messages.last_mut() {
+            if let Some(sent) = message.headers().filter(|_| last.large.is_none()) {
+                headers::hold(sent, &mut self.bytes);
+                last.headers.end = self.bytes.len();
+            }
+            last.trace = traces::are_exported().then(|| Box::new((SystemTime::now(), trace_of(message))));
         }
         self.oldest = self.oldest.into_iter().chain(raw.timestamp).min();
     }
@@ -128,6 +133,7 @@ impl Batch {
             key: self.store(key),
             value: self.store(value),
             ce_type: self.store(ce_type),
+            headers: self.bytes.len()..self.bytes.len(),
             large,
             timestamp: raw.timestamp,
             trace: None,
@@ -169,7 +175,7 @@ impl Batch {
     #[must_use]
     pub fn content(&self, message: &Message) -> Content<'_> {
         let [key, value, ce_type] = self.parts(message);
-        let whole = Content::Whole { key, value, ce_type };
+        let whole = Content::Whole { key, value, ce_type, headers: &self.bytes[message.headers.clone()] };
         message.large.as_ref().map_or(whole, |large| Content::TooLarge(large.value_sha256))
     }
 

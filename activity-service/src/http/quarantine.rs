@@ -29,11 +29,14 @@ use uuid::Uuid;
 use many::{Tried, why};
 
 use super::Api;
-use crate::quarantine::{
-    self, Discard, Entry, Filter, Page, Pass, QuarantineState, Reason, Rejected, Replay, Replayed,
-    correction::{Corrected, Correction},
-    listing::Values,
-    replay::{FigureChange, How},
+use crate::{
+    headers::{self, Header},
+    quarantine::{
+        self, Discard, Entry, Filter, Page, Pass, QuarantineState, Reason, Rejected, Replay, Replayed,
+        correction::{Corrected, Correction},
+        listing::Values,
+        replay::{FigureChange, How},
+    },
 };
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -119,6 +122,7 @@ fn entry(state: &str) -> Value {
 fn whole() -> Value {
     let mut whole = entry("waiting");
     whole["valueBase64"] = json!("eyJtZXNzYWdlUmVmIjoi4oCmIn0=");
+    whole["headers"] = json!([{ "name": "ce_source", "valueBase64": BASE64_STANDARD.encode("/kitchen") }]);
     whole
 }
 
@@ -156,6 +160,9 @@ pub struct Whole {
     /// The bytes of the message; null where it had none, or they were not kept.
     #[schema(required, content_encoding = "base64")]
     pub value_base64: Option<String>,
+    /// Its headers, in their order; of those with more than 16 kB the first ones. None where they were not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Vec<Header>>,
     /// What was counted in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(content_encoding = "base64")]
@@ -168,9 +175,10 @@ pub struct Whole {
 impl Whole {
     #[must_use]
     pub fn new((entry, values): (Entry, Values)) -> Self {
+        let headers = values.headers.as_deref().and_then(|kept| headers::of_json(kept).ok());
         let [value_base64, corrected_value_base64] =
             [values.came, values.corrected].map(|value| value.map(|value| BASE64_STANDARD.encode(value)));
-        Self { entry, value_base64, corrected_value_base64, figures: None }
+        Self { entry, value_base64, headers, corrected_value_base64, figures: None }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::headers;
+
 /// What is at hand of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
@@ -9,6 +11,8 @@ pub enum Content<'a> {
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
         ce_type: Option<&'a [u8]>,
+        /// As [`headers::hold`](crate::headers::hold) has them.
+        headers: &'a [u8],
     },
     /// Of one that is too large to be held, the SHA-256 of its value.
     TooLarge([u8; 32]),
@@ -36,9 +40,19 @@ impl<'a> Content<'a> {
         }
     }
 
+    /// As the quarantine keeps them; none of one that has none.
+    pub(super) fn headers(self) -> Option<String> {
+        match self {
+            Self::Whole { headers, .. } if !headers.is_empty() => Some(headers::to_json(headers)),
+            Self::Whole { .. } | Self::TooLarge(_) => None,
+        }
+    }
+
     /// The bytes that its row takes.
     pub(super) fn bytes(self) -> u64 {
-        [self.key(), self.value(), self.ce_type()].iter().flatten().map(|part| part.len() as u64).sum()
+        let parts = [self.key(), self.value(), self.ce_type()];
+        let headers = self.headers().map_or(0, |headers| headers.len() as u64);
+        headers + parts.iter().flatten().map(|part| part.len() as u64).sum::<u64>()
     }
 
     /// The same with its value's hash only.

@@ -206,11 +206,13 @@ pub async fn list(pool: &Pool, page: &Page) -> Result<(Vec<Entry>, Option<String
     Ok((found, next))
 }
 
-/// The bytes that came, and those that were counted in their place.
+/// The bytes that came, the headers beside them, and the bytes that were counted in their place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values {
     pub came: Option<Vec<u8>>,
     pub corrected: Option<Vec<u8>>,
+    /// As [`headers::of_json`](crate::headers::of_json) reads them.
+    pub headers: Option<String>,
 }
 
 /// One message with its values.
@@ -223,7 +225,7 @@ pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<(Entry, Values)>, sqlx
     };
     let values = sqlx::query_as!(
         Values,
-        "SELECT value AS came, corrected_value AS corrected FROM quarantine WHERE quarantine_id = $1",
+        "SELECT value AS came, corrected_value AS corrected, headers FROM quarantine WHERE quarantine_id = $1",
         id
     );
     Ok(values.fetch_optional(pool).await?.map(|values| (Entry::from(row), values)))

@@ -93,7 +93,7 @@ impl Room {
             SELECT count(*) AS "rows!", coalesce(sum(bytes), 0)::bigint AS "bytes!" FROM (
                 -- the length of a bytea is known without reading it
                 SELECT coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)
-                    + coalesce(octet_length(ce_type), 0) AS bytes
+                    + coalesce(octet_length(ce_type), 0) + coalesce(octet_length(headers), 0) AS bytes
                 FROM quarantine WHERE topic = $1 AND value_sha256 IS NULL LIMIT $2
             ) AS bounded
             "#,

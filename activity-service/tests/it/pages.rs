@@ -297,7 +297,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let (world, signer) = (World::new(1).await, Signer::es256("pages"));
     let markup = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>";
     let eaten = || announcement("ORDER_EATEN", "2026-11-20T12:00:00Z").with_field("note", markup);
-    world.produce(&[created(), created().with_value(markup), eaten(), eaten()]).await;
+    world.produce(&[created(), created().with_value(markup).with_header(markup, markup), eaten(), eaten()]).await;
     let service = world.setup().trusting(&signer).set("metrics.database_every", "100ms").start().await;
     world.at_rest().await;
     let browser = Browser::start().await;
@@ -341,6 +341,7 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let hex = "return [...document.querySelectorAll('#opened button')].find(b => b.textContent === 'Hex').click()";
     browser.script(hex).await;
     browser.shows("#opened pre", seconds(5), |text| text.starts_with("000000  3c 69 6d 67")).await;
+    browser.shows("#opened .headers", seconds(5), |text| text.contains(&format!("{markup}\n{markup}"))).await;
     browser.is_for_everybody("quarantine-bytes").await;
     assert_eq!(browser.script("return [document.title, document.images.length]").await, json!(["Quarantine", 1]));
 

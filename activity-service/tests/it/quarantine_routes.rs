@@ -17,8 +17,10 @@ fn offsets(entries: &[Value]) -> Vec<i64> {
 async fn messages_are_listed_oldest_first_filtered_and_in_pages_and_shown_with_their_bytes() {
     let world = World::new(1).await;
     let bad_date = created().with_field("activityAt", "1999-12-31T12:00:00Z");
-    let mut messages = vec![created().with_value(b"\xff\0 raw".as_slice()), bad_date, eaten()];
-    messages.extend(std::iter::repeat_with(eaten).take(4));
+    let marked = created().with_value(b"\xff\0 raw".as_slice());
+    let marked = marked.with_header("<b>", b"\xff\0".as_slice()).with_header("empty", Vec::new());
+    let mut messages = vec![marked, bad_date, eaten(), eaten().without_headers()];
+    messages.extend(std::iter::repeat_with(eaten).take(3));
     messages.push(testing::Received { value: None, ..created() });
     world.produce(&messages).await;
     let service = world.setup().start().await;
@@ -34,14 +36,19 @@ async fn messages_are_listed_oldest_first_filtered_and_in_pages_and_shown_with_t
     }
     assert_eq!(offsets(&operator.quarantine("reason=unknown_type&limit=2").await), [2, 3, 4, 5, 6]);
     assert!(operator.quarantine("state=discarded").await.is_empty());
+    let encoded = |value: &Vec<u8>| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, value);
     for (entry, message) in all.iter().zip(&messages) {
         let path = format!("/admin/quarantine/{}", entry["id"].as_str().unwrap());
         let mut whole = operator.0.get(&path).await.body;
         let value = whole.as_object_mut().unwrap().remove("valueBase64").unwrap();
+        let headers = whole.as_object_mut().unwrap().remove("headers");
         assert_eq!(whole, *entry);
-        let encoded =
-            message.value.as_ref().map(|value| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, value));
-        assert_eq!(value, json!(encoded));
+        assert_eq!(value, json!(message.value.as_ref().map(encoded)));
+        let sent = message
+            .headers
+            .iter()
+            .map(|(name, value)| json!({ "name": name, "valueBase64": value.as_ref().map(encoded) }));
+        assert_eq!(headers, (!message.headers.is_empty()).then(|| sent.collect()));
         assert_eq!((&entry["topic"], &entry["partition"]), (&json!(world.topic().name), &json!(0)));
         assert_eq!(entry.get("resolvedAt"), None);
     }
