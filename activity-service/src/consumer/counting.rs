@@ -86,6 +86,8 @@ pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyh
         }
         counting.in_hand.note(None);
         counting.group.fetching.counted(batch.messages.len());
+        // What has come meanwhile goes next.
+        counting.group.wake.notify_one();
         batch.trace();
         BATCH_SIZE.record_count(batch.messages.len());
         BATCH_DURATION.record(begin.elapsed().as_secs_f64());

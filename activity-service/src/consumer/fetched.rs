@@ -61,9 +61,15 @@ impl Fetching {
         self.counted.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
+    /// Messages handed out that are not counted yet.
+    pub fn under_way(&self) -> usize {
+        let counted = self.counted.load(Ordering::Relaxed);
+        usize::try_from(self.handed_out.load(Ordering::Relaxed) - counted).unwrap_or(usize::MAX)
+    }
+
     /// Whether nothing is left to be handed out before the offset `end`, and all that was is counted.
     pub fn is_through(&self, partition: &Partition, end: i64) -> bool {
-        if self.counted.load(Ordering::Relaxed) != self.handed_out.load(Ordering::Relaxed) {
+        if self.under_way() > 0 {
             return false;
         }
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -175,10 +175,12 @@ pub async fn read(
             reading.rest(rests, full)?;
             anyhow::Ok((all_begun, full))
         })?;
-        // A message that comes alone goes at once. Where more come, a batch per `batch_max_wait`.
+        // Where nothing is being counted what is there goes at once. Else the batch fills until that is done, and
+        // waits behind it from `batch_max_wait` on.
         let due = handed_over.map_or_else(Instant::now, |last| last + settings.batch_max_wait);
         let waits = !reading.batch.messages.is_empty();
-        let is_due = waits && !rests && (full || due <= Instant::now());
+        let is_alone = group.fetching.under_way() == reading.batch.messages.len();
+        let is_due = waits && !rests && (full || is_alone || due <= Instant::now());
         tokio::select! {
             permit = batches.reserve(), if is_due => {
                 fail::fail_point!("consumer::batch_read", |_| std::process::abort());

@@ -4,22 +4,19 @@ use testing::{Received, Topic, announcement};
 
 use crate::{
     operator::{EATEN, Operator, eaten, replayed_all},
-    world::{CREATED, World, created, figures, many, seconds},
+    world::{CREATED, World, created, figures, many},
 };
 
 #[tokio::test]
 async fn a_message_that_stands_twice_in_one_batch_counts_once() {
     let world = World::new(1).await;
-    let service = world.setup().set("consumer.batch_max_wait", "2s").start().await;
-    world.produce(&[created()]).await;
-    world.has_counted(1, seconds(20)).await;
-    // The next batch waits for company now.
     let (one, other) = (created(), created());
     world.produce(&[one.clone(), other.clone(), one.clone(), other.clone(), one.clone(), created()]).await;
+    let service = world.setup().start().await;
     world.at_rest().await;
-    assert_eq!(world.counted().await, 4);
+    assert_eq!(world.counted().await, 3);
     let batches = "SELECT count(DISTINCT processed_at) FROM processed_messages";
-    assert_eq!(world.database.number(batches).await, 2, "it was one batch");
+    assert_eq!(world.database.number(batches).await, 1, "it was one batch");
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
@@ -97,7 +94,6 @@ async fn the_reference_alone_decides_neither_headers_nor_key_nor_other_fields() 
 #[tokio::test]
 async fn another_type_or_time_under_a_reference_that_was_counted_is_no_duplicate_but_a_conflict() {
     let world = World::new(2).await;
-    let service = world.setup().set("consumer.batch_max_wait", "1s").start().await;
     // Somebody has sent the references of orders first.
     let orders = many(30);
     let under = |message: &Received, code: &str, at: &str| {
@@ -106,13 +102,15 @@ async fn another_type_or_time_under_a_reference_that_was_counted_is_no_duplicate
     let cancelled: Vec<_> =
         orders[..26].iter().map(|order| under(order, "ORDER_CANCELLED", "2003-01-01T12:00:00Z")).collect();
     world.produce(&cancelled).await;
-    world.has_counted(26, seconds(20)).await;
+    world.run_to_rest().await;
+    assert_eq!(world.counted().await, 26);
     world.produce(&orders).await;
     // Both in one batch, in one partition; of the second only the time is another, by a microsecond.
     let (one, other) = (created().in_partition(0), created().in_partition(0));
     let later = under(&other, CREATED, "2026-11-20T12:00:00.123457Z").in_partition(0);
     world.produce(&[one.clone(), under(&one, "ORDER_COMPLETED", "2026-11-20T12:00:00.123456Z").in_partition(0)]).await;
     world.produce(&[other.clone(), later.clone(), later, other]).await;
+    let service = world.setup().start().await;
     world.at_rest().await;
 
     let operator = Operator::of(&service);

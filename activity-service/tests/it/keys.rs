@@ -58,7 +58,7 @@ async fn messages_of_more_days_than_a_transaction_may_touch_are_counted_in_sever
     let waiting = messages[150..].iter().map(|one| one.clone().with_field("activityTypeCode", EATEN));
     world.produce(&waiting.map(|one| one.without_headers()).collect::<Vec<_>>()).await;
     // Both halves are in one batch.
-    let service = world.setup().set("consumer.batch_max_wait", "2s").start().await;
+    let service = world.setup().start().await;
     world.at_rest().await;
     assert_eq!((world.counted().await, world.quarantined().await), (150, 150));
     assert_eq!(Operator::of(&service).register(EATEN, "Order Eaten").await.status, 201);

@@ -137,7 +137,7 @@ async fn a_batch_that_is_too_slow_is_halved_and_no_message_is_to_blame_for_it() 
             FOR EACH STATEMENT EXECUTE FUNCTION be_slow()",
         )
         .await;
-    let service = world.setup().set("consumer.batch_max_wait", "1s").start().await;
+    let service = world.setup().start().await;
     world.has_counted(150, seconds(20)).await;
     assert!(service.has_logged("a batch is too slow and is halved"));
     // The next one begins with less, and wastes no time.
