@@ -205,8 +205,8 @@ async fn differing_minutes(
         Difference,
         r#"
         -- What the sources of a topic wrote together, beside what was counted: which of them differs nobody knows.
-        SELECT minute AS "minute?", code AS "activity_type_code!", sum(expected)::bigint AS "expected!",
-            sum(counted)::bigint AS "counted!"
+        SELECT minute AS "minute?", code AS "activity_type_code!", sum(each.expected)::bigint AS "expected!",
+            sum(each.counted)::bigint AS "counted!"
         FROM (
             SELECT DISTINCT s.topic, m.minute FROM source_minutes m JOIN sources s USING (source)
             WHERE m.counted IS NOT NULL AND m.minute >= $2 AND m.minute < $3 AND s.topic = ANY ($1)
@@ -215,7 +215,7 @@ async fn differing_minutes(
                 coalesce((coalesce(m.counted, m.quantities) ->> code)::bigint, 0) AS counted
             FROM jsonb_object_keys(m.quantities || coalesce(m.counted, '{}')) AS code
         ) AS each
-        GROUP BY topic, minute, code HAVING sum(expected) <> sum(counted)
+        GROUP BY topic, minute, code HAVING sum(each.expected) <> sum(each.counted)
         ORDER BY minute, code COLLATE "C" LIMIT $4
         "#,
         topics,

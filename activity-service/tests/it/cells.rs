@@ -70,7 +70,10 @@ impl Told {
             for cell in cells {
                 written += cell.written_to(*to).await;
             }
-            assert!(*counted >= written, "{written} were written up to {to}, {counted} of them counted when it was told");
+            assert!(
+                *counted >= written,
+                "{written} were written up to {to}, {counted} of them counted when it was told"
+            );
         }
     }
 }
@@ -91,7 +94,8 @@ async fn a_third_cell_joins_under_load_and_one_that_is_away_is_named_until_it_is
     let world = World::without_topic().await;
     let cells = [Cell::new(1).await, Cell::new(2).await, Cell::new(3).await];
     let start = async |number: usize| cells[number - 1].setup(world.topic()).start().await;
-    let (counting, first, second) = tokio::join!(world.setup().start(), start(1), start(2));
+    let counting = world.setup();
+    let (counting, first, second) = tokio::join!(counting.start(), start(1), start(2));
     let (one, two) = (cells[0].client(&first), cells[1].client(&second));
     let mut told = Told::default();
 
