@@ -27,6 +27,9 @@ pub(crate) struct Announcement {
     pub topic: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     pub announced_to: OffsetDateTime,
+    /// Nothing was written before. Absent where the source does not know it.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub since: Option<OffsetDateTime>,
     /// By partition an offset behind everything up to then.
     pub ends: BTreeMap<i32, i64>,
     pub unannounced: i64,
@@ -174,13 +177,13 @@ pub(crate) async fn note(
     sqlx::query!(
         r#"
         INSERT INTO sources AS known (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset,
-            discarded)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            discarded, since)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         ON CONFLICT (source) DO UPDATE SET topic = excluded.topic,
             announced_to = greatest(known.announced_to, excluded.announced_to), unannounced = excluded.unannounced,
             oldest_unannounced_at = excluded.oldest_unannounced_at, failed = excluded.failed,
             discarded = excluded.discarded, told_at = now(),
-            told_offset = excluded.told_offset
+            told_offset = excluded.told_offset, since = coalesce(excluded.since, known.since)
         -- Not what is only read again. On a topic that was made anew offsets begin again.
         WHERE known.told_offset < excluded.told_offset OR known.announced_to < excluded.announced_to
         "#,
@@ -191,7 +194,8 @@ pub(crate) async fn note(
         announcement.oldest_unannounced_at,
         announcement.failed,
         offset,
-        announcement.discarded
+        announcement.discarded,
+        announcement.since
     )
     .execute(pool)
     .await?;

@@ -210,13 +210,17 @@ async fn lines(
             WHERE s.topic = ANY ($3)
         ), whole AS (
             SELECT activity_date FROM (
-                SELECT activity_date, source, count(*) AS told FROM minutes GROUP BY 1, 2
-            ) AS of_source
-            WHERE (activity_date + 1)::timestamp AT TIME ZONE $4 <= $5
-            GROUP BY activity_date
-            HAVING bool_and(told = EXTRACT(EPOCH FROM (activity_date + 1)::timestamp AT TIME ZONE $4
-                    - activity_date::timestamp AT TIME ZONE $4) / 60)
-                AND count(*) = (SELECT count(*) FROM sources WHERE topic = ANY ($3))
+                SELECT activity_date, activity_date::timestamp AT TIME ZONE $4 AS begin,
+                    (activity_date + 1)::timestamp AT TIME ZONE $4 AS "end"
+                FROM (SELECT DISTINCT activity_date FROM minutes) AS days
+            ) AS bounds
+            WHERE "end" <= $5 AND NOT EXISTS (
+                SELECT FROM sources s
+                WHERE s.topic = ANY ($3) AND greatest(EXTRACT(EPOCH FROM "end" - greatest(begin, s.since)) / 60, 0) <> (
+                    SELECT count(*) FROM source_minutes m
+                    WHERE m.source = s.source AND m.minute >= begin AND m.minute < "end"
+                )
+            )
         ), told AS (
             SELECT activity_date, one.key AS code, sum(one.value::bigint)::bigint AS quantity
             FROM minutes JOIN whole USING (activity_date) CROSS JOIN LATERAL jsonb_each_text(quantities) AS one

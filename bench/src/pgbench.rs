@@ -11,7 +11,7 @@ const SOURCE: &str = include_str!("../../order-service/src/placement/statement.r
 
 /// What the service sends as arrays, here of one order of two items. pgbench knows numbers only: a
 /// reference is made of one that grows, as the time in a UUIDv7 does, and one with 16 digits.
-const PARAMETERS: [&str; 16] = [
+const PARAMETERS: [&str; 19] = [
     "1",
     "ARRAY[(lpad(to_hex(:moment / 1000), 12, '0') || '7000' || :random::text)::uuid]",
     "ARRAY['C-' || :customer::text]",
@@ -29,6 +29,10 @@ const PARAMETERS: [&str; 16] = [
     "ARRAY[]::bigint[]",
     "604800",
     "1::smallint",
+    "'-infinity'::timestamptz",
+    // As one that is alone.
+    "1::bigint",
+    "0::bigint",
 ];
 
 #[derive(Debug)]

@@ -40,6 +40,7 @@ BEGIN
         ('audit', 'UPDATE, DELETE'),
         -- of orders
         ('announced', 'UPDATE'),
+        ('cell', 'DELETE'),
         ('log_progress', 'UPDATE'),
         ('orders', 'UPDATE, DELETE'),
         ('outbox', 'UPDATE, DELETE'),

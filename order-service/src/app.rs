@@ -15,7 +15,7 @@ use shared::{
         management::{self, Probes, exposition::Exposition},
     },
     runtime::{
-        database::{Pool, Tables},
+        database::{self, Pool, Tables},
         health::{Health, TaskStatus},
         kafka::topics::{Topics, Watch},
         lifecycle::{Exit, Shutdown, StopSignal, Tasks},
@@ -30,7 +30,9 @@ use sqlx::migrate::Migrator;
 use tokio::sync::mpsc;
 
 use crate::{
-    audit, change,
+    audit,
+    cell::{self, Standing},
+    change,
     config::Config,
     http, metrics, placement,
     retention::{LookedAt, Retention},
@@ -43,8 +45,9 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/orders");
 pub const TABLES: Tables = Tables { service: "order-service", migrations: &MIGRATIONS, mark: "order_number" };
 
 /// What is done with its own tables.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("audit", "SELECT, INSERT"),
+    ("cell", "SELECT, INSERT, UPDATE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT"),
@@ -81,6 +84,14 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
         Ok(begun) => begun,
         Err(unfit) => return Ok(unfit.log()),
     };
+    let of_cell = tokio::select! {
+        of_cell = service.of_cell(&begun, &health) => of_cell?,
+        () = signal.received() => Err(Exit::Stopped),
+    };
+    if let Err(exit) = of_cell {
+        begun.end().await;
+        return Ok(exit);
+    }
     service.audit(deeds);
     let (queue, hand_over) = begun.start(&mut service.tasks, &service.exposition)?;
     service.orders(queue, authentication, &health)?;
@@ -160,6 +171,23 @@ impl Service {
         start::begin(&self.config.outbox, &self.config.database, pools, schema, status).await
     }
 
+    /// Sees that the database is of the cell it is said to be of. Of one that is new it is told before its first order.
+    async fn of_cell(&self, begun: &Begun, health: &Health) -> anyhow::Result<Result<(), Exit>> {
+        let status = health.task("database");
+        match until_answered(&status, async || self.config.cell.keep(&self.pool).await).await {
+            Ok(Standing::Known) => {}
+            Ok(Standing::New) => {
+                begun.tell(&self.shutdown, &health.task("announcer")).await?;
+                until_answered(&status, async || cell::is_known(&self.pool).await).await;
+            }
+            Err(of_another) => {
+                tracing::error!("{of_another}");
+                return Ok(Err(Exit::WrongSettings));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     fn audit(&mut self, deeds: mpsc::Receiver<Deed>) {
         let pool = self.pool.clone();
         self.tasks.spawn("audit", |shutdown, status| audit::run(pool, deeds, shutdown, status));
@@ -168,7 +196,8 @@ impl Service {
     /// The listener, and the tasks to which it hands orders and their changes.
     fn orders(&mut self, queue: Queue, authentication: Authentication, health: &Health) -> anyhow::Result<()> {
         let kept_for = self.config.retention.idempotency_keys;
-        let (placement, placer) = placement::line(&self.config.placement, kept_for, self.pool.clone(), queue.clone());
+        let of_cell = (self.config.cell, kept_for);
+        let (placement, placer) = placement::line(&self.config.placement, of_cell, self.pool.clone(), queue.clone());
         let (changes, changer) = change::line(&self.config.changes, self.pool.clone(), queue);
         self.exposition.at_scrape(placement.gauges());
         let api = listen(Port::Api, self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
@@ -193,6 +222,21 @@ impl Service {
         let retention = Retention { outbox, pool: self.pool.clone(), settings, looked_at };
         self.tasks.spawn("retention", |shutdown, status| retention.run(shutdown, status));
     }
+}
+
+/// Asks the database until it answers.
+async fn until_answered<T>(status: &TaskStatus, ask: impl AsyncFn() -> Result<T, sqlx::Error>) -> T {
+    for pause in database::backoff() {
+        match ask().await {
+            Ok(answer) => {
+                status.ok();
+                return answer;
+            }
+            Err(error) => status.failing(&error, "waiting for the database"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    unreachable!("the back-off never ends")
 }
 
 fn http_workers() -> usize {

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use outbox::message::Service;
 use shared::{
     operators::management::{self, exposition},
     runtime::{
@@ -11,7 +12,7 @@ use shared::{
     web::{auth, pages},
 };
 
-use crate::format::SERVICE;
+use crate::{cell::Cell, format::SERVICE};
 
 const DEFAULTS: &str = include_str!("../default.toml");
 const ENVIRONMENT: &str = "ORDER_SERVICE";
@@ -22,6 +23,7 @@ pub struct Config {
     pub auth: auth::Settings,
     pub http: shared::web::http::Settings,
     pub pages: pages::Settings,
+    pub cell: Cell,
     pub management: management::Settings,
     pub placement: PlacementSettings,
     pub changes: ChangesSettings,
@@ -83,7 +85,8 @@ impl Config {
         const A_DAY: Duration = Duration::from_hours(24);
         let database = database::Settings::read(s);
         let auth = auth::Settings::read(s);
-        let outbox = outbox::Settings::read(s, SERVICE, &database);
+        let cell = Cell::read(s);
+        let outbox = outbox::Settings::read(s, Service { source: cell.source(), ..SERVICE }, &database);
         let pages = pages::Settings::read(s);
         let config = Self {
             database,
@@ -91,6 +94,7 @@ impl Config {
             auth,
             http: shared::web::http::Settings::read(s, pages.peer_origin()),
             pages,
+            cell,
             placement: PlacementSettings {
                 tasks: s.within("placement.tasks", 1..=64, "from 1 to 64"),
                 batch_max_orders: s.within("placement.batch_max_orders", 1..=1000, "from 1 to 1000"),

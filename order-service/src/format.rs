@@ -10,11 +10,12 @@ use shared::contract::message::ActivityTypeCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::order::OrderRef;
+use crate::{cell, order::OrderRef};
 
-/// Who announces, and how. The SQL function `announcement` is this format for people with psql.
+/// Who announces, and how; each cell with a source of its own. The SQL function `announcement` is this format for people
+/// with psql.
 pub const SERVICE: Service =
-    Service { name: "order-service", source: "/order-service", format: Format::Things { key, value } };
+    Service { name: "order-service", source: cell::SOURCE, format: Format::Things { key, value } };
 
 /// The number of that format in the tables.
 pub const FORMAT: i16 = 1;

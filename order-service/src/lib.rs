@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod cell;
 pub mod change;
 pub mod commands;
 pub mod config;

@@ -22,6 +22,7 @@ use shared::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    cell::Cell,
     config,
     idempotency::Key,
     metrics::{LINE_CAPACITY, LINE_LENGTH, NOT_PLACED, PLACED, REPLAYED},
@@ -113,11 +114,11 @@ impl Placement {
 #[must_use]
 pub fn line(
     settings: &config::PlacementSettings,
-    keys_kept_for: Duration,
+    (cell, keys_kept_for): (Cell, Duration),
     pool: Pool,
     queue: Queue,
 ) -> (Placement, Placer) {
     let (sender, waiting) = line::line(settings.waiting_line, settings.batch_max_wait);
     let (batch_max, at_once) = (settings.batch_max_orders as usize, Arc::default());
-    (Placement(sender), Placer { waiting, pool, queue, batch_max, at_once, keys_kept_for })
+    (Placement(sender), Placer { waiting, pool, queue, batch_max, at_once, cell, keys_kept_for })
 }

@@ -30,6 +30,8 @@ pub struct Checker {
     pool: PgPool,
     topic: Topic,
     history: History,
+    /// None: whatever is on the topic is of this database.
+    source: Option<String>,
     duplicates: bool,
     in_flight: BTreeSet<Uuid>,
     purged: bool,
@@ -47,6 +49,7 @@ impl Checker {
             pool,
             topic,
             history,
+            source: None,
             duplicates: false,
             in_flight: BTreeSet::new(),
             purged: false,
@@ -55,6 +58,12 @@ impl Checker {
             failed: BTreeSet::new(),
             erased: BTreeSet::new(),
         }
+    }
+
+    /// Others announce on the topic as well.
+    #[must_use]
+    pub fn of_source(self, source: &str) -> Self {
+        Self { source: Some(source.to_owned()), ..self }
     }
 
     /// Messages may be on the topic more than once, byte-identical.
@@ -114,7 +123,8 @@ impl Checker {
     /// word on what came twice or was given a failure.
     pub async fn broken(&self) -> Vec<String> {
         let rows = outbox(&self.pool).await;
-        let on_topic = self.topic.dump().await;
+        let mut on_topic = self.topic.dump().await;
+        on_topic.retain(|message| self.source.as_ref().is_none_or(|source| message.header("ce_source") == *source));
         let mut wrong = Vec::new();
         self.judge_orders(&mut wrong).await;
         self.judge_changes(&mut wrong).await;

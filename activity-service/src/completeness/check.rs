@@ -1,6 +1,6 @@
 //! Closed minutes held against the keys, and days that are over. One instance at a time does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::runtime::database::Pool;
 use sqlx::PgConnection;
@@ -23,45 +23,103 @@ pub async fn check(pool: &Pool, topics: &[String], time_zone: &str) -> Result<()
     if !lock.fetch_one(&mut *transaction).await? {
         return transaction.rollback().await;
     }
-    let due = sqlx::query!(
+    for minute in due(&mut transaction, topics).await? {
+        check_minute(&mut transaction, minute).await?;
+    }
+    note_complete_days(&mut transaction, topics, time_zone).await?;
+    transaction.commit().await
+}
+
+/// A minute of a topic, and what its sources say they wrote in it.
+struct Minute {
+    topic: String,
+    minute: OffsetDateTime,
+    /// The first of them stands for all where something differs: a key does not tell whose message it is of.
+    sources: Vec<String>,
+    quantities: Vec<String>,
+    /// Each source that had begun by then has told of it. One may have told while nobody here was reading.
+    is_told: bool,
+}
+
+/// Those to be looked at: each source of the topic has told of it, or of later ones, and all of that is counted.
+async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Minute>, sqlx::Error> {
+    sqlx::query_as!(
+        Minute,
         r#"
-        (SELECT m.source, m.minute, s.topic, m.quantities::text AS "quantities!", s.failed
-        FROM source_minutes m JOIN sources s USING (source)
-        WHERE m.checked_at IS NULL AND m.minute + interval '1 minute' <= s.counted_to AND s.topic = ANY ($1)
-        ORDER BY m.minute LIMIT $2)
-        UNION ALL
-        (SELECT m.source, m.minute, s.topic, m.quantities::text, s.failed
-        FROM source_minutes m JOIN sources s USING (source)
-        WHERE m.counted IS NOT NULL AND m.checked_at < now() - interval '1 minute' AND s.topic = ANY ($1)
-            AND m.minute > now() - $3::text::interval
-        ORDER BY m.checked_at LIMIT $2)
+        WITH begun AS (
+            SELECT source, topic, coalesce(since, (
+                SELECT minute FROM source_minutes m WHERE m.source = s.source ORDER BY minute LIMIT 1
+            )) AS begin, least(coalesce(counted_to, since, '-infinity'), coalesce((
+                SELECT minute + interval '1 minute' FROM source_minutes m WHERE m.source = s.source
+                ORDER BY minute DESC LIMIT 1
+            ), since, 'infinity')) AS "end"
+            FROM sources s WHERE topic = ANY ($1)
+        ), due AS (
+            (SELECT DISTINCT topic, m.minute
+            FROM source_minutes m JOIN begun b USING (source)
+                JOIN (SELECT topic, min("end") AS "end" FROM begun GROUP BY topic) AS slowest USING (topic)
+            WHERE m.checked_at IS NULL AND m.minute + interval '1 minute' <= slowest."end"
+            ORDER BY m.minute LIMIT $2)
+            UNION
+            (SELECT topic, minute FROM (
+                SELECT b.topic, m.minute FROM source_minutes m JOIN begun b USING (source)
+                WHERE m.counted IS NOT NULL AND m.checked_at < now() - interval '1 minute'
+                    AND m.minute > now() - $3::text::interval
+                ORDER BY m.checked_at LIMIT $2
+            ) AS again)
+        )
+        SELECT d.topic AS "topic!", d.minute AS "minute!", array_agg(m.source ORDER BY m.source COLLATE "C") AS "sources!",
+            array_agg(m.quantities::text) AS "quantities!",
+            count(*) = (SELECT count(*) FROM begun b WHERE b.topic = d.topic AND b.begin <= d.minute) AS "is_told!"
+        FROM due d JOIN begun b USING (topic) JOIN source_minutes m ON m.source = b.source AND m.minute = d.minute
+        GROUP BY d.topic, d.minute
+        ORDER BY d.minute
         "#,
         topics,
         MINUTES,
         AGAIN
-    );
-    for one in due.fetch_all(&mut *transaction).await? {
-        let (Some(source), Some(minute), Some(topic)) = (one.source, one.minute, one.topic) else { continue };
-        let told: BTreeMap<String, i64> = serde_json::from_str(&one.quantities).unwrap_or_default();
-        let mut counted = counted(&mut transaction, &topic, minute, "2 minutes").await?;
-        if counted != told {
-            // A placement of unknown outcome is repeated for a day, and keeps the reference it was given first.
-            counted = self::counted(&mut transaction, &topic, minute, "24 hours").await?;
-        }
-        let counted = (counted != told).then(|| serde_json::to_string(&counted).expect("texts and numbers are JSON"));
-        if let Some(counted) = &counted {
-            tracing::warn!(source, %minute, told = one.quantities, counted, "a minute was not counted as it was written");
-        }
-        let noting = sqlx::query!(
-            "UPDATE source_minutes SET checked_at = now(), counted = $3::text::jsonb WHERE source = $1 AND minute = $2",
-            source,
-            minute,
-            counted
-        );
-        noting.execute(&mut *transaction).await?;
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Holds what was counted of it against the sum of what its sources say.
+async fn check_minute(connection: &mut PgConnection, one: Minute) -> Result<(), sqlx::Error> {
+    let Minute { topic, minute, sources, quantities, is_told } = one;
+    let quantities =
+        quantities.iter().flat_map(|one| serde_json::from_str::<BTreeMap<String, i64>>(one).unwrap_or_default());
+    let mut told = BTreeMap::new();
+    quantities.for_each(|(code, quantity)| *told.entry(code).or_insert(0) += quantity);
+    let mut counted = counted(connection, &topic, minute, "2 minutes").await?;
+    if counted != told {
+        // A placement of unknown outcome is repeated for a day, and keeps the reference it was given first.
+        counted = self::counted(connection, &topic, minute, "24 hours").await?;
     }
-    note_complete_days(&mut transaction, topics, time_zone).await?;
-    transaction.commit().await
+    let difference = (is_told && counted != told).then(|| {
+        let codes: BTreeSet<&String> = told.keys().chain(counted.keys()).collect();
+        let of = |quantities: &BTreeMap<String, i64>, code| quantities.get(code).copied().unwrap_or(0);
+        codes.into_iter().map(|code| (code, of(&counted, code) - of(&told, code))).collect::<BTreeMap<_, _>>()
+    });
+    if difference.is_some() {
+        tracing::warn!(topic, %minute, ?told, ?counted, "a minute was not counted as it was written");
+    }
+    let difference =
+        difference.map(|difference| serde_json::to_string(&difference).expect("texts and numbers are JSON"));
+    sqlx::query!(
+        r#"
+        UPDATE source_minutes SET checked_at = now(), counted = CASE WHEN source = ($1::text[])[1] THEN (
+            SELECT jsonb_object_agg(code, coalesce((quantities ->> code)::bigint, 0) + difference::bigint)
+            FROM jsonb_each_text($3::text::jsonb) AS d (code, difference)
+        ) END
+        WHERE source = ANY ($1) AND minute = $2
+        "#,
+        &sources,
+        minute,
+        difference
+    )
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// What was counted of a minute, by the keys. References are drawn a moment before, `slack` at most.

@@ -131,7 +131,7 @@ pub async fn of_day(
 /// What the sources say of a day.
 struct Told {
     quantities: BTreeMap<String, i64>,
-    /// Of each minute each source has told.
+    /// Of each minute each source has told, from when it began on.
     is_whole: bool,
 }
 
@@ -156,7 +156,7 @@ async fn told(
         r#"
         SELECT coalesce(bool_and((
             SELECT count(*) FROM source_minutes m WHERE m.source = s.source AND m.minute >= $2 AND m.minute < $3
-        ) = EXTRACT(EPOCH FROM $3::timestamptz - $2) / 60), false) AS "is_whole!"
+        ) = greatest(EXTRACT(EPOCH FROM $3::timestamptz - greatest($2, s.since)) / 60, 0)), false) AS "is_whole!"
         FROM sources s WHERE s.topic = ANY ($1)
         "#,
         topics,
@@ -204,14 +204,19 @@ async fn differing_minutes(
     sqlx::query_as!(
         Difference,
         r#"
-        SELECT m.minute, code AS "activity_type_code!", coalesce((m.quantities ->> code)::bigint, 0) AS "expected!",
-            coalesce((m.counted ->> code)::bigint, 0) AS "counted!"
-        FROM source_minutes m JOIN sources s USING (source) CROSS JOIN LATERAL (
-            SELECT jsonb_object_keys(m.quantities || m.counted) AS code
-        ) AS codes
-        WHERE m.counted IS NOT NULL AND m.minute >= $2 AND m.minute < $3 AND s.topic = ANY ($1)
-            AND coalesce((m.quantities ->> code)::bigint, 0) <> coalesce((m.counted ->> code)::bigint, 0)
-        ORDER BY m.minute, code COLLATE "C" LIMIT $4
+        -- What the sources of a topic wrote together, beside what was counted: which of them differs nobody knows.
+        SELECT minute AS "minute?", code AS "activity_type_code!", sum(each.expected)::bigint AS "expected!",
+            sum(each.counted)::bigint AS "counted!"
+        FROM (
+            SELECT DISTINCT s.topic, m.minute FROM source_minutes m JOIN sources s USING (source)
+            WHERE m.counted IS NOT NULL AND m.minute >= $2 AND m.minute < $3 AND s.topic = ANY ($1)
+        ) AS differing JOIN sources s USING (topic) JOIN source_minutes m USING (source, minute) CROSS JOIN LATERAL (
+            SELECT code, coalesce((m.quantities ->> code)::bigint, 0) AS expected,
+                coalesce((coalesce(m.counted, m.quantities) ->> code)::bigint, 0) AS counted
+            FROM jsonb_object_keys(m.quantities || coalesce(m.counted, '{}')) AS code
+        ) AS each
+        GROUP BY topic, minute, code HAVING sum(each.expected) <> sum(each.counted)
+        ORDER BY minute, code COLLATE "C" LIMIT $4
         "#,
         topics,
         begin,

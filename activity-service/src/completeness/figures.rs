@@ -48,16 +48,17 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
         transaction.rollback().await?;
         return Ok(0);
     }
-    // Up to when each source has told every minute, and each of them was looked at.
+    // Up to when each source has told every minute, and each of them was looked at. One that has just begun wrote nothing
+    // before.
     let checked_to = sqlx::query_scalar!(
         r#"
         SELECT CASE WHEN bool_and(checked_to IS NOT NULL) AND count(DISTINCT topic) = cardinality($1::text[])
             THEN min(checked_to) END AS checked_to
         FROM (
-            SELECT topic, (
+            SELECT topic, coalesce((
                 SELECT minute + interval '1 minute' FROM source_minutes m
                 WHERE m.source = s.source AND checked_at IS NOT NULL ORDER BY minute DESC LIMIT 1
-            ) AS checked_to
+            ), since) AS checked_to
             FROM sources s WHERE topic = ANY ($1)
         ) AS each
         "#,
@@ -86,7 +87,8 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
                 WHERE s.topic <> ALL ($1) AND m.minute >= begin AND m.minute < until
             )
             AND NOT EXISTS (
-                SELECT FROM sources s WHERE s.topic = ANY ($1) AND EXTRACT(EPOCH FROM until - begin) / 60 <> (
+                SELECT FROM sources s
+                WHERE s.topic = ANY ($1) AND greatest(EXTRACT(EPOCH FROM until - greatest(begin, since)) / 60, 0) <> (
                     SELECT count(*) FROM source_minutes m
                     WHERE m.source = s.source AND m.minute >= begin AND m.minute < until AND m.checked_at IS NOT NULL
                 )

@@ -12,7 +12,7 @@ use crate::world::{CREATED, World, client, created, many, seconds};
 
 const SOURCE: &str = "/order-service";
 
-async fn completeness(service: &Service) -> Value {
+pub async fn completeness(service: &Service) -> Value {
     let answer = client(service).get("/completeness").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body
@@ -33,7 +33,7 @@ pub fn moment(text: &str) -> OffsetDateTime {
 }
 
 /// What a source tells.
-fn announcement(world: &World, to: &str, end: usize) -> Value {
+pub fn announcement(world: &World, to: &str, end: usize) -> Value {
     json!({"source": SOURCE, "topic": world.topic().name, "announcedTo": to, "ends": {"0": end}, "unannounced": 3,
         "oldestUnannouncedAt": "2026-11-22T00:00:00Z", "failed": 0})
 }
@@ -78,7 +78,7 @@ pub async fn progress_topic(world: &World) {
 }
 
 /// The exit code of `figures verify`, and the first line it prints.
-async fn verify(world: &World) -> (i32, String) {
+pub async fn verify(world: &World) -> (i32, String) {
     let done = world.setup().run(&["figures", "verify"]).await;
     let printed = String::from_utf8(done.stdout).unwrap();
     (done.status.code().unwrap(), printed.lines().next().unwrap_or_default().to_owned())

@@ -7,6 +7,7 @@ mod auth;
 mod bad_requests;
 mod black_hole;
 mod canaries;
+mod cells;
 mod completeness;
 mod correction;
 mod crash;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use testing::{Checker, Client, Database, History, Service, Setup, UNPUBLISHED, wait_until};
+use testing::{Checker, Client, Database, History, Service, Setup, Topic, UNPUBLISHED, wait_until};
 use uuid::Uuid;
 
 use crate::world::{World, figures};
@@ -13,24 +13,32 @@ pub struct Shop {
     pub activity: World,
 }
 
+/// A database of order-service.
+pub async fn database() -> Database {
+    let orders = Database::empty().await;
+    let migrated = Setup::new(testing::binary("order-service")).set("database.url", orders.owner_url());
+    let done = migrated.run(&["migrate"]).await;
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    orders
+}
+
+pub fn ordering(orders: &Database, topic: &Topic) -> Setup {
+    Setup::new(testing::binary("order-service"))
+        .set("database.url", orders.url())
+        .set("kafka.brokers", &topic.brokers)
+        .set("kafka.topic", &topic.name)
+        .set("kafka.progress_topic", format!("{}.progress", topic.name))
+        .set("instance.takeover_after", "1s")
+}
+
 impl Shop {
     /// order-service creates the topic.
     pub async fn new() -> Self {
-        let orders = Database::empty().await;
-        let migrated = Setup::new(testing::binary("order-service")).set("database.url", orders.owner_url());
-        let done = migrated.run(&["migrate"]).await;
-        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
-        Self { orders, history: History::default(), activity: World::without_topic().await }
+        Self { orders: database().await, history: History::default(), activity: World::without_topic().await }
     }
 
     pub fn ordering(&self) -> Setup {
-        let topic = self.activity.topic();
-        Setup::new(testing::binary("order-service"))
-            .set("database.url", self.orders.url())
-            .set("kafka.brokers", &topic.brokers)
-            .set("kafka.topic", &topic.name)
-            .set("kafka.progress_topic", format!("{}.progress", topic.name))
-            .set("instance.takeover_after", "1s")
+        ordering(&self.orders, self.activity.topic())
     }
 
     /// The counting and the ordering service.

@@ -18,6 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
+    cell::Cell,
     config::Config,
     messages::{
         self, Decision, MessageFilter, MessagePage, OutboxMessage, State,
@@ -227,7 +228,8 @@ impl Messages {
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
             Self::Verify { from, to, json } => {
-                let reader = verify::Reader::new(&config.outbox.kafka, &config.outbox.topic.name)?;
+                let source = Cell::of(pool).await?.source();
+                let reader = verify::Reader::new(&config.outbox.kafka, &config.outbox.topic.name, source)?;
                 let span = Span { from, to };
                 let found = if json {
                     verify::compare(pool, &reader, span, &mut std::io::stderr()).await?

@@ -36,7 +36,11 @@ fn headers() -> Vec<Header> {
             "The type's code and the version of the value.",
             json!({ "pattern": r"^summarisation\.[A-Z][A-Z0-9_]{0,63}\.v1$" }),
         ),
-        header("ce_source", "Who announces.", json!({ "const": "/order-service" })),
+        header(
+            "ce_source",
+            "Who announces: the number of the cell stands behind it, but for the first one.",
+            json!({ "pattern": "^/order-service(/([2-9]|[1-9][0-9]+))?$" }),
+        ),
         header("ce_time", "The activityAt.", json!({ "format": "date-time" })),
         header("content-type", "What the value is.", json!({ "const": "application/json" })),
         trace("traceparent", "The W3C trace context of the request that placed or changed the order."),

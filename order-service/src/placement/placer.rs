@@ -27,6 +27,7 @@ use super::{
     statement::{PlacementResult, Statement},
 };
 use crate::{
+    cell::Cell,
     metrics::{PLACEMENT_BATCH, PLACEMENT_DURATION},
     order::{NewOrder, OrderRef},
 };
@@ -39,6 +40,7 @@ pub struct Placer {
     pub(super) queue: Queue,
     pub(super) batch_max: usize,
     pub(super) at_once: Arc<AtOnce>,
+    pub(super) cell: Cell,
     pub(super) keys_kept_for: Duration,
 }
 
@@ -91,7 +93,7 @@ impl Placer {
     async fn place(&self, mut batch: Vec<Accepted>, mut earlier: Earlier, status: &TaskStatus) {
         let mut pauses = database::backoff();
         while !batch.is_empty() {
-            let mut statement = Statement::of(batch, self.keys_kept_for, self.queue.clone());
+            let mut statement = Statement::of(batch, (self.cell, self.keys_kept_for), self.queue.clone());
             let outcome = until_known(&self.pool, &mut statement, earlier, status).await;
             batch = statement.into_batch();
             match outcome {

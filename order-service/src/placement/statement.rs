@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::accepted::Accepted;
-use crate::{format::FORMAT, idempotency::fingerprint};
+use crate::{cell::Cell, format::FORMAT, idempotency::fingerprint};
 
 /// A batch, and the arrays that the statement takes apart.
 #[derive(Debug)]
@@ -47,12 +47,15 @@ struct Columns {
     keys_kept_for: f64,
     /// The orders' time is this or later, see [`outbox::log::own`].
     not_before: Option<OffsetDateTime>,
+    /// See [`Cell::numbering`].
+    numbering: (i64, i64),
 }
 
 impl Statement {
     /// All of a batch have drawn their places from one log.
-    pub(super) fn of(batch: Vec<Accepted>, keys_kept_for: Duration, queue: Queue) -> Self {
-        let mut columns = Columns { keys_kept_for: keys_kept_for.as_secs_f64(), ..Columns::default() };
+    pub(super) fn of(batch: Vec<Accepted>, (cell, keys_kept_for): (Cell, Duration), queue: Queue) -> Self {
+        let mut columns =
+            Columns { keys_kept_for: keys_kept_for.as_secs_f64(), numbering: cell.numbering(), ..Columns::default() };
         for (one, order) in batch.iter().zip(1..) {
             columns.message_refs.push(one.announcement.message_ref);
             columns.customer_refs.push(one.order.customer_ref().as_str().to_owned());
@@ -176,7 +179,7 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
         ),
         incoming AS (
             -- A number is drawn when its key is free: whoever waits for one comes again and again.
-            SELECT nextval('order_number') AS order_id, o.*
+            SELECT nextval('order_number') * $18 + $19 AS order_id, o.*
             FROM fence CROSS JOIN UNNEST($2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::integer[],
                 $8::integer[]) WITH ORDINALITY
                 AS o (message_ref, customer_ref, seq, traceparent, tracestate, first_line, last_line, place)
@@ -225,7 +228,9 @@ async fn place(connection: &mut PgConnection, log: InstanceId, batch: &Columns) 
         &batch.locks,
         batch.keys_kept_for,
         FORMAT,
-        batch.not_before
+        batch.not_before,
+        batch.numbering.0,
+        batch.numbering.1
     )
     .fetch_all(connection)
     .await

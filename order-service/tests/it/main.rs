@@ -7,6 +7,7 @@ mod bad_input;
 mod black_hole;
 mod browsers;
 mod canaries;
+mod cells;
 mod changes;
 mod changes_lost;
 mod connections;

@@ -105,6 +105,7 @@ async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
     let expected = [
         ("announced", "INSERT, DELETE"),
         ("audit", "INSERT"),
+        ("cell", "INSERT, UPDATE"),
         ("counted_logs", "INSERT, UPDATE, DELETE"),
         ("idempotency_keys", "INSERT, UPDATE, DELETE"),
         ("instances", "INSERT, UPDATE, DELETE"),

@@ -208,6 +208,10 @@ async fn what_would_break_a_promise_is_refused_and_the_reason_said() {
         ("health.task_hung_after", "4s", "5s or longer"),
         ("placement.batch_max_orders", "1001", "from 1 to 1000"),
         ("retention.batch_size", "100001", "from 1 to 100000"),
+        ("cell.count", "0", "from 1 to 1000"),
+        ("cell.count", "1001", "from 1 to 1000"),
+        ("cell.number", "0", "from 1 to cell.count"),
+        ("cell.number", "2", "from 1 to cell.count"),
     ] {
         let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set(setting, value);
         let told = refused(&setup, "serve").await;

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::world::{World, seconds};
 
 /// From an hour ago, but of today, to an hour ahead.
-async fn verify(setup: &Setup) -> Output {
+pub async fn verify(setup: &Setup) -> Output {
     let now = OffsetDateTime::now_utc();
     let from = (now - Duration::hours(1)).max(now.replace_time(time::Time::MIDNIGHT)).format(&Rfc3339).unwrap();
     let to = (now + Duration::hours(1)).format(&Rfc3339).unwrap();

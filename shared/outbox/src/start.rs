@@ -8,7 +8,7 @@ use shared::{
     runtime::{
         database::{self, Pool, Tables},
         health::TaskStatus,
-        lifecycle::{Exit, Tasks},
+        lifecycle::{Exit, Shutdown, Tasks},
     },
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -161,6 +161,21 @@ async fn unfit_for_poolers(
 }
 
 impl Begun {
+    /// Tells of progress once, before anything is written: who counts knows then that there is this source. Waits for Kafka.
+    ///
+    /// # Errors
+    /// librdkafka refuses its settings.
+    pub async fn tell(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<()> {
+        let announcer = Announcer::new(&self.settings, self.pool.clone(), self.instance.clone())?;
+        announcer.tell_once(shutdown, status).await;
+        Ok(())
+    }
+
+    /// Gives the identity back, where nothing is to be started.
+    pub async fn end(self) {
+        HandOver { pool: self.pool, instance: self.instance }.end().await;
+    }
+
     /// Starts everything between the queue and Kafka. It ends, in the drain, once everybody has dropped the queue; what is
     /// left then is handed over by the second.
     ///

@@ -46,6 +46,8 @@ pub struct Missing {
 pub struct Reader {
     consumer: Arc<BaseConsumer<Quiet>>,
     topic: Arc<str>,
+    /// Of this service, and of this cell of it.
+    source: &'static str,
 }
 
 impl std::fmt::Debug for Reader {
@@ -66,7 +68,7 @@ struct Value {
 impl Reader {
     /// # Errors
     /// librdkafka refuses a setting.
-    pub fn new(kafka: &kafka::Settings, topic: &str) -> anyhow::Result<Self> {
+    pub fn new(kafka: &kafka::Settings, topic: &str, source: &'static str) -> anyhow::Result<Self> {
         let config = kafka.client(&[
             // librdkafka wants a name to assign partitions; it joins no group and commits nothing.
             ("group.id", "order-service-verify"),
@@ -80,7 +82,7 @@ impl Reader {
             ("fetch.max.bytes", "2097152"),
         ]);
         let consumer = config.create_with_context(Quiet).context("kafka.properties")?;
-        Ok(Self { consumer: Arc::new(consumer), topic: topic.into() })
+        Ok(Self { consumer: Arc::new(consumer), topic: topic.into(), source })
     }
 
     /// Every message of this service that was sent since, up to what is the end now.
@@ -202,7 +204,7 @@ impl Reader {
                     heard = Instant::now();
                     let (partition, offset) = (message.partition(), message.offset());
                     let Some(before) = left.get(&partition).copied() else { continue };
-                    if offset < before && !each(record(&message)) {
+                    if offset < before && !each(record(&message, self.source)) {
                         break;
                     }
                     if offset + 1 >= before {
@@ -226,12 +228,12 @@ impl Reader {
     }
 }
 
-/// A message of this service; others may use the topic too.
-fn record(message: &impl Message) -> Option<Record> {
+/// A message of this source; others may use the topic too.
+fn record(message: &impl Message, source: &str) -> Option<Record> {
     let Value { message_ref, activity_at } = serde_json::from_slice(message.payload()?).ok()?;
     let is_ours = message.headers().is_none_or(|headers| {
         use rdkafka::message::Headers;
-        headers.iter().all(|header| header.key != "ce_source" || header.value == Some(b"/order-service"))
+        headers.iter().all(|header| header.key != "ce_source" || header.value == Some(source.as_bytes()))
     });
     is_ours.then(|| Record { partition: message.partition(), offset: message.offset(), message_ref, activity_at })
 }

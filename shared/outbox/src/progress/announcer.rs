@@ -73,6 +73,9 @@ struct Announcement {
     #[serde(with = "time::serde::rfc3339")]
     announced_to: OffsetDateTime,
     topic: String,
+    /// Nothing was written before; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    since: Option<OffsetDateTime>,
     /// By partition an offset behind the last of them.
     ends: BTreeMap<i32, i64>,
     unannounced: i64,
@@ -83,6 +86,13 @@ struct Announcement {
     discarded: i64,
     /// A minute that is closed, each told once, in order; nothing between them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
+}
+
+/// What is told beside the moment.
+struct Found {
+    outstanding: Outstanding,
+    since: Option<OffsetDateTime>,
     counts: Option<Counts>,
 }
 
@@ -116,28 +126,49 @@ impl Announcer {
     pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         self.creation.ensure(None, &status, &shutdown).await;
         while shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_some() {
-            match status.busy(ANNOUNCES_WITHIN, self.announce()).await {
-                Ok(is_told) => {
-                    status.ok();
-                    ANNOUNCEMENTS.add(u64::from(is_told));
-                }
-                Err(error) => status
-                    .failing(format_args!("{error:#}"), "cannot tell how far everything is announced; trying again"),
-            }
+            self.tell(&status).await;
         }
         Ok(())
+    }
+
+    /// Tells it until this very instance has, or the drain begins.
+    pub(crate) async fn tell_once(&self, shutdown: &Shutdown, status: &TaskStatus) {
+        self.creation.ensure(None, status, shutdown).await;
+        while !self.tell(status).await {
+            if shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Whether it was told.
+    async fn tell(&self, status: &TaskStatus) -> bool {
+        match status.busy(ANNOUNCES_WITHIN, self.announce()).await {
+            Ok(is_told) => {
+                status.ok();
+                ANNOUNCEMENTS.add(u64::from(is_told));
+                is_told
+            }
+            Err(error) => {
+                let error = format_args!("{error:#}");
+                status.failing(error, "cannot tell how far everything is announced; trying again");
+                false
+            }
+        }
     }
 
     /// Announces it, unless another instance does this time, or a new one came in between. Whether it did.
     async fn announce(&self) -> anyhow::Result<bool> {
         let Some(announced_to) = within(ANSWER_WITHIN, next(&self.pool)).await? else { return Ok(false) };
-        let Some((outstanding, counts)) = within(ANSWER_WITHIN, look(&self.pool, announced_to)).await? else {
+        let Some(Found { outstanding, since, counts }) = within(ANSWER_WITHIN, look(&self.pool, announced_to)).await?
+        else {
             return Ok(false);
         };
         let announcement = Announcement {
             source: self.source,
             announced_to,
             topic: self.of_topic.clone(),
+            since,
             ends: self.ends().await?,
             unannounced: outstanding.unpublished,
             oldest_unannounced_at: outstanding.oldest_unpublished_at,
@@ -197,7 +228,7 @@ async fn next(pool: &Pool) -> Result<Option<OffsetDateTime>, sqlx::Error> {
 
 /// A second look, with what is to be told committed: an identity that is not seen here reads it before its first
 /// message gets a time, see `identity::take`. None where it does not hold any more.
-async fn look(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<(Outstanding, Option<Counts>)>, sqlx::Error> {
+async fn look(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<Found>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // Planned each time: a plan of when the outbox was small would read all of it, every second.
     sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
@@ -208,6 +239,7 @@ async fn look(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<(Outst
     let outstanding = metrics::outstanding(&mut transaction).await?;
     counting::count(&mut transaction).await?;
     let counts = counting::closed(&mut transaction, announced_to).await?;
+    let since = sqlx::query_scalar!("SELECT since FROM told_counts").fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(Some((outstanding, counts)))
+    Ok(Some(Found { outstanding, since, counts }))
 }

@@ -7,8 +7,9 @@ static OUTBOX: Migrator = sqlx::migrate!("./migrations");
 static ORDERS: Migrator = sqlx::migrate!("../../migrations/orders");
 
 /// What order-service has beside the outbox, and the indexes by which it finds the messages of an order.
-const OF_ORDERS: [&str; 9] = [
+const OF_ORDERS: [&str; 10] = [
     "orders",
+    "cell",
     "order_number",
     "idempotency_keys",
     "audit",

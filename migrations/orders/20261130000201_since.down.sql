@@ -1,0 +1,1 @@
+ALTER TABLE told_counts DROP COLUMN since;

@@ -1,0 +1,1 @@
+../../../migrations/20261130000201_since.sql
