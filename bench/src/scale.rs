@@ -47,7 +47,7 @@ impl Scale {
             large_published: 5_000_000,
             held_for: Duration::from_secs(120),
             rounds: 2,
-            relayed: 300_000,
+            relayed: 200_000,
             counted: 1_000_000,
             branches: 128,
         }

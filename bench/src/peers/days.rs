@@ -83,7 +83,7 @@ async fn by_streams(messages: &Messages, threads: usize) -> Result<Counted> {
     let environment = [("BROKERS", counts.brokers.as_str()), ("TOPIC", &messages.topic.name), ("COUNTS", &counts.name)];
     let started = Instant::now();
     let mut process = Process::java(home.path(), "DayCounts", &arguments, &environment)?;
-    let (topic, total) = (counts.clone(), expected.values().sum());
+    let (topic, total) = (counts.clone(), expected.values().sum::<i64>());
     let done = spawn_blocking(move || watch(&topic, total)).await.context("the watch has ended")?;
     let done = done.with_context(|| format!("the log of Kafka Streams ends with\n{}", process.last_lines()))?;
     process.lives()?;
@@ -126,7 +126,8 @@ fn watch(counts: &Topic, total: i64) -> Result<Done> {
             continue;
         };
         let (message, now) = (message?, Instant::now());
-        let bytes = message.payload().and_then(|value| value.try_into().ok()).context("a count is no number")?;
+        let bytes: [u8; 8] =
+            message.payload().and_then(|value| value.try_into().ok()).context("a count is no number")?;
         let count = i64::from_be_bytes(bytes);
         let before = latest.insert(message.key().unwrap_or_default().to_vec(), count);
         sum += count - before.unwrap_or_default();

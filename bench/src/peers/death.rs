@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -35,6 +35,8 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(2);
 const BEFORE: Duration = Duration::from_secs(3);
+/// More orders than are due before the kill.
+const UNTIL_KILLED: u32 = 10_000;
 /// Longer than a JVM takes to come back.
 const AFTER: Duration = Duration::from_secs(10);
 const WITHIN: Duration = Duration::from_secs(60);
@@ -78,14 +80,15 @@ async fn of_service() -> Result<Death> {
     let watch = Watch::of(&topic).await?;
     let begin = Instant::now();
     let address = client::address(&service)?;
-    let load = tokio::spawn(async move { latency::send(address, begin, EVERY, u32::MAX >> 12).await });
+    let load = tokio::spawn(async move { latency::send(address, begin, EVERY, UNTIL_KILLED).await });
     sleep_until((begin + BEFORE).into()).await;
     let killed = Instant::now();
     service.kill().await;
     // Its connections are gone, and with them the load.
     load.abort();
-    let before: HashSet<i64> = orders(&database).await?.into_iter().collect();
     let mut service = setup.spawn();
+    // It is not ready yet.
+    let before: HashSet<i64> = orders(&database).await?.into_iter().collect();
     service.ready().await;
     let count = u32::try_from(Duration::from_secs(1).as_millis() / EVERY.as_millis())?;
     let after = latency::send(client::address(&service)?, Instant::now(), EVERY, count).await?;
@@ -155,7 +158,7 @@ struct Seen {
 /// Reads the topic until it is told to end.
 struct Watch {
     ended: Arc<AtomicBool>,
-    count: Arc<std::sync::atomic::AtomicUsize>,
+    count: Arc<AtomicUsize>,
     reading: JoinHandle<Result<HashMap<i64, Seen>>>,
 }
 
@@ -166,10 +169,10 @@ impl Watch {
         let consumer = spawn_blocking(move || topic::consumer_from_now(&topic, &settings));
         let consumer = consumer.await.context("the consumer has ended")??;
         let ended = Arc::new(AtomicBool::new(false));
-        let count = Arc::default();
-        let (end, distinct): (_, Arc<std::sync::atomic::AtomicUsize>) = (Arc::clone(&ended), Arc::clone(&count));
-        let reading = thread::spawn(move || {
-            let mut seen: HashMap<i64, Seen> = HashMap::new();
+        let count = Arc::new(AtomicUsize::new(0));
+        let (end, distinct) = (Arc::clone(&ended), Arc::clone(&count));
+        let reading = thread::spawn(move || -> Result<HashMap<i64, Seen>> {
+            let mut seen = HashMap::new();
             loop {
                 let Some(message) = consumer.poll(Duration::from_millis(200)) else {
                     if end.load(Relaxed) {
@@ -180,7 +183,7 @@ impl Watch {
                 let (message, now) = (message?, Instant::now());
                 let key = std::str::from_utf8(message.key().unwrap_or_default())?;
                 let order = OrderRef::parse(key).with_context(|| format!("a message with the key {key}"))?;
-                seen.entry(order.number()).or_insert(Seen { at: now, times: 0 }).times += 1;
+                seen.entry(order.number()).or_insert_with(|| Seen { at: now, times: 0 }).times += 1;
                 distinct.store(seen.len(), Relaxed);
             }
         });

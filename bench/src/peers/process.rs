@@ -4,14 +4,13 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
 use super::folder;
-use crate::{cpu, services::megabytes};
+use crate::services::megabytes;
 
 /// What both peers of the JVM get: enough for all that is measured, and the collector that takes the least memory.
 const JVM: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"];
@@ -41,10 +40,6 @@ impl Process {
 
     pub fn pid(&self) -> Result<u32> {
         self.child.id().context("a peer has ended")
-    }
-
-    pub fn cpu(&self) -> Result<Duration> {
-        cpu::of_process(self.pid()?)
     }
 
     /// The most it ever had resident.

@@ -33,9 +33,9 @@ pub async fn filled(count: i64) -> Result<Database> {
     // A transaction each: a block may commit only where it is a statement of its own.
     let batches = format!(
         "DO $$ BEGIN
-            FOR first IN 0 .. {count} - 1 BY {BATCH} LOOP
+            FOR batch IN 0 .. {count} - 1 BY {BATCH} LOOP
                 INSERT INTO relayed SELECT message_ref, key, activity_type_code, activity_at, value FROM staged
-                WHERE place >= first AND place < first + {BATCH} ORDER BY place;
+                WHERE place >= batch AND place < batch + {BATCH} ORDER BY place;
                 COMMIT;
             END LOOP;
         END $$"
