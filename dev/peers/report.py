@@ -145,6 +145,11 @@ def figures(measurement):
     return {figure["name"]: figure for figure in measurement["figures"]}
 
 
+def within(title):
+    """A title inside a sentence: an abbreviation stays what it is."""
+    return title if title[1].isupper() else title[0].lower() + title[1:]
+
+
 def ranged(figure):
     values = [figure["median"], figure["min"], figure["max"]]
     unit = f" {figure['unit']}" if figure["unit"] else ""
@@ -173,7 +178,7 @@ def losses(results):
             for label, figure in bars[1:]:
                 other = by_name[figure]
                 if other["median"] > own["median"] if better == HIGHER else other["median"] < own["median"]:
-                    lines.append(f"- [{PLOTS[name][0]}](#{name}), {title[0].lower() + title[1:]}: {label} {ranged(other)}, {bars[0][0]} {ranged(own)}.")
+                    lines.append(f"- [{PLOTS[name][0]}](#{name}), {within(title)}: {label} {ranged(other)}, {bars[0][0]} {ranged(own)}.")
     missed = [one["name"] for measurement in results.values() for one in measurement["figures"] if one["met"] is False]
     if missed:
         lines.append(f"- {len(missed)} goals are missed: {'; '.join(missed)}.")
@@ -196,7 +201,7 @@ def sections(results):
         rounds = len(measurement["figures"][0]["values"])
         load = ", ".join(f"{one:.2f}" for one in measurement["loadAverage"])
         about = measurement["about"].split("; tuned Debezium")[0]
-        yield from (f"### {name}", "", f"{PLOTS[name][0]}. {about[0].upper() + about[1:]}.", "")
+        yield from (f"### {name}", "", f"{about[0].upper() + about[1:]}.", "")
         yield from (f"![{PLOTS[name][0]}]({name}.svg)", "")
         yield from ("| | median | least | most |", "| --- | --- | --- | --- |")
         for figure in measurement["figures"]:
@@ -227,7 +232,7 @@ def page(results):
     missing = [name for name in PLOTS if name not in results]
     yield from ("## Goals", "", *goals(results), "")
     if missing:
-        yield from (f"Not measured: {', '.join(f'{name} ({PLOTS[name][0][0].lower() + PLOTS[name][0][1:]})' for name in missing)}."
+        yield from (f"Not measured: {', '.join(f'{name} ({within(PLOTS[name][0])})' for name in missing)}."
                     + (" What concerns commit c7d43a1 itself needs its binaries (`BASELINE_BIN_DIR`)." if "before" in missing else ""), "")
     yield from ("## Where it loses", "", *losses(results), "", *HOW.splitlines(), "", "## Figures", "", *sections(results))
 
