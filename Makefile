@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run down reset status parcels build test attack fuzz mutants chaos ha plans matrix upgrade bench smoke check api-check clients deployment prepare audit nightly
+.PHONY: help run down reset status parcels build test attack fuzz mutants chaos ha plans matrix upgrade bench peers smoke check api-check clients deployment prepare audit nightly
 
 # Of both services at once, so that what they share is compiled once; without the other crates, whose
 # features of shared dependencies would end up in the services.
@@ -80,6 +80,12 @@ bench: ## Measure speed and memory; figures go to target/bench
 	$(release)
 	cargo build --release -p bench
 	dev/with-stack cargo run --release -p bench -- $(ARGS)
+
+peers: ## Measure what could be used instead beside the services, and renew docs/benchmarks (ARGS=--quick: briefly, into target/peers)
+	dev/provide peers
+	$(release)
+	cargo build --release -p bench
+	STACK_WAL_LEVEL=logical dev/with-stack dev/peers/run $(ARGS)
 
 smoke: ## See that measurements work, by small ones of what make test has built: their figures mean nothing
 	dev/provide test

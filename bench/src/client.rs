@@ -95,6 +95,8 @@ pub struct Placed {
     pub orders: Vec<i64>,
     /// From the first request to the last answer.
     pub seconds: f64,
+    /// How long each answer took.
+    pub answers: Vec<Duration>,
 }
 
 impl Placed {
@@ -127,16 +129,20 @@ pub async fn place_with(
         let from = number * requests.len() / connections;
         let mut next = requests.iter().cycle().skip(from);
         clients.spawn(async move {
-            let mut orders = Vec::new();
+            let (mut orders, mut answers) = (Vec::new(), Vec::new());
             while begin.elapsed() < duration {
+                let sent = Instant::now();
                 orders.push(connection.place(next.next().context("a cycle has no end")?).await?);
+                answers.push(sent.elapsed());
             }
-            anyhow::Ok(orders)
+            anyhow::Ok((orders, answers))
         });
     }
-    let mut orders = Vec::new();
+    let (mut orders, mut answers) = (Vec::new(), Vec::new());
     while let Some(client) = clients.join_next().await {
-        orders.append(&mut client.context("a client ended")??);
+        let (mut placed, mut took) = client.context("a client ended")??;
+        orders.append(&mut placed);
+        answers.append(&mut took);
     }
-    Ok(Placed { orders, seconds: begin.elapsed().as_secs_f64() })
+    Ok(Placed { orders, seconds: begin.elapsed().as_secs_f64(), answers })
 }

@@ -37,13 +37,13 @@ const FETCHED_AS_BY_THE_SERVICE: [(&str, &str); 3] =
 pub struct Counted {
     /// From the start of the first counting transaction.
     pub per_second: f64,
-    since_start_per_second: f64,
-    memory_mb: f64,
+    pub since_start_per_second: f64,
+    pub memory_mb: f64,
 }
 
 /// The topic's messages in the order in which a consumer gets them.
 pub struct Messages {
-    topic: Topic,
+    pub topic: Topic,
     all: Vec<Arrived>,
 }
 
@@ -89,6 +89,15 @@ impl Messages {
         let refs: HashSet<Uuid> = all.iter().map(|one| one.activity.message_ref).collect();
         ensure!((refs.len(), all.len()) == (count, count), "{} of {count} messages are on the topic", all.len());
         Ok(Self { topic, all })
+    }
+
+    /// What is to be counted of each type on each day.
+    pub fn by_day(&self) -> BTreeMap<(Date, String), i64> {
+        let mut expected = BTreeMap::new();
+        for Arrived { activity, .. } in &self.all {
+            *expected.entry((activity.at.date(), activity.code.as_str().to_owned())).or_insert(0) += 1;
+        }
+        expected
     }
 
     pub async fn delete(self) {
@@ -186,11 +195,7 @@ async fn check(database: &Database, messages: &Messages) -> Result<()> {
     )
     .fetch_all(&database.pool)
     .await?;
-    let mut expected = BTreeMap::new();
-    for Arrived { activity, .. } in &messages.all {
-        *expected.entry((activity.at.date(), activity.code.as_str().to_owned())).or_insert(0) += 1;
-    }
-    let expected: Vec<_> = expected.into_iter().map(|((day, code), quantity)| (day, code, quantity)).collect();
+    let expected: Vec<_> = messages.by_day().into_iter().map(|((day, code), quantity)| (day, code, quantity)).collect();
     ensure!(figures == expected, "the figures are {figures:?} instead of {expected:?}");
     let kept = database.number("SELECT count(*) FROM quarantine").await;
     ensure!(kept == 0, "{kept} messages are in quarantine");

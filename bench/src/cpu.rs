@@ -10,7 +10,11 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Of a service that runs.
 pub fn of_service(service: &Service) -> Result<Duration> {
-    ticks(&format!("/proc/{}", service.pid()), &[UTIME, STIME])
+    of_process(service.pid())
+}
+
+pub fn of_process(pid: u32) -> Result<Duration> {
+    ticks(&format!("/proc/{pid}"), &[UTIME, STIME])
 }
 
 /// Of all processes of the server, those included that have ended: a session's time is added to the

@@ -54,6 +54,11 @@ impl Figure {
         Self::new(name, "", pairs.iter().map(|pair| of(pair) / to(pair)))
     }
 
+    /// As [`Figure::ratio`], of two that had a turn in each round.
+    pub fn quotient<T>(name: impl Into<String>, one: &[T], other: &[T], of: impl Fn(&T) -> f64) -> Self {
+        Self::new(name, "", one.iter().zip(other).map(|(one, other)| of(one) / of(other)))
+    }
+
     pub fn aim(self, aim: Aim) -> Self {
         Self { aim: Some(aim), ..self }
     }
@@ -133,6 +138,7 @@ impl Report {
             "about": self.about,
             "scale": scale.name,
             "pairs": scale.pairs,
+            "rounds": scale.rounds,
             "connections": scale.connections,
             "endedAt": OffsetDateTime::now_utc().format(&Rfc3339).context("the clock")?,
             "cores": std::thread::available_parallelism().map_or(1, usize::from),

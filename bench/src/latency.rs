@@ -102,7 +102,7 @@ pub async fn of(service: &Service, topic: &Topic, scale: &Scale) -> Result<Laten
 }
 
 /// When the message of each order that is placed from now on was first seen; ends when `count` orders were.
-async fn watch(topic: &Topic, count: u32) -> Result<oneshot::Receiver<Result<HashMap<i64, Instant>>>> {
+pub async fn watch(topic: &Topic, count: u32) -> Result<oneshot::Receiver<Result<HashMap<i64, Instant>>>> {
     let (tell, told) = oneshot::channel();
     // The broker answers as soon as there is a message; an empty answer costs a round trip.
     let settings = [("fetch.wait.max.ms", "10"), ("fetch.queue.backoff.ms", "1")];
@@ -127,8 +127,8 @@ async fn watch(topic: &Topic, count: u32) -> Result<oneshot::Receiver<Result<Has
 
 /// Sends orders when they are due, answered or not.
 pub async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u32) -> Result<Vec<Sent>> {
-    let (line, waiting) = mpsc::unbounded_channel();
-    let waiting = Arc::new(Mutex::new(waiting));
+    let requests = (0..count).map(|number| request(number, &[])).collect();
+    let waiting = Arc::new(Mutex::new(due(requests, begin, every)));
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let mut connection = Connection::open(address).await?;
@@ -138,30 +138,34 @@ pub async fn send(address: SocketAddr, begin: Instant, every: Duration, count: u
             loop {
                 let next = waiting.lock().await.recv().await;
                 let Some((request, due)) = next else { return anyhow::Ok(sent) };
-                let request: Vec<u8> = request;
                 let order = connection.place(&request).await?;
                 sent.push(Sent { order, due, answered: Instant::now() });
             }
         });
     }
-    let requests: Vec<_> = (0..count).map(|number| request(number, &[])).collect();
-    // A thread, since the runtime's timer rounds up to a millisecond.
-    thread::spawn(move || {
-        for (request, number) in requests.into_iter().zip(0..) {
-            let due = begin + every * number;
-            while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-                thread::park_timeout(left);
-            }
-            if line.send((request, due)).is_err() {
-                return;
-            }
-        }
-    });
     let mut sent = Vec::new();
     while let Some(client) = clients.join_next().await {
         sent.append(&mut client.context("a client ended")??);
     }
     Ok(sent)
+}
+
+/// Each when it is due, with that moment.
+pub fn due<T: Send + 'static>(all: Vec<T>, begin: Instant, every: Duration) -> mpsc::UnboundedReceiver<(T, Instant)> {
+    let (line, waiting) = mpsc::unbounded_channel();
+    // A thread, since the runtime's timer rounds up to a millisecond.
+    thread::spawn(move || {
+        for (one, number) in all.into_iter().zip(0..) {
+            let due = begin + every * number;
+            while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                thread::park_timeout(left);
+            }
+            if line.send((one, due)).is_err() {
+                return;
+            }
+        }
+    });
+    waiting
 }
 
 /// The median and the 99th percentile.

@@ -19,6 +19,7 @@ mod memory;
 mod orders;
 mod outage;
 mod pairs;
+mod peers;
 mod pgbench;
 mod polling_loop;
 mod purge;
@@ -49,7 +50,7 @@ struct Arguments {
     /// Few and small runs, to see that the measurements work: the figures mean nothing
     #[arg(long)]
     quick: bool,
-    /// Pairs of runs, instead of 5
+    /// Pairs of runs, instead of 5; rounds of make peers, instead of 2
     #[arg(long)]
     pairs: Option<usize>,
     /// Messages of a large backlog, instead of 1,000,000
@@ -64,7 +65,7 @@ struct Arguments {
     /// Connections that orders come over, instead of 32
     #[arg(long)]
     connections: Option<usize>,
-    /// What to measure; everything if none is given
+    /// What to measure; if none is given, everything that needs no programs of others
     names: Vec<Measurement>,
 }
 
@@ -106,9 +107,32 @@ enum Measurement {
     Outage,
     /// How soon a dead instance's messages are sent beside many others, against few
     Takeover,
+    /// A backlog drained, against a polling loop and Debezium (make peers)
+    Relay,
+    /// Milliseconds to the topic at fixed rates, against Debezium (make peers)
+    Delay,
+    /// From kill -9 to the first message, against Debezium (make peers)
+    Death,
+    /// Messages counted by day, against Kafka Streams (make peers)
+    Days,
+    /// POST /orders against pgbench, single statements and TPC-B-like (make peers)
+    Placing,
+    /// What librdkafka alone can write (make peers)
+    Producing,
+    /// POST /orders against the release before the outbox was a log (BASELINE_BIN_DIR)
+    Before,
 }
 
 impl Measurement {
+    /// Whether it needs what make bench does not provide: programs of others, or binaries of an older release.
+    const fn needs_more(self) -> bool {
+        match self {
+            Self::Relay | Self::Delay | Self::Death | Self::Days | Self::Placing | Self::Producing => true,
+            Self::Before | Self::Storage => true,
+            _ => false,
+        }
+    }
+
     async fn measure(self, scale: &Scale) -> Result<Report> {
         match self {
             Self::Orders => orders::measure(scale).await,
@@ -129,6 +153,13 @@ impl Measurement {
             Self::Instances => instances::measure(scale).await,
             Self::Outage => outage::measure(scale).await,
             Self::Takeover => takeover::measure(scale).await,
+            Self::Relay => peers::relay::measure(scale).await,
+            Self::Delay => peers::delay::measure(scale).await,
+            Self::Death => peers::death::measure(scale).await,
+            Self::Days => peers::days::measure(scale).await,
+            Self::Placing => peers::placing::measure(scale).await,
+            Self::Producing => peers::producing::measure(scale).await,
+            Self::Before => peers::before::measure(scale).await,
         }
     }
 }
@@ -149,14 +180,13 @@ async fn main() -> Result<ExitCode> {
 
 async fn measure(arguments: Arguments) -> Result<ExitCode> {
     let mut scale = if arguments.quick { Scale::quick() } else { Scale::full() };
+    scale.rounds = arguments.pairs.unwrap_or(scale.rounds).max(1);
     scale.pairs = arguments.pairs.unwrap_or(scale.pairs).max(1);
     scale.large_backlog = arguments.backlog.unwrap_or(scale.large_backlog);
     scale.large_published = arguments.published.unwrap_or(scale.large_published);
     scale.held_for = arguments.held.map_or(scale.held_for, Duration::from_secs);
     scale.connections = arguments.connections.unwrap_or(scale.connections).max(2);
-    // Without the baseline's binaries the one that needs them is left out.
-    let all: Vec<_> =
-        Measurement::value_variants().iter().copied().filter(|one| *one != Measurement::Storage).collect();
+    let all: Vec<_> = Measurement::value_variants().iter().copied().filter(|one| !one.needs_more()).collect();
     let names = if arguments.names.is_empty() { &all } else { &arguments.names };
     let mut reports = Vec::new();
     let mut code = ExitCode::SUCCESS;

@@ -29,7 +29,8 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     })
 }
 
-async fn by_service(scale: &Scale) -> Result<f64> {
+/// In orders a second.
+pub async fn by_service(scale: &Scale) -> Result<f64> {
     let (database, topic) = start().await;
     let service = services::order_service(&database, &topic)?.start().await;
     database.execute("CHECKPOINT").await;

@@ -35,6 +35,39 @@ pub async fn interleaved<A, B>(
     Ok(Pairs { runs, load })
 }
 
+#[derive(Debug)]
+pub struct Rounds<T> {
+    /// Of each contender, those of all rounds.
+    pub runs: Vec<Vec<T>>,
+    /// Before each round, and after the last.
+    pub load: Vec<f64>,
+}
+
+/// As [`interleaved`], of more than two: each runs once a round, and every other round goes backwards.
+pub async fn rounds<C: Copy, T>(
+    name: &str,
+    count: usize,
+    contenders: &[C],
+    mut run: impl AsyncFnMut(C) -> Result<T>,
+) -> Result<Rounds<T>> {
+    let mut runs: Vec<Vec<T>> = contenders.iter().map(|_| Vec::with_capacity(count)).collect();
+    let mut load = Vec::with_capacity(count + 1);
+    for round in 0..count {
+        let now = load_average()?;
+        eprintln!("{name}: round {} of {count}, load average {now:.2}", round + 1);
+        load.push(now);
+        let mut turns: Vec<_> = contenders.iter().copied().zip(0..).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (contender, place) in turns {
+            runs[place].push(run(contender).await?);
+        }
+    }
+    load.push(load_average()?);
+    Ok(Rounds { runs, load })
+}
+
 fn load_average() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
     let minute = text.split(' ').next().and_then(|first| first.parse().ok());

@@ -42,36 +42,52 @@ pub struct Done {
 }
 
 pub async fn run(database: &Database, scale: &Scale) -> Result<Done> {
+    // The identity under which it places.
+    database.execute("INSERT INTO instances (instance_id) VALUES (1)").await;
+    run_script(database, &database.url(), &script()?, scale).await
+}
+
+/// Runs a script, which may count from `:moment` on.
+pub async fn run_script(database: &Database, url: &str, text: &str, scale: &Scale) -> Result<Done> {
+    let script = std::env::temp_dir().join(format!("bench-{}.sql", std::process::id()));
+    std::fs::write(&script, text).context("the script of pgbench")?;
+    let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
+    let file = script.display().to_string();
+    let done = timed(database, url, scale, &[&format!("--define=moment={micros}"), "--file", &file]).await;
+    std::fs::remove_file(&script).context("the script of pgbench")?;
+    done
+}
+
+/// Runs what the arguments say at full speed.
+pub async fn timed(database: &Database, url: &str, scale: &Scale, arguments: &[&str]) -> Result<Done> {
+    let clients = format!("--client={}", scale.connections);
+    let time = format!("--time={}", scale.orders_for.as_secs());
+    let mut all = vec!["--no-vacuum", "--protocol=prepared", "--jobs=2", &clients, &time];
+    all.extend(arguments);
+    let text = program(database, url, &all).await?;
+    Ok(Done {
+        orders: number(&text, "number of transactions actually processed: ")?,
+        per_second: number(&text, "tps = ")?,
+    })
+}
+
+/// What pgbench prints.
+pub async fn program(database: &Database, url: &str, arguments: &[&str]) -> Result<String> {
     // The programs of the server that runs: another version's client may not understand its script.
     let folder: String = sqlx::query_scalar("SELECT setting FROM pg_config WHERE name = 'BINDIR'")
         .fetch_one(&database.pool)
         .await
         .context("where Postgres's programs are")?;
-    let script = std::env::temp_dir().join(format!("bench-{}.sql", std::process::id()));
-    std::fs::write(&script, self::script()?).context("the script of pgbench")?;
-    // The identity under which it places.
-    database.execute("INSERT INTO instances (instance_id) VALUES (1)").await;
-    let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
     let output = Command::new(format!("{folder}/pgbench"))
-        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
-        .arg(format!("--client={}", scale.connections))
-        .arg(format!("--time={}", scale.orders_for.as_secs()))
-        .arg(format!("--define=moment={micros}"))
-        .arg("--file")
-        .arg(&script)
-        .arg(database.url())
+        .args(arguments)
+        .arg(url)
         .kill_on_drop(true)
         .output()
         .await
-        .with_context(|| format!("{folder}/pgbench cannot be run"));
-    std::fs::remove_file(&script).context("the script of pgbench")?;
-    let output = output?;
+        .with_context(|| format!("{folder}/pgbench cannot be run"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "pgbench: {text}{}", String::from_utf8_lossy(&output.stderr));
-    Ok(Done {
-        orders: number(&text, "number of transactions actually processed: ")?,
-        per_second: number(&text, "tps = ")?,
-    })
+    Ok(text.into_owned())
 }
 
 fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {

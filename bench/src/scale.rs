@@ -19,6 +19,14 @@ pub struct Scale {
     pub large_published: i64,
     /// How long a snapshot is held at full load.
     pub held_for: Duration,
+    /// How often each of the peers has its turn.
+    pub rounds: usize,
+    /// Messages that relays drain.
+    pub relayed: i64,
+    /// Messages counted by day.
+    pub counted: usize,
+    /// Of pgbench's own tables: 100,000 accounts each.
+    pub branches: u32,
 }
 
 impl Scale {
@@ -38,6 +46,10 @@ impl Scale {
             large_backlog: 1_000_000,
             large_published: 5_000_000,
             held_for: Duration::from_secs(120),
+            rounds: 2,
+            relayed: 200_000,
+            counted: 1_000_000,
+            branches: 128,
         }
     }
 
@@ -53,6 +65,10 @@ impl Scale {
             large_backlog: 50_000,
             large_published: 50_000,
             held_for: Duration::from_secs(5),
+            rounds: 1,
+            relayed: 20_000,
+            counted: 50_000,
+            branches: 4,
             ..Self::full()
         }
     }

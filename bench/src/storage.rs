@@ -34,8 +34,7 @@ struct Cost {
 }
 
 pub async fn measure(scale: &Scale) -> Result<Report> {
-    let baseline =
-        PathBuf::from(env::var_os("BASELINE_BIN_DIR").context("BASELINE_BIN_DIR is not set: see storage.rs")?);
+    let baseline = baseline()?;
     let now = env::current_exe().context("where the program lies")?.with_file_name("");
     let pairs =
         interleaved("storage", scale.pairs, async || run(scale, &now).await, async || run(scale, &baseline).await);
@@ -62,6 +61,11 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
         figures,
         load: runs.load.clone(),
     })
+}
+
+/// Where the binaries of the release before are.
+pub fn baseline() -> Result<PathBuf> {
+    env::var_os("BASELINE_BIN_DIR").map(PathBuf::from).context("BASELINE_BIN_DIR is not set: see storage.rs")
 }
 
 async fn run(scale: &Scale, binaries: &std::path::Path) -> Result<Cost> {

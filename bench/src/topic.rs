@@ -95,7 +95,7 @@ pub async fn places(topic: &Topic) -> Result<Vec<Place>> {
 }
 
 /// By its text, which is three times as fast as parsing half a million values.
-fn message_ref(value: &[u8]) -> Option<Uuid> {
+pub fn message_ref(value: &[u8]) -> Option<Uuid> {
     let rest = value.strip_prefix(br#"{"messageRef":""#)?;
     Uuid::try_parse_ascii(rest.get(..36)?).ok()
 }

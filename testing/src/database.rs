@@ -114,6 +114,12 @@ impl Database {
         self.url_as(OWNER)
     }
 
+    /// With the role of the test itself.
+    #[must_use]
+    pub fn superuser_url(&self) -> String {
+        format!("{}/{}", self.server, self.name)
+    }
+
     fn url_as(&self, role: &str) -> String {
         format!("postgres://{role}@{}/{}", self.address(), self.name)
     }
