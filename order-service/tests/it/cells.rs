@@ -19,7 +19,7 @@ async fn is_refused(setup: &Setup, told: &str) {
     assert!(is_told, "{told}: {:?}", service.log());
 }
 
-/// Holds: A database is of one cell for ever: order-service is refused under another number or count.
+/// Holds: A database is of one cell: order-service is refused under another number or count.
 #[tokio::test]
 async fn a_database_of_one_cell_is_refused_under_another() {
     let world = World::new().await;
