@@ -179,7 +179,7 @@ async fn beside_a_reader_who_stays_counting_goes_on_and_the_day_goes_when_he_has
         [("SELECT count(*) FROM processed_messages", 50), ("SELECT count(*) FROM processed_messages WHERE undated", 0)]
     {
         let reader = reader(&world, reads).await;
-        let service = purging(&world).set("consumer.batch_max_messages", 20).start().await;
+        let service = purging(&world).set("consumer.batch_max_messages", 50).start().await;
         let begun = world.counted().await;
         let counted = async {
             for step in 1..=5 {

@@ -105,6 +105,7 @@ async fn reads_little_more_than_it_answers(orders: u64) {
     let floor = "ORDER BY placed_at DESC, order_id DESC OFFSET $4";
     let span = "now() - interval '1 hour', now() + interval '1 hour'";
     let rebroadcast = "m.format <= $5";
+    let scrape = "is_unowned";
     // What a page looks at for a status that few orders have. For each there is an entry of a row that is dead.
     let (bound, twice) = (50_100.0, 105_000);
     for (question, parameters, rows, buffers) in [
@@ -115,6 +116,7 @@ async fn reads_little_more_than_it_answers(orders: u64) {
         (of_customer, format!("'nobody', {EVER}, NULL, 51, 50000"), 0.0, 10),
         (floor, format!("{EVER}, 50000"), bound, twice),
         (purge, "604800, 1000, timestamptz '0001-01-01'".to_owned(), 4_000.0, 10_000),
+        (scrape, String::new(), 5_000.0, 2_000),
         (rebroadcast, format!("'{}', {span}, 500, 1", uuid::Uuid::nil()), 2_000.0, 4_000),
     ] {
         let (read, touched) = measured(&mut connection, question, &parameters).await;
@@ -148,7 +150,8 @@ async fn measured(connection: &mut PgConnection, part: &str, parameters: &str) -
     let found: Vec<_> = statements().into_iter().filter(|statement| statement.contains(part)).collect();
     assert_eq!(found.len(), 1, "{part} is in one statement: {found:?}");
     raw_sql(&format!("PREPARE one AS {}; BEGIN", found[0])).execute(&mut *connection).await.unwrap();
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE one({parameters})");
+    let parameters = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE one{parameters}");
     let lines = raw_sql(&explain).fetch_all(&mut *connection).await.unwrap();
     let plan = lines[0].get::<Value, _>(0)[0]["Plan"].take();
     raw_sql("ROLLBACK; DEALLOCATE one").execute(&mut *connection).await.unwrap();

@@ -15,10 +15,8 @@ use crate::runtime::{
 /// How long a connection and then the answer are waited for: whatever the database does, a scrape is
 /// answered long before Prometheus gives it up, which is after 10 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// Ends a statement that has found too much to do. Which plan is right must not depend on statistics
-/// that an outage has bent: a question reads indexes, of which it is known how much there is to read.
-const SESSION: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '900ms'; SET LOCAL enable_seqscan = off; \
-     SET LOCAL enable_bitmapscan = off";
+/// Ends a statement that has found too much to do.
+const SESSION: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '900ms'";
 
 /// Reads the numbers and sets the gauges.
 pub type Question = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(), sqlx::Error>>;
