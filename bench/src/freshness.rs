@@ -71,19 +71,22 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
 /// that of the `n`th order.
 async fn to_figure(scale: &Scale) -> Result<[f64; 2]> {
     let shop = Shop::open().await?;
-    let (begin, every, count) = schedule(scale.orders_per_second, WARM_UP + scale.latency_for)?;
-    let sending = latency::send(client::address(&shop.ordering)?, begin, every, count);
-    let (mut sent, seen) = tokio::try_join!(sending, shop.look_until(i64::from(count)))?;
+    let address = client::address(&shop.ordering)?;
+    // Until the consumer has its partitions, which takes seconds.
+    let (begin, every, first) = schedule(scale.orders_per_second, WARM_UP)?;
+    latency::send(address, begin, every, first).await?;
+    shop.look_until(i64::from(first)).await?;
+    let (begin, every, count) = schedule(scale.orders_per_second, scale.latency_for)?;
+    let sending = latency::send(address, begin, every, count);
+    let (mut sent, seen) = tokio::try_join!(sending, shop.look_until(i64::from(first + count)))?;
     sent.sort_by_key(|one| one.due);
     let (mut seen, mut times) = (seen.into_iter().peekable(), Vec::new());
-    for (one, number) in sent.iter().zip(1..) {
+    for (one, number) in sent.iter().zip(i64::from(first) + 1..) {
         while seen.next_if(|(figure, _)| *figure < number).is_some() {}
         let (_, at) = seen.peek().context("an order is not in the figures")?;
-        if one.due >= begin + WARM_UP {
-            times.push(at.duration_since(one.due));
-        }
+        times.push(at.duration_since(one.due));
     }
-    shop.close(count).await?;
+    shop.close(first + count).await?;
     let [p50, p99] = percentiles(times);
     eprintln!("  to the figure: p50 {p50:.1} ms, p99 {p99:.1} ms");
     Ok([p50, p99])
