@@ -126,11 +126,17 @@ enum Measurement {
 impl Measurement {
     /// Whether it needs what make bench does not provide: programs of others, or binaries of an older release.
     const fn needs_more(self) -> bool {
-        match self {
-            Self::Relay | Self::Delay | Self::Death | Self::Days | Self::Placing | Self::Producing => true,
-            Self::Before | Self::Storage => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Relay
+                | Self::Delay
+                | Self::Death
+                | Self::Days
+                | Self::Placing
+                | Self::Producing
+                | Self::Before
+                | Self::Storage
+        )
     }
 
     async fn measure(self, scale: &Scale) -> Result<Report> {

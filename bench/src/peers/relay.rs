@@ -153,6 +153,7 @@ struct Arrived {
     cpu: Duration,
 }
 
+#[expect(clippy::disallowed_methods, reason = "it has a thread of its own, for what it asks blocks")]
 fn watch(topic: &Topic, warm_up: i64, count: i64, pid: u32) -> Result<Arrived> {
     let consumer = topic::consumer(topic, &[])?;
     let begun = Instant::now();
