@@ -207,7 +207,7 @@ def sections(results):
         for figure in measurement["figures"]:
             unit = f", {figure['unit']}" if figure["unit"] else ""
             yield f"| {figure['name']}{unit} | {' | '.join(shown(figure[key]) for key in ('median', 'min', 'max'))} |"
-        yield from ("", f"{rounds} rounds, ended {measurement['endedAt'][:16].replace('T', ' ')} UTC; load average meanwhile: {load}.", "")
+        yield from ("", f"{rounds} round{'s'[: rounds - 1]}, ended {measurement['endedAt'][:16].replace('T', ' ')} UTC; load average meanwhile: {load}.", "")
 
 
 def page(results):
