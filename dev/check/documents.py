@@ -93,10 +93,24 @@ def fresh():
             yield f"{name}: a sentence that holds stands at nothing"
     for name in fnmatch.filter(FILES, "testing/seeded-bugs/*.patch"):
         crate, test = seeded(name)[1].split()
-        module, function = test.rsplit("::", 1)
-        path = f"/{crate}/tests/it/{module.replace('::', '/')}.rs"
-        if not any(f"fn {function}(" in TEXT[one] for one in FILES if ("/" + one).endswith(path)):
+        if not is_test(crate, test):
             yield f"{name}: there is no test {test}"
+
+
+def is_test(crate, test):
+    *modules, function = test.split("::")
+    folder = f"/{crate}/src" if crate == "shared" else f"/{crate}/tests/it"
+    # Tests of a unit stand in its file, or in one beside it.
+    units = [modules, modules[:-1]] if modules[-1] == "tests" else [modules]
+    paths = tuple("/".join([folder, *unit]) + ".rs" for unit in units)
+    return any(f"fn {function}(" in TEXT[one] for one in FILES if ("/" + one).endswith(paths))
+
+
+def tests(name, text):
+    """Tests that a document names as `CRATE module::name`."""
+    for crate, test in re.findall(r"`(shared|order-service|activity-service) (\w+(?:::\w+)+)`", text):
+        if not is_test(crate, test):
+            yield f"{name}: there is no test {crate} {test}"
 
 
 def there(path):
@@ -162,7 +176,7 @@ def main():
         return 0
     problems = [*fresh(), *targets()]
     for name in DOCUMENTS:
-        for check in (paths, links, commands):
+        for check in (paths, links, commands, tests):
             problems += check(name, TEXT[name])
     print("\n".join(problems) or f"{len(DOCUMENTS)} documents name what is there")
     return bool(problems)
