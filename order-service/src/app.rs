@@ -177,7 +177,9 @@ impl Service {
         match until_answered(&status, async || self.config.cell.keep(&self.pool).await).await {
             Ok(Standing::Known) => {}
             Ok(Standing::New) => {
-                begun.tell(&self.shutdown, &health.task("announcer")).await?;
+                if !begun.tell(&self.shutdown, &health.task("announcer")).await? {
+                    return Ok(Err(Exit::Stopped));
+                }
                 until_answered(&status, async || cell::is_known(&self.pool).await).await;
             }
             Err(of_another) => {

@@ -5,6 +5,7 @@
 mod audit;
 mod auth;
 mod bad_requests;
+mod batches;
 mod black_hole;
 mod canaries;
 mod cells;

@@ -161,14 +161,14 @@ async fn unfit_for_poolers(
 }
 
 impl Begun {
-    /// Tells of progress once, before anything is written: who counts knows then that there is this source. Waits for Kafka.
+    /// Tells of progress once, before anything is written: who counts knows then that there is this source. Waits for Kafka;
+    /// false where the drain begins before.
     ///
     /// # Errors
     /// librdkafka refuses its settings.
-    pub async fn tell(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<()> {
+    pub async fn tell(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<bool> {
         let announcer = Announcer::new(&self.settings, self.pool.clone(), self.instance.clone())?;
-        announcer.tell_once(shutdown, status).await;
-        Ok(())
+        Ok(announcer.tell_once(shutdown, status).await)
     }
 
     /// Gives the identity back, where nothing is to be started.

@@ -131,14 +131,15 @@ impl Announcer {
         Ok(())
     }
 
-    /// Tells it until this very instance has, or the drain begins.
-    pub(crate) async fn tell_once(&self, shutdown: &Shutdown, status: &TaskStatus) {
+    /// Tells it until this very instance has; false where the drain begins before.
+    pub(crate) async fn tell_once(&self, shutdown: &Shutdown, status: &TaskStatus) -> bool {
         self.creation.ensure(None, status, shutdown).await;
         while !self.tell(status).await {
             if shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_none() {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Whether it was told.
