@@ -47,7 +47,7 @@ pub struct Acknowledged {
 /// Why a message did not get through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The broker will never take a message of this batch as it is.
+    /// The broker will never take this batch as it is: because of this message or of another one.
     Rejected(String),
     /// It is not the message's fault and is never counted.
     Outage(RDKafkaErrorCode),
@@ -80,11 +80,12 @@ impl Verdict {
     pub(super) fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
         match shared::runtime::kafka::code(error) {
-            // What only other bytes can cure. A refused timestamp is none of it: a clock is wrong, or the topic's
-            // settings are.
+            // What only other bytes can cure, or the company of others. A refused timestamp is none of it: a clock is
+            // wrong, or the topic's settings are.
             code @ (Code::MessageSizeTooLarge
             | Code::InvalidMessage
             | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
             | Code::MessageBatchTooLarge
             | Code::PolicyViolation) => Self::Rejected(code.to_string()),
             code @ Code::Fatal => Self::Fatal(code.to_string()),
@@ -103,5 +104,22 @@ pub(super) fn result_of(delivered: &DeliveryResult<'_>) -> Result<Acknowledged, 
             Ok(Acknowledged { partition: message.partition(), offset: message.offset(), at: Instant::now().into_std() })
         }
         Err((error, _)) => Err(Verdict::of(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(code: RDKafkaErrorCode) -> Verdict {
+        Verdict::of(&KafkaError::MessageProduction(code))
+    }
+
+    #[test]
+    fn a_neighbour_of_a_refused_message_is_tried_alone_and_no_sign_of_an_outage() {
+        let neighbour = verdict(RDKafkaErrorCode::InvalidDifferentRecord);
+        assert!(matches!(neighbour, Verdict::Rejected(_)), "{neighbour:?}");
+        let late = verdict(RDKafkaErrorCode::InvalidTimestamp);
+        assert_eq!(late, Verdict::Outage(RDKafkaErrorCode::InvalidTimestamp));
     }
 }
