@@ -1,17 +1,36 @@
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::Signal;
+use tokio::process::Command;
 
 use crate::{
     Proxy, Setup,
+    rights::{self, Right},
     server::{Server, free_port},
     topic::client,
     wait_until,
 };
+
+/// Makes a key with a certificate, or copies it: every Java has this, and one may choose when it began.
+async fn keytool(store: &Path, arguments: &[&str]) {
+    let done = Command::new("keytool")
+        .args(arguments)
+        .args(["-storetype", "PKCS12", "-storepass", "changeit", "-keystore"])
+        .arg(store)
+        .output();
+    let done = done.await.unwrap();
+    assert!(
+        done.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
 
 /// A broker of a test's own, which it may stop and crash.
 #[derive(Debug)]
@@ -53,6 +72,44 @@ impl Kafka {
         kafka
     }
 
+    /// With an address for each certificate: of 127.0.0.1, expired, and of another host. None is signed by anybody else.
+    pub async fn with_certificates() -> Self {
+        let mut kafka = Self::absent().await;
+        let home = kafka.home();
+        std::fs::create_dir_all(&home).unwrap();
+        let mut addresses = String::new();
+        for (name, host, begins) in [
+            ("GOOD", "ip:127.0.0.1", "-1d"),
+            ("EXPIRED", "ip:127.0.0.1", "-30d"),
+            ("OTHER", "dns:kafka.example", "-1d"),
+        ] {
+            writeln!(addresses, "{name} {}", free_port()).unwrap();
+            let store = home.join(format!("{name}.p12"));
+            let pair = ["-genkeypair", "-alias", "kafka", "-keyalg", "EC", "-dname", "CN=kafka", "-validity", "10"];
+            let host = format!("san={host}");
+            keytool(&store, &[&pair[..], &["-startdate", begins, "-ext", &host]].concat()).await;
+            let copy = home.join(format!("{name}.pem"));
+            keytool(&store, &["-exportcert", "-rfc", "-alias", "kafka", "-file", copy.to_str().unwrap()]).await;
+        }
+        std::fs::write(home.join("tls"), addresses).unwrap();
+        kafka.start_again().await;
+        kafka
+    }
+
+    /// A service that comes by the address with this certificate, and trusts that one.
+    ///
+    /// # Panics
+    /// There is no such address.
+    #[must_use]
+    pub fn with_certificate(&self, setup: Setup, name: &str, trusts: &str) -> Setup {
+        let addresses = std::fs::read_to_string(self.home().join("tls")).unwrap();
+        let found = addresses.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        setup
+            .set("kafka.brokers", format!("127.0.0.1:{}", found.trim()))
+            .set("kafka.properties.security.protocol", "SSL")
+            .set("kafka.properties.ssl.ca.location", self.home().join(format!("{trusts}.pem")).display())
+    }
+
     /// From the next start on.
     ///
     /// # Panics
@@ -60,6 +117,16 @@ impl Kafka {
     pub fn change_password(&self, password: &str) {
         let port = self.guarded_port();
         std::fs::write(self.guarded(), format!("{port} {password}\n")).unwrap();
+    }
+
+    /// Takes a right to a topic away from the user `service`; every other right to it stays.
+    pub async fn take_away(&self, right: Right, topic: &str) {
+        rights::take_away(&self.brokers(), right, topic).await;
+    }
+
+    /// Gives back what was taken away.
+    pub async fn give_back(&self, right: Right, topic: &str) {
+        rights::give_back(&self.brokers(), right, topic).await;
     }
 
     /// A service that comes by the address which asks for a password, and has it in this file.
@@ -77,7 +144,11 @@ impl Kafka {
     }
 
     fn guarded(&self) -> PathBuf {
-        self.server.data().with_file_name("guarded")
+        self.home().join("guarded")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.server.data().with_file_name("")
     }
 
     fn guarded_port(&self) -> String {

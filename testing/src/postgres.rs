@@ -19,6 +19,14 @@ impl Postgres {
         postgres
     }
 
+    /// Whose clock is so far from that of everybody else, as `-8d`.
+    pub async fn with_clock(shift: &str) -> Self {
+        let mut postgres = Self(Server::stopped("postgres").await);
+        postgres.0.arguments = vec!["-t".to_owned(), shift.to_owned()];
+        postgres.start_again().await;
+        postgres
+    }
+
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}", self.0.port)

@@ -23,6 +23,12 @@ use crate::{
 /// So long an open transaction may hide messages before that is told: as long as most may take.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
+/// A partition that stands still for longer is named: a broker that refuses the reading of one topic says so once.
+const STANDS_FOR: Duration = Duration::from_secs(15);
+
+/// Of thousands of partitions so many are named.
+const NAMED: usize = 3;
+
 /// Partitions are asked of one by one: thousands of them take a while.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -53,6 +59,7 @@ struct Found {
     behind_open: u64,
     unread: Duration,
     unknown: Vec<String>,
+    standing: Vec<String>,
 }
 
 impl Lag {
@@ -65,10 +72,9 @@ impl Lag {
             match shutdown.unless_draining(status.busy(ANSWERS_WITHIN, self.look())).await {
                 Some(Ok(found)) => {
                     set_gauges(&found);
-                    if found.unknown.is_empty() {
-                        status.ok();
-                    } else {
-                        status.waiting(found.unknown.join("; "));
+                    match found.trouble() {
+                        None => status.ok(),
+                        Some(trouble) => drop(status.waiting(trouble)),
                     }
                 }
                 // Whoever reads tells of the outage.
@@ -113,7 +119,15 @@ impl Lag {
             let now = self.seen.get(&partition).copied().unwrap_or(Seen::new(next, marks.stable));
             let now = now.then(next, waiting > 0, marks);
             found.messages += waiting;
-            found.unread = found.unread.max(now.waits_since.map_or(Duration::ZERO, |since| since.elapsed()));
+            let unread = now.waits_since.map_or(Duration::ZERO, |since| since.elapsed());
+            found.unread = found.unread.max(unread);
+            if unread >= STANDS_FOR {
+                let Partition { topic, number } = &partition;
+                let since = unread.as_secs();
+                found.standing.push(format!(
+                    "partition {number} of {topic}: {waiting} messages wait, and none was counted for {since} s"
+                ));
+            }
             if now.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
                 found.behind_open += (marks.high - marks.stable).unsigned_abs();
             }
@@ -121,6 +135,16 @@ impl Lag {
         }
         self.seen = seen;
         Ok(found)
+    }
+}
+
+impl Found {
+    /// What keeps partitions from being counted or asked, as far as it shows here.
+    fn trouble(&self) -> Option<String> {
+        let all: Vec<_> = self.unknown.iter().chain(&self.standing).map(String::as_str).collect();
+        let more = all.len().saturating_sub(NAMED);
+        let named = all.get(..NAMED).unwrap_or(&all).join("; ");
+        (!all.is_empty()).then(|| if more == 0 { named } else { format!("{named}; and {more} more partitions") })
     }
 }
 

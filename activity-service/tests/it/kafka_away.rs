@@ -1,4 +1,3 @@
-use serde_json::Value;
 use testing::{Kafka, wait_until};
 
 use crate::world::{World, created, figures, many, seconds};
@@ -92,14 +91,26 @@ async fn partitions_added_later_are_read_within_15_s_and_from_their_beginning() 
 
 #[tokio::test]
 async fn the_reason_why_kafka_cannot_be_reached_is_told() {
-    let world = World::new(1).await;
-    // The broker's port is one without TLS.
-    let service = world.setup().set("kafka.properties.security.protocol", "SSL").spawn();
-    let told = |line: &Value| {
-        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        text("message").starts_with("waiting for kafka") && (text("reason") + &text("error")).contains("SSL")
-    };
-    wait_until("the line has the reason", seconds(20), async || service.log().iter().any(told)).await;
-    drop(service);
-    world.judge_nothing_counted().await;
+    let kafka = Kafka::with_certificates().await;
+    let world = World::with_kafka(&kafka).await;
+    world.topic().create(1, &[]).await;
+    world.produce(&many(10)).await;
+    let with = |name, trusted| kafka.with_certificate(world.setup(), name, trusted);
+    for (setup, reason) in [
+        (world.setup().set("kafka.properties.security.protocol", "SSL"), "SSL handshake failed"),
+        (with("EXPIRED", "EXPIRED"), "certificate is expired, of another host"),
+        (with("OTHER", "OTHER"), "certificate is expired, of another host"),
+        (with("GOOD", "OTHER"), "certificate verify failed"),
+    ] {
+        let service = setup.start().await;
+        wait_until(reason, seconds(20), async || {
+            let consumer = &service.health().await["components"]["consumer"];
+            consumer["state"] == "waiting" && consumer["lastError"].as_str().is_some_and(|why| why.contains(reason))
+        })
+        .await;
+    }
+    let service = with("GOOD", "GOOD").start().await;
+    world.has_counted(10, seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }

@@ -181,14 +181,25 @@ async fn a_timestamp_that_the_broker_refuses_is_an_outage_and_no_fault_of_a_mess
 
 #[tokio::test]
 async fn the_reason_why_kafka_cannot_be_reached_is_told() {
-    let world = World::new().await;
-    // The broker's port is one without TLS.
-    let service = world.setup().set("kafka.properties.security.protocol", "SSL").spawn();
-    let told = |line: &Value| {
-        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        text("message").starts_with("no broker in reach") && (text("reason") + &text("error")).contains("SSL")
-    };
-    wait_until("the line has the reason", seconds(20), async || service.log().iter().any(told)).await;
-    drop(service);
-    world.judge_nothing_placed().await;
+    let kafka = Kafka::with_certificates().await;
+    let world = World::with_kafka(&kafka).await;
+    let with = |name, trusted| kafka.with_certificate(world.setup(), name, trusted);
+    for (setup, reason) in [
+        (world.setup().set("kafka.properties.security.protocol", "SSL"), "ssl handshake failed"),
+        (with("EXPIRED", "EXPIRED"), "certificate is expired, of another host"),
+        (with("OTHER", "OTHER"), "certificate is expired, of another host"),
+        (with("GOOD", "OTHER"), "certificate verify failed"),
+    ] {
+        let service = setup.spawn();
+        let told = |line: &Value| {
+            let text = |name: &str| line[name].as_str().unwrap_or_default().to_lowercase();
+            text("message").starts_with("no broker in reach") && (text("reason") + &text("error")).contains(reason)
+        };
+        wait_until(reason, seconds(20), async || service.log().iter().any(told)).await;
+    }
+    let service = with("GOOD", "GOOD").start().await;
+    world.client(&service).load(20, 4).await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }

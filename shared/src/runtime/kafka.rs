@@ -293,6 +293,11 @@ impl<C: Send + 'static> Drop for ClosedAside<C> {
     }
 }
 
+/// The client goes on to blame a missing root, whatever is wrong with the certificate.
+const UNVERIFIED: &str = "certificate verify failed";
+const UNVERIFIED_BECAUSE: &str = "certificate verify failed: the broker's certificate is expired, of another host, or \
+                                  signed by nobody whom ssl.ca.location names";
+
 /// What a client said last about a connection that failed. That all brokers are down says nothing of why: a wrong
 /// password, a certificate, a port of the other kind.
 #[derive(Clone, Debug, Default)]
@@ -305,7 +310,11 @@ impl LastFailure {
     /// Of the client's log: each failed connection is a line there.
     pub fn note(&self, facility: &str, message: &str) {
         if facility == "FAIL" {
-            *self.last() = Some(message.chars().take(Self::MOST).collect());
+            let (said, causes) = match message.split_once(UNVERIFIED) {
+                Some((before, _)) => (before, UNVERIFIED_BECAUSE),
+                None => (message, ""),
+            };
+            *self.last() = Some(said.chars().take(Self::MOST).chain(causes.chars()).collect());
         }
     }
 

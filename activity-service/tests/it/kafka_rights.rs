@@ -1,0 +1,82 @@
+//! Rights that a broker checks, changed under a running service.
+
+use testing::{Kafka, Right, Service, Topic, wait_until};
+
+use crate::world::{World, many, seconds};
+
+/// Where a user `service` needs a password, which stands in a file here.
+async fn guarded() -> (Kafka, World, tempfile::TempDir) {
+    let kafka = Kafka::asking_for_password("first").await;
+    let world = World::with_kafka(&kafka).await;
+    world.topic().create(2, &[]).await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("password"), "first").unwrap();
+    (kafka, world, home)
+}
+
+/// Until a component is in trouble that names this.
+async fn is_told(service: &Service, component: &str, what: &str) {
+    wait_until("it is told", seconds(40), async || {
+        let told = &service.health().await["components"][component];
+        told["state"] != "working" && told["lastError"].as_str().is_some_and(|why| why.contains(what))
+    })
+    .await;
+}
+
+async fn works(service: &Service, component: &str) {
+    wait_until("it works", seconds(30), async || service.health().await["components"][component]["state"] == "working")
+        .await;
+}
+
+/// Holds: A consumer that may not read is not told to be working.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_to_read_taken_away_is_told_and_given_back_costs_no_message() {
+    let (kafka, world, home) = guarded().await;
+    let service = kafka.with_password_file(world.setup(), &home.path().join("password")).start().await;
+    world.produce(&many(50)).await;
+    world.has_counted(50, seconds(20)).await;
+
+    // It may still describe the topic: its metadata look as ever.
+    kafka.take_away(Right::Read, &world.topic().name).await;
+    is_told(&service, "consumer", "authoriz").await;
+    world.produce(&many(50)).await;
+    wait_until("the messages that wait are told", seconds(30), async || {
+        service.metrics().await.sum("activity_consumer_lag_messages") == 50.0
+    })
+    .await;
+    assert_eq!(world.counted().await, 50);
+
+    kafka.give_back(Right::Read, &world.topic().name).await;
+    world.has_counted(100, seconds(30)).await;
+    works(&service, "consumer").await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// The broker says it once, and the messages of the other topic look like health.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_topics_that_may_not_be_read_is_named_for_as_long_as_its_messages_wait() {
+    let (kafka, mut world, home) = guarded().await;
+    let other = Topic::unborn_on(&kafka);
+    other.create(2, &[]).await;
+    world.topics.push(other.clone());
+    let setup = world.setup().set("metrics.lag_every", "500ms");
+    let service = kafka.with_password_file(setup, &home.path().join("password")).start().await;
+    world.produce(&many(50)).await;
+    other.produce(&many(50)).await;
+    world.has_counted(100, seconds(20)).await;
+
+    kafka.take_away(Right::Read, &other.name).await;
+    is_told(&service, "consumer", "authoriz").await;
+    other.produce(&many(50)).await;
+    world.produce(&many(50)).await;
+    world.has_counted(150, seconds(20)).await;
+    is_told(&service, "lag", &other.name).await;
+    assert_eq!(world.counted().await, 150);
+
+    kafka.give_back(Right::Read, &other.name).await;
+    world.has_counted(200, seconds(30)).await;
+    works(&service, "lag").await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
