@@ -4,7 +4,7 @@ use testing::{Postgres, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
-/// Holds: Only the database's clock decides which rows go, who is taken for gone, and what is tried again.
+/// Holds: Only the database's clock decides which rows go and who is taken for gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_days_before_or_behind_the_database_nothing_goes_early_and_nobody_is_taken_for_gone() {
     for shift in ["-8d", "+8d"] {
