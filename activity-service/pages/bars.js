@@ -15,7 +15,7 @@ const OF_DAYS = { brief: briefDay, medium: mediumDay, long: longDay, each: "a da
 
 /**
  * @typedef {object} Bars
- * @property {{day: string, quantity: number, late?: number}[]} days of these so many came after the day was complete
+ * @property {{day: string, quantity: number, late?: number, missing?: number}[]} days of these so many came after the day was complete, and so many more were written
  * @property {string} chosen
  * @property {string} today its bar is not finished
  * @property {Words} [words] how a day is written; where bars are hours, an hour
@@ -54,7 +54,7 @@ export function draw(place, { days, chosen, today, name, onChoose, onPoint, word
     svg("line", { x1: left, x2: width, y1: y(line), y2: y(line) }),
     svg("text", { class: "end", x: left - 10, y: y(line) + 4 }, short(line)),
   ]);
-  const drawn = days.map(({ day, quantity, late = 0 }, index) => {
+  const drawn = days.map(({ day, quantity, late = 0, missing = 0 }, index) => {
     const middle = left + slot * (index + 0.5);
     const height = Math.max(quantity > 0 ? 2 : 0, y(0) - y(quantity));
     const round = Math.min(4, thick / 2, height);
@@ -71,19 +71,20 @@ export function draw(place, { days, chosen, today, name, onChoose, onPoint, word
         class: classes,
         "data-day": day,
         onclick: () => onChoose(day),
-        onpointerenter: () => onPoint(`${words.long(day)}: ${count(quantity)}${day === today ? " so far" : ""}${late > 0 ? `, ${count(late)} of them late` : ""}`),
+        onpointerenter: () => onPoint(`${words.long(day)}: ${count(quantity)}${day === today ? " so far" : ""}${late > 0 ? `, ${count(late)} of them late` : ""}${missing > 0 ? `, ${count(missing)} missing` : ""}`),
         onpointerleave: () => onPoint(""),
       },
       svg("rect", { class: "slot", x: middle - slot / 2, y: 0, width: slot, height: HEIGHT }),
       height > 0 && svg("path", { class: "bar", d: outline }),
       // Above the bar, or in its head where there is no room.
-      late > 0 && svg("text", { class: "middle late", x: middle, y: Math.max(ABOVE + 2, head - 4) }, "◆"),
+      late + missing > 0 && svg("text", { class: "middle", x: middle, y: Math.max(ABOVE + 2, head - 4) }, late > 0 && svg("tspan", { class: "late" }, "◆"), missing > 0 && svg("tspan", { class: "missing" }, "▼")),
       labelled(index) && svg("text", { class: anchor, x, y: HEIGHT - 4 }, label),
     );
   });
   const sum = days.reduce((all, { quantity }) => all + quantity, 0);
   const later = days.reduce((all, { late = 0 }) => all + late, 0);
-  const label = `${name}, ${words.long(days[0].day)} to ${words.long(days[days.length - 1].day)}: ${count(sum)} in all, at most ${count(most)} ${words.each}${later > 0 ? `, ${count(later)} came late` : ""}. The table has each day.`;
+  const lacking = days.reduce((all, { missing = 0 }) => all + missing, 0);
+  const label = `${name}, ${words.long(days[0].day)} to ${words.long(days[days.length - 1].day)}: ${count(sum)} in all, at most ${count(most)} ${words.each}${later > 0 ? `, ${count(later)} came late` : ""}${lacking > 0 ? `, ${count(lacking)} missing` : ""}. The table has each day.`;
   const chart = svg("svg", { role: "img", "aria-label": label, width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}` });
   chart.append(...scale, ...drawn);
   place.replaceChildren(chart);

@@ -24,7 +24,7 @@ const OF_ORDERS = ["ORDER_CREATED", "ORDER_COMPLETED", "ORDER_CANCELLED"];
 
 /** @type {import("./session.js").Settings} */
 let settings;
-/** How many of a type were on a day, and how many of these came after it was complete. @typedef {{quantity: number, late: number}} Figure */
+/** How many of a type were on a day, how many of these came after it was complete, and how many more were written. @typedef {{quantity: number, late: number, missing: number}} Figure */
 /** By day, then by type. @type {Map<string, Map<string, Figure>>} */
 let figures = new Map();
 /** Names of types, by code. @type {Map<string, string>} */
@@ -90,13 +90,15 @@ function wanted() {
 const quantity = (day, type = chosenType()) => figures.get(day)?.get(type)?.quantity ?? 0;
 /** @param {string} day @param {string} [type] */
 const late = (day, type = chosenType()) => figures.get(day)?.get(type)?.late ?? 0;
+/** @param {string} day @param {string} [type] */
+const missing = (day, type = chosenType()) => figures.get(day)?.get(type)?.missing ?? 0;
 
 /** @param {any[]} summaries @param {Map<string, Map<string, Figure>>} into */
 function take(summaries, into) {
-  for (const { activityDate, activityTypeCode, activityTypeName, quantity, lateQuantity } of summaries) {
+  for (const { activityDate, activityTypeCode, activityTypeName, quantity, lateQuantity, missingQuantity } of summaries) {
     names.set(activityTypeCode, activityTypeName);
     const day = into.get(activityDate) ?? new Map();
-    into.set(activityDate, day.set(activityTypeCode, { quantity, late: lateQuantity }));
+    into.set(activityDate, day.set(activityTypeCode, { quantity, late: lateQuantity, missing: missingQuantity }));
   }
 }
 
@@ -287,7 +289,7 @@ function showHistory(day) {
   byId("table").hidden = view() !== "table";
   if (view() === "table") return showTable(days, day);
   draw(byId("bars"), {
-    days: days.map((day) => ({ day, quantity: quantity(day), late: late(day) })),
+    days: days.map((day) => ({ day, quantity: quantity(day), late: late(day), missing: missing(day) })),
     chosen: day,
     today,
     name: names.get(chosenType()) ?? "Activities",
@@ -327,7 +329,7 @@ function showTable(days, chosen) {
   const rows = days.toReversed().map((day) => {
     const row = h("tr", { "aria-current": day === chosen ? "date" : null, onclick: () => choose(day) });
     row.append(h("th", { scope: "row", title: longDay(day) }, `${mediumDay(day)}${day === today ? ", so far" : ""}`));
-    const cell = (/** @type {string} */ code) => h("td", { class: "number" }, late(day, code) > 0 && h("span", { class: "hint" }, `${count(late(day, code))} late, `), count(quantity(day, code)));
+    const cell = (/** @type {string} */ code) => h("td", { class: "number" }, missing(day, code) > 0 && h("span", { class: "hint" }, `${count(missing(day, code))} missing, `), late(day, code) > 0 && h("span", { class: "hint" }, `${count(late(day, code))} late, `), count(quantity(day, code)));
     row.append(...codes.map(cell));
     return row;
   });

@@ -51,7 +51,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 pub const TABLES: Tables = Tables { service: "activity-service", migrations: &MIGRATIONS, mark: "processed_messages" };
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 25] = [
+const NEEDED: [(&str, &str); 26] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
@@ -61,6 +61,7 @@ const NEEDED: [(&str, &str); 25] = [
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
     ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
+    ("differing_minutes", "SELECT"),
     ("drop_key_partition", "EXECUTE"),
     ("empty_key_partition", "EXECUTE"),
     ("hourly_activity_shards", "SELECT, INSERT, UPDATE"),

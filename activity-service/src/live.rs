@@ -187,7 +187,7 @@ impl Live {
     /// The same, with the days of `ranges` as they are now.
     async fn looked_at(&self, mut known: Known, ranges: &[Range]) -> Result<Known, sqlx::Error> {
         for (from, to) in ranges {
-            let mut now = day::by_day(statistics::between(&self.pool, *from, *to, None).await?);
+            let mut now = day::by_day(statistics::between(&self.pool, &self.time_zone, (*from, *to), None).await?);
             known.days.retain(|date, _| !(*from..=*to).contains(date) || now.contains_key(date));
             for (date, summaries) in std::mem::take(&mut now) {
                 let is_same = known.days.get(&date).is_some_and(|day| day.summaries == summaries);

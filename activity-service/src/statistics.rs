@@ -237,6 +237,9 @@ pub struct ActivitySummary {
     /// How much of it came after the day was complete.
     #[schema(minimum = 0)]
     pub late_quantity: i64,
+    /// How many more the sources wrote in the minutes of the day that are closed.
+    #[schema(minimum = 0)]
+    pub missing_quantity: i64,
 }
 
 /// The figures of the day it is now, by Postgres's clock.
@@ -245,7 +248,7 @@ pub struct ActivitySummary {
 /// The database does not answer.
 pub async fn of_today(pool: &Pool, time_zone: &str) -> Result<Vec<ActivitySummary>, sqlx::Error> {
     let today = today(pool, time_zone).await?;
-    between(pool, today, today, None).await
+    between(pool, time_zone, (today, today), None).await
 }
 
 /// The day it is now, by Postgres's clock.
@@ -257,32 +260,44 @@ pub async fn today(pool: &Pool, time_zone: &str) -> Result<Date, sqlx::Error> {
     today.fetch_one(pool).await
 }
 
-/// The figures from the first to the last day, both included, by day and code.
+/// The figures from the first to the last day, both included, by day and code. Where all is missing it is 0.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn between(
     pool: &Pool,
-    from: Date,
-    to: Date,
+    time_zone: &str,
+    (from, to): (Date, Date),
     code: Option<&str>,
 ) -> Result<Vec<ActivitySummary>, sqlx::Error> {
     sqlx::query_as!(
         ActivitySummary,
         r#"
+        WITH counted AS (
+            SELECT activity_date, activity_type_code, quantity, last_counted_at FROM daily_activities
+            WHERE activity_date BETWEEN $1 AND $2
+        ), missing AS (
+            SELECT (minute AT TIME ZONE $4)::date AS activity_date, activity_type_code, sum(expected - counted)::bigint AS missing
+            FROM differing_minutes
+            WHERE expected > counted AND minute >= $1::date::timestamp AT TIME ZONE $4
+                AND minute < ($2::date + 1)::timestamp AT TIME ZONE $4
+            GROUP BY 1, 2
+        )
         SELECT activity_date AS "activity_date!", activity_type_code AS "activity_type_code!", activity_type_name,
-            quantity AS "quantity!", last_counted_at,
+            coalesce(quantity, 0) AS "quantity!", last_counted_at,
             CASE WHEN complete_at IS NULL THEN 0
-                ELSE greatest(quantity - coalesce((quantities ->> activity_type_code)::bigint, 0), 0)
-            END AS "late_quantity!"
-        FROM daily_activities JOIN activity_types USING (activity_type_code) LEFT JOIN complete_days USING (activity_date)
-        WHERE activity_date BETWEEN $1 AND $2 AND ($3::text IS NULL OR activity_type_code = $3)
+                ELSE greatest(coalesce(quantity, 0) - coalesce((quantities ->> activity_type_code)::bigint, 0), 0)
+            END AS "late_quantity!", coalesce(missing, 0) AS "missing_quantity!"
+        FROM counted FULL JOIN missing USING (activity_date, activity_type_code) JOIN activity_types USING (activity_type_code)
+            LEFT JOIN complete_days USING (activity_date)
+        WHERE $3::text IS NULL OR activity_type_code = $3
         -- Codes are ASCII: in the same order on every server.
         ORDER BY activity_date, activity_type_code COLLATE "C"
         "#,
         from,
         to,
         code,
+        time_zone,
     )
     .fetch_all(pool)
     .await

@@ -7,6 +7,7 @@ mod auth;
 mod backlog;
 mod changes;
 mod client;
+mod connections;
 mod consume;
 mod cpu;
 mod drain;
@@ -28,6 +29,7 @@ mod retention;
 mod scale;
 mod services;
 mod snapshot;
+mod start;
 mod storage;
 mod takeover;
 mod telemetry;
@@ -89,6 +91,10 @@ enum Measurement {
     Lists,
     /// Resident memory under load and with a backlog
     Memory,
+    /// An instance at rest: its program, its start, its memory
+    Start,
+    /// POST /orders over 8 to 512 connections
+    Connections,
     /// CPU time of an order with authentication and without
     Auth,
     /// What the row of the audit costs an order that ends
@@ -150,6 +156,8 @@ impl Measurement {
             Self::Telemetry => telemetry::measure(scale).await,
             Self::Lists => lists::measure(scale).await,
             Self::Memory => memory::measure(scale).await,
+            Self::Start => start::measure(scale).await,
+            Self::Connections => connections::measure(scale).await,
             Self::Auth => auth::measure(scale).await,
             Self::Changes => changes::measure(scale).await,
             Self::Purge => purge::measure(scale).await,

@@ -20,7 +20,7 @@ fn setup(name: &str, database: &Database, topic: &Topic) -> Result<Setup> {
     Ok(setup.set("database.url", database.url()).set("kafka.brokers", &topic.brokers))
 }
 
-fn binary(name: &str) -> Result<PathBuf> {
+pub fn binary(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("where the program lies")?;
     let found = own.with_file_name(name);
     ensure!(found.exists(), "{} is not built: run make bench", found.display());

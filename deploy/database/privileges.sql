@@ -55,6 +55,7 @@ BEGIN
         ('consumer_positions', 'DELETE'),
         ('daily_activities', 'INSERT, UPDATE, DELETE'),
         ('daily_activity_shards', 'DELETE'),
+        ('differing_minutes', 'INSERT, UPDATE, DELETE'),
         ('hourly_activity_shards', 'DELETE'),
         ('key_day_ends', 'UPDATE'),
         ('key_days', 'INSERT, UPDATE, DELETE'),

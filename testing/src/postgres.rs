@@ -19,7 +19,7 @@ impl Postgres {
         postgres
     }
 
-    /// Whose clock is so far from that of everybody else, as `-8d`.
+    /// Whose clock is so far behind that of everybody else, as `-8d`.
     pub async fn with_clock(shift: &str) -> Self {
         let mut postgres = Self(Server::stopped("postgres").await);
         postgres.0.arguments = vec!["-t".to_owned(), shift.to_owned()];

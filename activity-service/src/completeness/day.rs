@@ -95,7 +95,7 @@ pub async fn of_day(
 ) -> Result<Day, sqlx::Error> {
     let (begin, end) = bounds(pool, date, time_zone).await?;
     let told = told(pool, topics, (begin, end)).await?;
-    let counted = statistics::between(pool, date, date, None).await?;
+    let counted = statistics::between(pool, time_zone, (date, date), None).await?;
     let counted: BTreeMap<_, _> = counted.into_iter().map(|one| (one.activity_type_code, one.quantity)).collect();
     let mut difference = differing_minutes(pool, topics, (begin, end)).await?;
     let is_over = sqlx::query_scalar!(r#"SELECT $1::timestamptz <= now() AS "is_over!""#, end).fetch_one(pool).await?;
@@ -204,19 +204,10 @@ async fn differing_minutes(
     sqlx::query_as!(
         Difference,
         r#"
-        -- What the sources of a topic wrote together, beside what was counted: which of them differs nobody knows.
-        SELECT minute AS "minute?", code AS "activity_type_code!", sum(each.expected)::bigint AS "expected!",
-            sum(each.counted)::bigint AS "counted!"
-        FROM (
-            SELECT DISTINCT s.topic, m.minute FROM source_minutes m JOIN sources s USING (source)
-            WHERE m.counted IS NOT NULL AND m.minute >= $2 AND m.minute < $3 AND s.topic = ANY ($1)
-        ) AS differing JOIN sources s USING (topic) JOIN source_minutes m USING (source, minute) CROSS JOIN LATERAL (
-            SELECT code, coalesce((m.quantities ->> code)::bigint, 0) AS expected,
-                coalesce((coalesce(m.counted, m.quantities) ->> code)::bigint, 0) AS counted
-            FROM jsonb_object_keys(m.quantities || coalesce(m.counted, '{}')) AS code
-        ) AS each
-        GROUP BY topic, minute, code HAVING sum(each.expected) <> sum(each.counted)
-        ORDER BY minute, code COLLATE "C" LIMIT $4
+        SELECT minute AS "minute?", activity_type_code AS "activity_type_code!", expected AS "expected!",
+            counted AS "counted!"
+        FROM differing_minutes WHERE topic = ANY ($1) AND minute >= $2 AND minute < $3
+        ORDER BY minute, activity_type_code COLLATE "C" LIMIT $4
         "#,
         topics,
         begin,

@@ -88,6 +88,7 @@ fn summary() -> Value {
         "quantity": 1234,
         "lastCountedAt": "2026-11-22T14:03:07.123456Z",
         "lateQuantity": 0,
+        "missingQuantity": 0,
     })
 }
 
@@ -97,7 +98,7 @@ async fn day(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Probl
     Query::parse(request.query_string(), &[])?;
     let figures = match day_of_path(&request)? {
         None => read(statistics::of_today(&api.pool, &api.time_zone)).await,
-        Some(day) => read(statistics::between(&api.pool, day, day, None)).await,
+        Some(day) => read(statistics::between(&api.pool, &api.time_zone, (day, day), None)).await,
     };
     figures.map(told)
 }
@@ -123,7 +124,9 @@ pub(super) fn day_of_path(request: &HttpRequest) -> Result<Option<Date>, Problem
 /// 400 where the query cannot be read, 422 where the range is no range or too long; 503.
 async fn range(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, Problem> {
     let ((from, to), code) = range_of(&request, &["activityTypeCode"], MAX_DAYS)?;
-    read(statistics::between(&api.pool, from, to, code.as_ref().map(ActivityTypeCode::as_str))).await.map(told)
+    read(statistics::between(&api.pool, &api.time_zone, (from, to), code.as_ref().map(ActivityTypeCode::as_str)))
+        .await
+        .map(told)
 }
 
 /// # Errors

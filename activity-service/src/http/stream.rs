@@ -37,7 +37,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 const EXAMPLE: &str = "event: figures\nid: qzLc2Ys0u7k\ndata: [{\"activityDate\":\"2026-11-22\",\
     \"activityTypeCode\":\"ORDER_CREATED\",\"activityTypeName\":\"Order Created\",\"quantity\":1234,\
-    \"lastCountedAt\":\"2026-11-22T14:03:07.123456Z\",\"lateQuantity\":0}]\n\n";
+    \"lastCountedAt\":\"2026-11-22T14:03:07.123456Z\",\"lateQuantity\":0,\"missingQuantity\":0}]\n\n";
 
 pub(super) fn operation() -> Operation {
     let bound = |name, description| Parameter::query(name, description, schema::formatted("date")).required();

@@ -187,6 +187,7 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     assert_eq!(told["late"], json!([{"activityTypeCode": CREATED, "quantity": 2}]));
     let figure = client(&service).get(&format!("/activities/{day}")).await.body[0].clone();
     assert_eq!((&figure["quantity"], &figure["lateQuantity"]), (&9.into(), &2.into()));
+    assert_eq!(figure["missingQuantity"], 1, "one was written whose key is gone");
     assert!(moment(figure["lastCountedAt"].as_str().unwrap()) > now, "{figure}");
     wait_until("the metric tells", seconds(20), async || {
         service.metrics().await.sum("activity_differing_counts") > 0.0

@@ -219,7 +219,7 @@ async fn a_day_that_is_not_complete_says_why_and_where_it_can_be_mended() {
         VALUES ('/order-service', '{topic}', now(), now(), 3, now() - interval '5 minutes', 2, 0,
             now() - interval '2 minutes', 0);
         INSERT INTO source_minutes (source, minute, quantities, checked_at, counted)
-        VALUES ('/order-service', '{yesterday} 12:00Z', '{{"ORDER_CREATED": 20}}', now(), '{{"ORDER_CREATED": 17}}');
+        VALUES ('/order-service', '{yesterday} 12:00Z', '{{"ORDER_CREATED": 20, "ORDER_CANCELLED": 4}}', now(), '{{"ORDER_CREATED": 17}}');
         INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state) VALUES ('{topic}', 0, 7, 9, 'open');
         INSERT INTO complete_days (activity_date, quantities) VALUES ('{yesterday}', '{{"ORDER_CREATED": 30}}');
         INSERT INTO daily_activity_shards (activity_date, activity_type_code, shard, quantity)
@@ -253,12 +253,13 @@ async fn a_day_that_is_not_complete_says_why_and_where_it_can_be_mended() {
     let failed = format!("{outbox}/operations");
     let led = json!([format!("{failed}?state=unpublished"), failed, "operations", "operations"]);
     assert_eq!(browser.script(links).await, led);
-    // Late is marked where it is.
-    browser.shows("#table", seconds(5), |text| text.contains("11 late, 41")).await;
+    // Late and missing are marked where they are, also of a type of which nothing came.
+    browser.shows("#table", seconds(5), |text| text.contains("3 missing, 11 late, 41")).await;
+    browser.shows("#table", seconds(5), |text| text.contains("4 missing, 0")).await;
     browser.is_for_everybody("figures-behind").await;
     browser.click("[data-view=bars]").await;
-    let marks = "return document.querySelectorAll('#bars .late').length";
-    wait_until("late is marked", seconds(5), async || browser.script(marks).await == 1).await;
+    let marks = "return ['late', 'missing'].map(mark => document.querySelectorAll('#bars .' + mark).length)";
+    wait_until("both are marked", seconds(5), async || browser.script(marks).await == json!([1, 1])).await;
     browser.is_for_everybody("figures-late").await;
 
     // Where it leads to there is more than a number.
