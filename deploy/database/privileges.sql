@@ -6,8 +6,8 @@
 --
 -- The services need nothing else: pg_locks and advisory locks are everybody's, and so are functions, but for those of
 -- large objects, which nobody needs here and which would fill the disk unseen. Those that
--- make and drop the days of the outbox run with the rights of their owner: order-service changes the schema by
--- nothing else. docs/operations.md says how to keep them from other roles that may use the schema.
+-- run with the rights of their owner, and make, empty and drop days of messages and keys, are the service's alone after the
+-- second run: it changes the schema by nothing else.
 
 ALTER DATABASE :"DBNAME" OWNER TO :"owner";
 ALTER SCHEMA public OWNER TO :"owner";
@@ -87,9 +87,15 @@ BEGIN
     IF to_regclass('public.orders') IS NOT NULL THEN
         EXECUTE format('GRANT UPDATE (status, version, customer_ref) ON orders TO %I', service);
     END IF;
-    -- Old orders leave by a function that lets no other go.
-    IF EXISTS (SELECT FROM pg_proc WHERE proname = 'purge_orders' AND pronamespace = 'public'::regnamespace) THEN
-        EXECUTE format('GRANT EXECUTE ON FUNCTION purge_orders TO %I', service);
-    END IF;
+    -- What runs with the rights of the owner; one of them is only for another of them.
+    FOR one IN
+        SELECT oid::regprocedure AS name, proname <> 'make_partition' AS is_asked_for FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND prosecdef
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
+        IF one.is_asked_for THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', one.name, service);
+        END IF;
+    END LOOP;
 END
 $$;

@@ -31,12 +31,15 @@ pub async fn only_the_owner_changes_the_schema(database: &Database) {
 /// What the role of the service may change, by table, view or partition: `INSERT, UPDATE, DELETE`. Large objects it may not.
 ///
 /// # Panics
-/// It may make one.
+/// It may make one, or everybody may call what runs with the rights of the owner.
 pub async fn permitted_changes(database: &Database) -> Vec<(String, String)> {
     let large = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
         AND proname IN ('lo_create', 'lo_from_bytea', 'lo_put', 'loread', 'lowrite')
         AND has_function_privilege('test_service', oid, 'EXECUTE')";
     assert_eq!(database.number(large).await, 0, "functions of large objects");
+    let lent = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
+        AND has_function_privilege('public', oid, 'EXECUTE')";
+    assert_eq!(database.number(lent).await, 0, "functions with the rights of the owner");
     let permitted = "SELECT relname::text, string_agg(privilege, ', ' ORDER BY place)
         FROM pg_class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
             WITH ORDINALITY AS changes (privilege, place)

@@ -1,4 +1,4 @@
-//! Rights that a broker checks, changed under a running service.
+//! Rights and quotas that a broker keeps, changed under a running service.
 
 use testing::{Kafka, Right, Service, Topic, wait_until};
 
@@ -77,6 +77,35 @@ async fn one_of_two_topics_that_may_not_be_read_is_named_for_as_long_as_its_mess
     kafka.give_back(Right::Read, &other.name).await;
     world.has_counted(200, seconds(30)).await;
     works(&service, "lag").await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_holds_reading_back_is_told_and_what_waits_is_lag() {
+    let (kafka, world, home) = guarded().await;
+    let setup = world.setup().set("metrics.lag_every", "500ms");
+    let service = kafka.with_password_file(setup, &home.path().join("password")).start().await;
+    world.produce(&many(50)).await;
+    world.has_counted(50, seconds(20)).await;
+
+    kafka.limit_reading(Some(2000.0)).await;
+    let lag = async || service.metrics().await.sum("activity_consumer_lag_messages");
+    // Each reads more than is granted until the broker makes it wait.
+    for _ in 0..20 {
+        world.produce(&many(100)).await;
+    }
+    wait_until("it is told", seconds(40), async || {
+        service.metrics().await.sum("activity_kafka_throttle_seconds") > 0.0
+            && service.has_logged("kafka throttles this service: a quota makes its requests wait")
+    })
+    .await;
+    assert!(lag().await > 0.0, "what waits is told");
+    assert!(world.counted().await < 2050);
+
+    kafka.limit_reading(None).await;
+    world.has_counted(2050, seconds(60)).await;
+    wait_until("nothing waits", seconds(20), async || lag().await == 0.0).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

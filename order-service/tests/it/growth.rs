@@ -10,12 +10,12 @@ const READ_FOR_EACH: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_after_a_quiet_start_reads_no_table_from_its_beginning() {
-    for orders_before in [0, 100, 1000] {
+    for orders_before in [0, 100, 10_000] {
         let world = World::new().await;
         let service = world.setup().start().await;
         let client = world.client(&service);
-        client.load(orders_before, 4).await;
-        world.at_rest(seconds(10)).await;
+        client.load(orders_before, 32).await;
+        world.at_rest(seconds(30)).await;
         // As autovacuum does within a minute.
         world.database.execute("ANALYZE").await;
         // Plans are made anew, with these statistics.
