@@ -2,8 +2,9 @@
 //! so that they can be read in the table as well.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rdkafka::message::{BorrowedHeaders, Headers as _};
+use rdkafka::message::BorrowedHeaders;
 use serde::{Deserialize, Serialize};
+use shared::runtime::kafka;
 use utoipa::ToSchema;
 
 /// The most that is held of one message, names and values. Kafka itself bounds the whole message only.
@@ -35,7 +36,7 @@ impl Header {
 /// are left out.
 pub fn hold(headers: &BorrowedHeaders, held: &mut Vec<u8>) {
     let begin = held.len();
-    for header in headers.iter() {
+    for header in kafka::headers(headers) {
         let bytes = 8 + header.key.len() + header.value.map_or(0, <[u8]>::len);
         if held.len() - begin + bytes > MOST_BYTES {
             break;

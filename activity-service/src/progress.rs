@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, message::BorrowedMessage};
-use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::{
+    contract::message::ActivityTypeCode,
+    runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown},
+};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -173,10 +176,53 @@ impl Progress {
     }
 }
 
-/// An announcement; what it counts is a minute.
+/// More than any source can have written, and few enough to be added up.
+const MOST: i64 = 1_000_000_000_000;
+const MOST_BYTES_OF_A_NAME: usize = 249;
+
+/// An announcement that can be kept; what it counts is a minute.
 fn parse(value: &[u8]) -> anyhow::Result<Announcement> {
     let announcement: Announcement = serde_json::from_slice(value)?;
-    let is_minute = |counts: &Counts| counts.to - counts.from == time::Duration::MINUTE;
-    anyhow::ensure!(announcement.counts.as_ref().is_none_or(is_minute), "counts of something else than a minute");
+    let Announcement { source, topic, unannounced, failed, discarded, counts, .. } = &announcement;
+    let is_name = |name: &String| name.len() <= MOST_BYTES_OF_A_NAME && !name.contains(char::is_control);
+    anyhow::ensure!(is_name(source) && topic.as_ref().is_none_or(is_name), "a source or topic of no name");
+    let is_number = |number: &i64| (0..=MOST).contains(number);
+    anyhow::ensure!([unannounced, failed, discarded].into_iter().all(is_number), "a number that cannot be");
+    if let Some(Counts { from, to, quantities }) = counts {
+        anyhow::ensure!(*to - *from == time::Duration::MINUTE, "counts of something else than a minute");
+        anyhow::ensure!(quantities.keys().all(|code| ActivityTypeCode::parse(code).is_some()), "a type of no name");
+        anyhow::ensure!(quantities.values().all(is_number), "a quantity that cannot be");
+    }
     Ok(announcement)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_not_taken() {
+        let good = json!({
+            "source": "/order-service", "announcedTo": "2026-11-22T14:03:00Z", "ends": {"0": 7}, "unannounced": 0, "failed": 0,
+            "counts": {"from": "2026-11-22T14:02:00Z", "to": "2026-11-22T14:03:00Z", "quantities": {"ORDER_CREATED": 5}},
+        });
+        let is_taken = |announcement: &Value| parse(announcement.to_string().as_bytes()).is_ok();
+        assert!(is_taken(&good));
+        for (place, value) in [
+            ("/source", json!("/order\u{0}")),
+            ("/source", json!("x".repeat(300))),
+            ("/unannounced", json!(-1)),
+            ("/failed", json!(i64::MAX)),
+            ("/counts/to", json!("2026-11-22T14:04:00Z")),
+            ("/counts/quantities", json!({"ORDER_CREATED": i64::MAX})),
+            ("/counts/quantities", json!({"ORDER_CREATED": -1})),
+            ("/counts/quantities", json!({"order\u{0}": 1})),
+        ] {
+            let mut bad = good.clone();
+            *bad.pointer_mut(place).unwrap() = value;
+            assert!(!is_taken(&bad), "{bad}");
+        }
+    }
 }

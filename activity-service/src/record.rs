@@ -1,8 +1,8 @@
 //! What a record is recognised by where it is read once more.
 
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use sha2::{Digest as _, Sha256};
-use shared::contract::message::CE_TYPE;
+use shared::{contract::message::CE_TYPE, runtime::kafka};
 
 /// SHA-256 of a record. Messages that are sent again are the same byte for byte, and have another timestamp.
 pub type Digest = [u8; 32];
@@ -27,7 +27,7 @@ pub fn of_message(message: &BorrowedMessage<'_>) -> Digest {
 /// The type of the CloudEvents header, where there is one.
 #[must_use]
 pub fn ce_type<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
-    message.headers()?.iter().find(|header| header.key == CE_TYPE)?.value
+    kafka::headers(message.headers()?).find(|header| header.key == CE_TYPE)?.value
 }
 
 #[cfg(test)]

@@ -237,7 +237,7 @@ pub struct ActivitySummary {
     /// How much of it came after the day was complete.
     #[schema(minimum = 0)]
     pub late_quantity: i64,
-    /// How many more the sources wrote in the minutes of the day that are closed.
+    /// How many more the sources wrote in the minutes of the day that are closed, of the last seven days.
     #[schema(minimum = 0)]
     pub missing_quantity: i64,
 }
@@ -279,7 +279,8 @@ pub async fn between(
         ), missing AS (
             SELECT (minute AT TIME ZONE $4)::date AS activity_date, activity_type_code, sum(expected - counted)::bigint AS missing
             FROM differing_minutes
-            WHERE expected > counted AND minute >= $1::date::timestamp AT TIME ZONE $4
+            -- For as long as a minute is looked at again: later nobody sees whether it was made good.
+            WHERE expected > counted AND minute > now() - interval '7 days' AND minute >= $1::date::timestamp AT TIME ZONE $4
                 AND minute < ($2::date + 1)::timestamp AT TIME ZONE $4
             GROUP BY 1, 2
         )

@@ -177,10 +177,11 @@ impl Service {
         match until_answered(&status, async || self.config.cell.keep(&self.pool).await).await {
             Ok(Standing::Known) => {}
             Ok(Standing::New) => {
-                if !begun.tell(&self.shutdown, &health.task("announcer")).await? {
+                let by_another = async || cell::is_known(&self.pool).await.unwrap_or(false);
+                if !begun.tell(by_another, &self.shutdown, &health.task("announcer")).await? {
                     return Ok(Err(Exit::Stopped));
                 }
-                until_answered(&status, async || cell::is_known(&self.pool).await).await;
+                until_answered(&status, async || cell::note_known(&self.pool).await).await;
             }
             Err(of_another) => {
                 tracing::error!("{of_another}");

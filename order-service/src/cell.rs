@@ -121,11 +121,19 @@ impl Cell {
     }
 }
 
+/// Whether it was told that there is this cell.
+///
+/// # Errors
+/// The database's.
+pub async fn is_known(pool: &Pool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT known_at IS NOT NULL AS "is_known!" FROM cell"#).fetch_one(pool).await
+}
+
 /// It was told that there is this cell.
 ///
 /// # Errors
 /// The database's.
-pub async fn is_known(pool: &Pool) -> Result<(), sqlx::Error> {
+pub async fn note_known(pool: &Pool) -> Result<(), sqlx::Error> {
     sqlx::query!("UPDATE cell SET known_at = now() WHERE known_at IS NULL").execute(pool).await.map(drop)
 }
 

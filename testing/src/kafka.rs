@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{
     Proxy, Setup,
-    broker_rules::{self, Right},
+    requests::{self, Right},
     server::{Server, free_port},
     topic::client,
     wait_until,
@@ -121,17 +121,17 @@ impl Kafka {
 
     /// Takes a right to a topic away from the user `service`; every other right to it stays.
     pub async fn take_away(&self, right: Right, topic: &str) {
-        broker_rules::take_away(&self.brokers(), right, topic).await;
+        requests::take_away(&self.brokers(), right, topic).await;
     }
 
     /// Gives back what was taken away.
     pub async fn give_back(&self, right: Right, topic: &str) {
-        broker_rules::give_back(&self.brokers(), right, topic).await;
+        requests::give_back(&self.brokers(), right, topic).await;
     }
 
     /// How many bytes a second the user `service` may read; none: as many as there are.
     pub async fn limit_reading(&self, bytes: Option<f64>) {
-        broker_rules::limit_reading(&self.brokers(), bytes).await;
+        requests::limit_reading(&self.brokers(), bytes).await;
     }
 
     /// A service that comes by the address which asks for a password, and has it in this file.

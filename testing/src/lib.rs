@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod bad_tokens;
-mod broker_rules;
 mod browser;
 mod canary;
 mod checker;
@@ -30,6 +29,7 @@ mod prometheus;
 mod proxy;
 mod raw;
 mod recount;
+mod requests;
 mod schema;
 mod scrape;
 pub mod secrets;
@@ -47,7 +47,6 @@ use std::{
 };
 
 pub use bad_tokens::bad_authorizations;
-pub use broker_rules::Right;
 pub use browser::Browser;
 pub use canary::{CANARY, Errand, headers_of_all_kinds, told};
 pub use checker::{Checker, OutboxRow};
@@ -67,6 +66,7 @@ pub use prometheus::{Prometheus, Series, observability, rules_hold};
 pub use proxy::Proxy;
 pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
+pub use requests::Right;
 pub use schema::{begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone, up_down_up};
 pub use scrape::Scrape;
 pub use service::{Service, Setup, Signal, binary, binary_before};

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -7,14 +10,14 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
-    message::{Header, Headers, OwnedHeaders},
+    message::{BorrowedHeaders, Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
     util::Timeout,
 };
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::{Kafka, stack};
+use crate::{Kafka, requests, stack};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,6 +38,12 @@ pub(crate) fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -
         // It reads nothing yet: this only waits, and lets the client learn of the leader.
         drop(consumer.poll(Duration::from_millis(50)));
     }
+}
+
+/// rdkafka panics where a name is not UTF-8.
+fn readable(headers: &BorrowedHeaders) -> Vec<Header<'_, &[u8]>> {
+    let read = |index| catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok();
+    (0..headers.count()).filter_map(read).collect()
 }
 
 /// A topic of a test's own.
@@ -146,6 +155,11 @@ impl Topic {
         send(&producer(&self.brokers), &self.name, messages).await;
     }
 
+    /// Writes a message with a header whose name may be any bytes, to partition 0.
+    pub async fn produce_with_header(&self, value: &[u8], header: &[u8]) {
+        requests::produce(&self.brokers, &self.name, value, header).await;
+    }
+
     /// Everything on the topic, by partition and offset. Nothing where there is no topic yet.
     pub async fn dump(&self) -> Vec<Received> {
         let topic = self.clone();
@@ -168,7 +182,7 @@ impl Topic {
         let mut found = Vec::new();
         while !ends.is_empty() {
             let message = consumer.poll(WITHIN).expect("the topic can be read to its end").unwrap();
-            let headers = message.headers().map(|headers| headers.iter().collect::<Vec<_>>()).unwrap_or_default();
+            let headers = message.headers().map(readable).unwrap_or_default();
             found.push(Received {
                 partition: message.partition(),
                 offset: message.offset(),

@@ -58,7 +58,7 @@ async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Min
             (SELECT DISTINCT topic, m.minute
             FROM source_minutes m JOIN begun b USING (source)
                 JOIN (SELECT topic, min("end") AS "end" FROM begun GROUP BY topic) AS slowest USING (topic)
-            WHERE m.checked_at IS NULL AND m.minute + interval '1 minute' <= slowest."end"
+            WHERE m.checked_at IS NULL AND m.minute <= slowest."end" - interval '1 minute'
             ORDER BY m.minute LIMIT $2)
             UNION
             (SELECT topic, minute FROM (
@@ -83,9 +83,25 @@ async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Min
     .await
 }
 
+/// Then what was counted of that minute is not to be had any more.
+async fn keys_may_be_purged(connection: &mut PgConnection, minute: OffsetDateTime) -> Result<bool, sqlx::Error> {
+    let purged =
+        sqlx::query_scalar!(r#"SELECT coalesce(newest_purged >= $1, false) AS "purged!" FROM key_horizon"#, minute);
+    purged.fetch_one(connection).await
+}
+
 /// Holds what was counted of it against the sum of what its sources say.
 async fn check_minute(connection: &mut PgConnection, one: Minute) -> Result<(), sqlx::Error> {
     let Minute { topic, minute, sources, quantities, is_told } = one;
+    if keys_may_be_purged(connection, minute).await? {
+        // What was found of it before stays.
+        let looked_at = sqlx::query!(
+            "UPDATE source_minutes SET checked_at = now() WHERE source = ANY ($1) AND minute = $2",
+            &sources,
+            minute
+        );
+        return looked_at.execute(connection).await.map(drop);
+    }
     let quantities =
         quantities.iter().flat_map(|one| serde_json::from_str::<BTreeMap<String, i64>>(one).unwrap_or_default());
     let mut told = BTreeMap::new();

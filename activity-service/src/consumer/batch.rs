@@ -6,8 +6,11 @@
 use std::{collections::BTreeSet, ops::Range, time::SystemTime};
 
 use opentelemetry::{KeyValue, trace::SpanKind};
-use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use shared::runtime::traces::{self, TraceContext};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use shared::runtime::{
+    kafka,
+    traces::{self, TraceContext},
+};
 use time::{Date, OffsetDateTime};
 
 use super::{
@@ -261,7 +264,7 @@ impl Batch {
 
 fn trace_of(message: &BorrowedMessage<'_>) -> TraceContext {
     let header = |name: &str| {
-        let found = message.headers()?.iter().find(|header| header.key == name)?;
+        let found = kafka::headers(message.headers()?).find(|header| header.key == name)?;
         Some(std::str::from_utf8(found.value?).ok()?.to_owned())
     };
     TraceContext::new(header("traceparent"), header("tracestate"))

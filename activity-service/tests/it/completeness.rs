@@ -169,6 +169,19 @@ async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_
     // Out of the way, or it would stand for the message that is missing below.
     world.database.execute(&resolved("'counted', now(), 'x', 'x'")).await;
     is("complete").await;
+    // What was counted of a minute whose keys are purged cannot be found: it stays as it was.
+    let purged = "CREATE TABLE purged AS SELECT * FROM processed_messages; DELETE FROM processed_messages;
+        UPDATE key_horizon SET newest_purged = now();
+        UPDATE source_minutes SET checked_at = NULL WHERE quantities <> '{}'";
+    world.database.execute(purged).await;
+    wait_until("they are looked at", seconds(60), async || {
+        world.database.number("SELECT count(*) FROM source_minutes WHERE checked_at IS NULL").await == 0
+    })
+    .await;
+    assert_eq!(of_day(&service, &day).await["difference"], json!([]));
+    let back = "INSERT INTO processed_messages SELECT * FROM purged; DROP TABLE purged;
+        UPDATE key_horizon SET newest_purged = NULL";
+    world.database.execute(back).await;
     // A figure changed by hand, and a row deleted from the keys.
     world.database.execute("UPDATE daily_activity_shards SET quantity = quantity + 2").await;
     let key = format!("processed_messages WHERE message_ref = '{}'", reference(3));

@@ -22,6 +22,7 @@ mod figures;
 mod floods;
 mod gaps;
 mod growth;
+mod header_names;
 mod hung;
 mod kafka_away;
 mod kafka_rights;

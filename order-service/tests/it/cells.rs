@@ -1,6 +1,6 @@
 //! An order-service that is one of several cells.
 
-use testing::Setup;
+use testing::{Setup, wait_until};
 
 use crate::{
     verify::verify,
@@ -89,4 +89,23 @@ async fn a_new_cell_takes_no_order_before_it_has_told_of_itself() {
     let known = of(&world, 2, 3).start().await;
     known.kill().await;
     world.judge_nothing_placed().await;
+}
+
+/// Holds: No instance of a new cell waits for Kafka once another one has told of it.
+#[tokio::test]
+async fn what_one_instance_of_a_new_cell_has_told_no_other_one_has_to() {
+    let world = World::new().await;
+    // Nobody listens there.
+    let mut cut_off = of(&world, 2, 3).set("kafka.brokers", "127.0.0.1:9").spawn();
+    wait_until("it waits", seconds(20), async || cut_off.probe("startup").await == Some(503)).await;
+    let service = of(&world, 2, 3).start().await;
+    cut_off.ready().await;
+    world.client(&cut_off).place_one().await;
+    assert_eq!(service.stop().await, Some(0));
+    // What waits in the memory of the one that is cut off is sent by whoever comes after it.
+    cut_off.kill().await;
+    let service = of(&world, 2, 3).start().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
 }

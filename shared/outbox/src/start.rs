@@ -161,14 +161,19 @@ async fn unfit_for_poolers(
 }
 
 impl Begun {
-    /// Tells of progress once, before anything is written: who counts knows then that there is this source. Waits for Kafka;
-    /// false where the drain begins before.
+    /// Tells of progress once, before anything is written: who counts knows then that there is this source. Waits for Kafka,
+    /// unless another instance of the database has told (`is_told`); false where the drain begins before.
     ///
     /// # Errors
     /// librdkafka refuses its settings.
-    pub async fn tell(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<bool> {
+    pub async fn tell(
+        &self,
+        is_told: impl AsyncFn() -> bool,
+        shutdown: &Shutdown,
+        status: &TaskStatus,
+    ) -> anyhow::Result<bool> {
         let announcer = Announcer::new(&self.settings, self.pool.clone(), self.instance.clone())?;
-        Ok(announcer.tell_once(shutdown, status).await)
+        Ok(announcer.tell_once(is_told, shutdown, status).await)
     }
 
     /// Gives the identity back, where nothing is to be started.

@@ -16,12 +16,13 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, Headers},
 };
 
 pub use self::renewal::{Credentials, Renewed};
 use crate::runtime::{
     config::{Reader, Source, is_secret_property, is_this_machine},
-    telemetry::LIBRDKAFKA,
+    telemetry::{LIBRDKAFKA, none_if_it_panics},
 };
 
 /// How long a question to the cluster (metadata, offsets, a new topic) may take.
@@ -335,6 +336,12 @@ impl LastFailure {
     fn last(&self) -> MutexGuard<'_, Option<String>> {
         self.0.lock().expect("nothing panics with the lock in hand")
     }
+}
+
+/// The headers of a message, but for those whose name is not UTF-8: rdkafka panics on them, and anybody who may write to a
+/// topic may send one.
+pub fn headers<H: Headers>(all: &H) -> impl Iterator<Item = Header<'_, &[u8]>> {
+    (0..all.count()).filter_map(|index| none_if_it_panics(|| all.try_get(index)).flatten())
 }
 
 /// The code of an error that has one.

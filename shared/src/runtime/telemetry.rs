@@ -23,6 +23,7 @@ pub(crate) use files::open_anew;
 pub(crate) use level::{ALWAYS, LevelError, RULE};
 pub use level::{Level, check_level};
 use output::Output;
+pub(crate) use panics::none_if_it_panics;
 pub(crate) use repeated::LIBRDKAFKA;
 use repeated::Repeated;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};

@@ -232,8 +232,7 @@ impl Reader {
 fn record(message: &impl Message, source: &str) -> Option<Record> {
     let Value { message_ref, activity_at } = serde_json::from_slice(message.payload()?).ok()?;
     let is_ours = message.headers().is_none_or(|headers| {
-        use rdkafka::message::Headers;
-        headers.iter().all(|header| header.key != "ce_source" || header.value == Some(source.as_bytes()))
+        kafka::headers(headers).all(|header| header.key != "ce_source" || header.value == Some(source.as_bytes()))
     });
     is_ours.then(|| Record { partition: message.partition(), offset: message.offset(), message_ref, activity_at })
 }

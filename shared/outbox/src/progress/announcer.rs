@@ -131,15 +131,32 @@ impl Announcer {
         Ok(())
     }
 
-    /// Tells it until this very instance has; false where the drain begins before.
-    pub(crate) async fn tell_once(&self, shutdown: &Shutdown, status: &TaskStatus) -> bool {
-        self.creation.ensure(None, status, shutdown).await;
-        while !self.tell(status).await {
-            if shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_none() {
-                return false;
+    /// Tells it until this instance has, or another one of the same database (`is_told`). False where the drain begins
+    /// before.
+    pub(crate) async fn tell_once(
+        &self,
+        is_told: impl AsyncFn() -> bool,
+        shutdown: &Shutdown,
+        status: &TaskStatus,
+    ) -> bool {
+        let by_this_one = async {
+            self.creation.ensure(None, status, shutdown).await;
+            while !self.tell(status).await {
+                sleep(until(&self.instance, ANNOUNCES_AFTER)).await;
             }
-        }
-        true
+        };
+        let by_another = async {
+            while !is_told().await {
+                sleep(until(&self.instance, ANNOUNCES_AFTER)).await;
+            }
+        };
+        let told = async {
+            tokio::select! {
+                () = by_this_one => {}
+                () = by_another => {}
+            }
+        };
+        shutdown.unless_draining(told).await.is_some()
     }
 
     /// Whether it was told.

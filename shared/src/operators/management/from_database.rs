@@ -15,8 +15,9 @@ use crate::runtime::{
 /// How long a connection and then the answer are waited for: whatever the database does, a scrape is
 /// answered long before Prometheus gives it up, which is after 10 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// Ends a statement that has found too much to do.
-const SESSION: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '900ms'";
+/// Ends a statement that has found too much to do. Planned each time: a plan of when the tables were small would be kept.
+const SESSION: &str =
+    "BEGIN READ ONLY; SET LOCAL statement_timeout = '900ms'; SET LOCAL plan_cache_mode = force_custom_plan";
 
 /// Reads the numbers and sets the gauges.
 pub type Question = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(), sqlx::Error>>;
