@@ -42,7 +42,7 @@ pub(crate) fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -
 
 /// rdkafka panics where a name is not UTF-8.
 fn readable(headers: &BorrowedHeaders) -> Vec<Header<'_, &[u8]>> {
-    let read = |index| catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok();
+    let read = |index| catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten();
     (0..headers.count()).filter_map(read).collect()
 }
 
