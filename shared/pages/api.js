@@ -1,7 +1,7 @@
 // Questions to the API of this service, with the token of this tab.
 
 import { setBy } from "./clock.js";
-import { bearer, hasExpired, signOut } from "./session.js";
+import { bearer, ended, hasExpired, isOver, signOut } from "./session.js";
 
 /** An answer that is none: what went wrong, in words for whoever looks. */
 export class Refused extends Error {
@@ -46,6 +46,7 @@ async function ask(path, { method = "GET", body, signal, lastEventId, isPeer = f
 
 /** Ends a session that is over. Whoever asks for nothing meanwhile has to look. */
 export function checkSession() {
+  if (isOver) throw new Refused(ended, 401);
   if (!hasExpired()) return;
   signOut("Your session has ended.");
   throw new Refused("Your session has ended.", 401);

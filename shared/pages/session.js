@@ -20,6 +20,8 @@ const KEY = "token";
 let token = null;
 /** Why there is no token any more, for whoever has to sign in again. */
 export let ended = "";
+/** Somebody has signed out, or was: what was still to be asked is not asked any more. */
+export let isOver = false;
 
 /** @returns {Promise<Settings>} */
 export async function settings() {
@@ -38,12 +40,15 @@ export function resume() {
     token = sessionStorage.getItem(KEY);
   }
   if (hasExpired()) signOut("Your session has ended.");
+  // Nothing was asked yet, and a service without authentication needs no token.
+  isOver = false;
 }
 
 /** @param {string} text a token, or a header with it */
 export function signIn(text) {
   token = text.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
   ended = "";
+  isOver = false;
   sessionStorage.setItem(KEY, token);
 }
 
@@ -51,6 +56,7 @@ export function signIn(text) {
 export function signOut(why = "") {
   token = null;
   ended = why;
+  isOver = true;
   sessionStorage.removeItem(KEY);
 }
 
