@@ -97,7 +97,12 @@ async fn what_one_instance_of_a_new_cell_has_told_no_other_one_has_to() {
     let world = World::new().await;
     // Nobody listens there.
     let mut cut_off = of(&world, 2, 3).set("kafka.brokers", "127.0.0.1:9").spawn();
-    wait_until("it waits", seconds(20), async || cut_off.probe("startup").await == Some(503)).await;
+    // Until it has seen that the cell is new.
+    wait_until("it waits", seconds(30), async || {
+        cut_off.probe("startup").await == Some(503)
+            && cut_off.health().await["components"]["announcer"]["lastError"].is_string()
+    })
+    .await;
     let service = of(&world, 2, 3).start().await;
     cut_off.ready().await;
     world.client(&cut_off).place_one().await;
