@@ -24,6 +24,10 @@ export function range(from, to) {
   return days;
 }
 
-/** @param {string | null} text */
+/**
+ * A day that there may be figures of. Nothing is counted for one before 2000; and a few days after it the year must still
+ * have four digits, or else days do not sort as texts.
+ * @param {string | null} text
+ */
 export const isDay = (text) =>
-  text !== null && /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)) && plus(text, 0) === text;
+  text !== null && /^2\d{3}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)) && plus(text, 0) === text;

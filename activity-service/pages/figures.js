@@ -6,7 +6,7 @@ import { inWords } from "./completeness.js";
 import { download } from "./csv.js";
 import { isDay, plus, range, todayIn } from "./days.js";
 import { byId, h, say } from "./dom.js";
-import { count, longDay, mediumDay, share, weekday } from "./format.js";
+import { count, longDay, mediumDay, ofTimes, share, weekday } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { ofDay as hoursOfDay, words as wordsOfHours } from "./hours.js";
 import { Live } from "./live.js";
@@ -39,7 +39,11 @@ let hours = { of: "", hours: [] };
 let completeDay;
 /** How complete all figures are. @type {any} */
 let completeness = null;
-let toldAt = 0;
+/** What a screen reader is told next, and when it was told last. */
+let toTell = "";
+let toldAt = -TOLD_EVERY;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let telling;
 /** Tells of the day pointed at, or of all. @type {(text: string) => void} */
 let pointAt = () => undefined;
 
@@ -172,16 +176,24 @@ async function askHowComplete() {
 
 function showCompleteness() {
   if (!completeDay) return;
-  const { state, text, reasons } = inWords(completeDay, completeness, (code) => names.get(code) ?? code, settings.timeZone);
+  const { state, text, utc, reasons } = inWords(completeDay, completeness, (code) => names.get(code) ?? code, settings.timeZone);
   byId("complete").dataset.state = state;
+  byId("complete").title = utc;
   say(byId("complete"), text);
   byId("complete").hidden = false;
-  // Whoever reads a reason, or has its link in focus, keeps it.
-  const said = JSON.stringify(reasons);
-  if (byId("why").dataset.said === said) return;
-  byId("why").dataset.said = said;
-  byId("why").hidden = reasons.length === 0;
-  byId("why").replaceChildren(...reasons.map(({ text, place }) => h("li", {}, text, " ", place && wayTo(place))));
+  const why = byId("why");
+  why.hidden = reasons.length === 0;
+  // Whoever has a link in focus keeps it, also while a time in the text moves on.
+  const places = JSON.stringify(reasons.map(({ place }) => place ?? ""));
+  if (why.dataset.places !== places) {
+    why.dataset.places = places;
+    why.replaceChildren(...reasons.map(({ place }) => h("li", {}, h("span"), " ", place && wayTo(place))));
+  }
+  for (const [index, { text, utc }] of reasons.entries()) {
+    const told = why.children[index].children[0];
+    say(told, text);
+    told.setAttribute("title", utc ?? "");
+  }
 }
 
 /** To where an operator can do something about it. @param {"quarantine" | "failed" | "unannounced"} place */
@@ -223,6 +235,16 @@ function show() {
   if (!byId("history").hidden) showHistory(day);
 }
 
+/** Tells a screen reader: at once, or, where it was told of another number just now, when that is over, the last one. @param {string} text */
+function announce(text) {
+  toTell = text;
+  telling ??= setTimeout(() => {
+    telling = undefined;
+    toldAt = performance.now();
+    say(byId("announcement"), toTell);
+  }, toldAt + TOLD_EVERY - performance.now());
+}
+
 /** @param {string} day @param {boolean} isToday */
 function showNumber(day, isToday) {
   const now = quantity(day);
@@ -232,10 +254,7 @@ function showNumber(day, isToday) {
   if (byId("number").textContent !== number) {
     say(byId("number"), number);
     byId("number").toggleAttribute("data-long", number.length > 8);
-    if (Date.now() - toldAt > TOLD_EVERY) {
-      toldAt = Date.now();
-      say(byId("announcement"), `${name}: ${number}`);
-    }
+    announce(`${name}: ${number}`);
   }
   const rows = [
     [isToday ? "Yesterday" : "The day before", plus(day, -1)],
@@ -339,8 +358,14 @@ function showTable(days, chosen) {
 function saveCsv() {
   const { from, to } = wanted();
   const codes = sortedCodes();
-  const rows = range(from, to).map((day) => [day, ...codes.map((code) => quantity(day, code))]);
-  download(`figures-${from}-${to}.csv`, [["day", ...codes], ...rows]);
+  // New columns come last: whoever reads these files counts them.
+  const marks = codes.flatMap((code) => [`${code}.lateQuantity`, `${code}.missingQuantity`]);
+  const rows = range(from, to).map((day) => [
+    day,
+    ...codes.map((code) => quantity(day, code)),
+    ...codes.flatMap((code) => [late(day, code), missing(day, code)]),
+  ]);
+  download(`figures-${from}-${to}.csv`, [["day", ...codes, ...marks], ...rows]);
 }
 
 function firstOrder() {
@@ -379,7 +404,8 @@ void open({
     byId("csv").addEventListener("click", saveCsv);
     say(byId("request"), firstOrder());
     byId("copy").addEventListener("click", () => void navigator.clipboard.writeText(firstOrder()));
-    say(byId("footnote"), `Days end at midnight in ${settings.timeZone}. ← and → go to the day before and after, t to today.`);
+    const keys = "← and → go to the day before and after, t to today.";
+    say(byId("footnote"), `Days end at midnight in ${settings.timeZone}. ${ofTimes(settings.timeZone)} ${keys}`);
     addEventListener("keydown", onKey);
     addEventListener("popstate", moved);
     // In a frame of its own: what it draws must not be measured again at once.

@@ -4,9 +4,9 @@ import { change, get } from "./api.js";
 import { audit } from "./audit.js";
 import { bytesOf, headersOf } from "./bytes.js";
 import { confirm, done } from "./confirm.js";
-import { byId, h } from "./dom.js";
+import { byId, h, say } from "./dom.js";
 import { editor } from "./editor.js";
-import { ago, count, dateTime, longDay } from "./format.js";
+import { ago, count, dateTime, longDay, ofTimes } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { loadGaps } from "./gaps.js";
 import { List, choose, chosen, each, facts } from "./list.js";
@@ -34,7 +34,7 @@ const list = new List({
   path: "admin/quarantine",
   filters: () => ({ state: state(), ...filter() }),
   columns: () => [
-    { name: "Received", show: (entry) => ago(entry.receivedAt) },
+    { name: "Received", show: (entry) => h("span", { title: entry.receivedAt }, ago(entry.receivedAt)) },
     { name: "Reason", show: (entry) => words(entry.reason) },
     { name: "Detail", kind: "text", show: (entry) => entry.detail },
     { name: "Place", kind: "code", show: place },
@@ -126,7 +126,7 @@ async function opened() {
       ["Message", entry.messageRef],
       ["Copies", entry.messages > 1 && count(entry.messages - 1)],
       ["State", entry.state],
-      ["Since", entry.resolvedAt && dateTime(entry.resolvedAt, zone)],
+      ["Since", entry.resolvedAt && h("span", { title: entry.resolvedAt }, dateTime(entry.resolvedAt, zone))],
       ["By", entry.resolvedBy],
       ["Why", entry.resolution],
     ]),
@@ -145,8 +145,8 @@ const outcome = ({ counted, duplicates, stillWaiting }) =>
 /** @param {string} id */
 function replayOne(id) {
   const text = "It is checked and counted like any message. Where it still cannot be, it stays here.";
-  confirm({ title: "Replay this message?", text, action: "Replay" }, async () => {
-    changed(outcome(await change("POST", `admin/quarantine/${id}/replay`)));
+  confirm({ title: "Replay this message?", text, action: "Replay", wantsReason: true }, async (reason) => {
+    changed(outcome(await change("POST", `admin/quarantine/${id}/replay`, { reason })));
   });
 }
 
@@ -217,24 +217,32 @@ const replayed = (answers) => ({
   stillWaiting: sum(answers, "stillWaiting"),
 });
 
-/** How the figures would change: the first few. @param {any[]} answers */
+/** How the figures would change by all answers together: the first few. @param {any[]} answers */
 function changes(answers) {
-  const figures = answers.flatMap((answer) => answer.figures ?? []);
-  const told = figures.slice(0, 5).map((one) => `${longDay(one.activityDate)}: ${count(one.change)} more of ${one.activityTypeCode}`);
-  return [...told, ...(figures.length > 5 ? [`and ${count(figures.length - 5)} figures more`] : [])].join("; ");
+  /** By day and type. @type {Map<string, number>} */
+  const sums = new Map();
+  for (const { activityDate, activityTypeCode, change: more } of answers.flatMap((answer) => answer.figures ?? [])) {
+    const figure = `${activityDate} ${activityTypeCode}`;
+    sums.set(figure, (sums.get(figure) ?? 0) + more);
+  }
+  const told = [...sums.keys()].sort().slice(0, 5).map((figure) => {
+    const [day, code] = figure.split(" ");
+    return `${longDay(day)}: ${count(sums.get(figure) ?? 0)} more of ${code}`;
+  });
+  return [...told, ...(sums.size > 5 ? [`and ${count(sums.size - 5)} figures more`] : [])].join("; ");
 }
 
-/** What is ticked, or all that the filters leave. @param {boolean} dryRun @param {string[]} ticked @returns {Promise<any[]>} */
-const replay = (dryRun, ticked) =>
-  ticked.length > 0 ? each(ticked, (id) => change("POST", `admin/quarantine/${id}/replay`, { dryRun })) : many("admin/quarantine/replay", { dryRun });
+/** What is ticked, or all that the filters leave. @param {Record<string, unknown>} how @param {string[]} ticked @returns {Promise<any[]>} */
+const replay = (how, ticked) =>
+  ticked.length > 0 ? each(ticked, (id) => change("POST", `admin/quarantine/${id}/replay`, how)) : many("admin/quarantine/replay", how);
 
 async function replayAll() {
   const ticked = [...list.ticked];
-  const tried = await replay(true, ticked);
+  const tried = await replay({ dryRun: true }, ticked);
   const { counted, duplicates, stillWaiting } = replayed(tried);
   const would = `${count(counted)} would be counted, ${count(duplicates)} were counted before, ${count(stillWaiting)} would stay.`;
-  confirm({ title: "Replay what waits?", text: `${would} ${changes(tried)}`, action: "Replay" }, async () => {
-    changed(outcome(replayed(await replay(false, ticked))));
+  confirm({ title: "Replay what waits?", text: `${would} ${changes(tried)}`, action: "Replay", wantsReason: true }, async (reason) => {
+    changed(outcome(replayed(await replay({ reason }, ticked))));
   });
 }
 
@@ -271,7 +279,7 @@ function changed(text) {
 const poll = new Poll(
   async () => {
     ways.load();
-    await Promise.all([overview(), pausing.load(), list.load(), opened(), loadTasks(settings)]);
+    await Promise.all([overview(), pausing.load(settings.timeZone), list.load(), opened(), loadTasks(settings)]);
     isCurrent(settings.timeZone);
   },
   EVERY,
@@ -286,6 +294,7 @@ void open({
     strip = new Strip(settings, peer);
     ways = new Ways(settings, peer);
     audit(settings, failed);
+    say(byId("footnote"), ofTimes(settings.timeZone));
     const again = () => {
       states();
       list.restart();

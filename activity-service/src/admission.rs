@@ -162,24 +162,34 @@ impl Admission {
         Self { forced, ..self }
     }
 
+    /// Why a message may not be counted, whatever is known of its key.
+    fn refusal(&self, activity: &Activity) -> Option<(Reason, &'static str)> {
+        if let Some(detail) = self.days.refusal(activity.at) {
+            return Some((Reason::BadDate, detail));
+        }
+        let is_registered = self.types.contains(activity.code.as_str());
+        (!is_registered).then_some((Reason::UnknownType, "activityTypeCode must be a registered type"))
+    }
+
     /// Sees to it that there is a partition for each key, and finds those whose key is new although they
-    /// are so old that it may have been purged.
+    /// are so old that it may have been purged. What is refused anyway has no key.
     ///
     /// # Errors
     /// As Postgres answers. The transaction is lost then.
     pub async fn look_at<'a>(
         self,
         transaction: &mut PgConnection,
-        activities: impl Iterator<Item = &'a Activity> + Clone,
+        activities: impl Iterator<Item = &'a Activity>,
     ) -> Result<Judge, sqlx::Error> {
-        let days = key::days(activities.clone().map(|one| one.message_ref));
+        let activities: Vec<_> = activities.filter(|one| self.refusal(one).is_none()).collect();
+        let days = key::days(activities.iter().map(|one| one.message_ref));
         if !days.is_empty() {
             key::make_partitions(&mut *transaction, &days).await?;
         }
         if self.forced {
             return Ok(Judge { admission: self, too_old: HashSet::new() });
         }
-        let old = activities.filter(|one| self.horizon.may_have_purged(one.at) && self.days.refusal(one.at).is_none());
+        let old = activities.into_iter().filter(|one| self.horizon.may_have_purged(one.at));
         let old: BTreeMap<Uuid, &Activity> = old.map(|one| (one.message_ref, one)).collect();
         if old.is_empty() {
             return Ok(Judge { admission: self, too_old: HashSet::new() });
@@ -217,11 +227,8 @@ impl Judge {
     pub fn judge<'a>(&self, parsed: &'a Result<Activity, Rejected>) -> Result<&'a Activity, Cow<'a, Rejected>> {
         let activity = parsed.as_ref().map_err(Cow::Borrowed)?;
         let rejected = |reason, detail: &'static str| Err(Cow::Owned(activity.rejected(reason, detail)));
-        if let Some(detail) = self.admission.days.refusal(activity.at) {
-            return rejected(Reason::BadDate, detail);
-        }
-        if !self.admission.types.contains(activity.code.as_str()) {
-            return rejected(Reason::UnknownType, "activityTypeCode must be a registered type");
+        if let Some((reason, detail)) = self.admission.refusal(activity) {
+            return rejected(reason, detail);
         }
         if self.too_old.contains(&activity.message_ref) {
             return rejected(Reason::TooOld, "activityAt must be later than that of every purged key");

@@ -1,19 +1,20 @@
 //! Starts everything and waits for its end. The only file that knows all others, the only one that
-//! spawns tasks.
+//! spawns the tasks of counting.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use shared::{
     operators::{
         audit::Deed,
         management::{self, Probes, exposition::Exposition},
     },
+    process::{Basis, Process},
     runtime::{
         at_once::AtOnce,
-        database::{self, Failure, Pool, Tables},
+        database::{self, Pool, Tables},
         health::{Health, TaskStatus},
-        kafka::topics::{Away, Topics, Watch},
-        lifecycle::{Exit, Shutdown, StopSignal, Tasks, told_once},
+        kafka::topics::{Away, Watch},
+        lifecycle::{Exit, StopSignal, Tasks, told_once},
         telemetry::Telemetry,
         terminal,
     },
@@ -51,13 +52,14 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/activity");
 pub const TABLES: Tables = Tables { service: "activity-service", migrations: &MIGRATIONS, mark: "processed_messages" };
 
 /// What is done with its tables.
-const NEEDED: [(&str, &str); 26] = [
+const NEEDED: [(&str, &str); 28] = [
     ("activity_types", "SELECT, INSERT, UPDATE"),
     ("audit", "SELECT, INSERT"),
     ("business_calendar", "SELECT, INSERT, UPDATE"),
     ("complete_days", "SELECT, INSERT"),
     ("consumer_positions", "SELECT, INSERT, UPDATE"),
-    ("consumption_gaps", "SELECT, INSERT, UPDATE, DELETE"),
+    ("consumption_gaps", "SELECT, INSERT, DELETE"),
+    ("consumption_gaps (state, to_offset, closed_at, closed_by, reason)", "UPDATE"),
     ("daily_activities", "SELECT"),
     ("daily_activity_shards", "SELECT, INSERT, UPDATE"),
     ("differing_figures", "SELECT, INSERT, UPDATE, DELETE"),
@@ -74,7 +76,12 @@ const NEEDED: [(&str, &str); 26] = [
     ("pause", "SELECT, INSERT, UPDATE, DELETE"),
     ("processed_messages", "SELECT, INSERT"),
     ("processed_messages_undated", "SELECT, DELETE"),
-    ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
+    ("quarantine", "SELECT, INSERT, DELETE"),
+    (
+        "quarantine (identity, state, reason, detail, activity_type_code, message_ref, corrected_value, resolved_at, \
+         resolved_by, resolution)",
+        "UPDATE",
+    ),
     ("quarantine_copies", "SELECT, INSERT, UPDATE, DELETE"),
     ("source_minutes", "SELECT, INSERT, UPDATE, DELETE"),
     ("sources", "SELECT, INSERT, UPDATE"),
@@ -82,12 +89,6 @@ const NEEDED: [(&str, &str); 26] = [
 
 /// Reads are short, and Postgres is what limits them.
 const API_WORKERS: usize = 2;
-
-/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
-const TOPICS_WITHIN: Duration = Duration::from_secs(1);
-
-/// Before the database is asked again that went away while it was looked at.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// The command `serve`.
 pub async fn serve(config: Config) -> Exit {
@@ -109,23 +110,19 @@ pub async fn serve(config: Config) -> Exit {
 
 async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
-    let health = Health::default();
-    let mut service = Service::new(config, &health)?;
-    let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
-    service.metrics(&health, telemetry);
-    service.credentials();
+    let (mut service, probes) = Service::new(config, telemetry)?;
+    let health = probes.health.clone();
     let authentication = Authentication::start(service.config.auth.clone(), &mut service.tasks)?;
     let deeds = service.management(&probes, telemetry, &authentication)?;
-    let topics = service.topics()?;
-    if let Some(refusal) = topics.refusal(TOPICS_WITHIN).await {
-        eprintln!("{refusal}");
-        return Ok(Exit::WrongSettings);
-    }
+    let topics = match service.topics().await? {
+        Ok(watch) => watch,
+        Err(exit) => return Ok(exit),
+    };
     let ready = tokio::select! {
         ready = service.database_ready(health.task("database")) => ready,
         () = signal.received() => return Ok(Exit::Stopped),
     };
-    let time_zone = match ready? {
+    let time_zone = match ready {
         Ok(zone) => zone,
         Err(exit) => return Ok(exit),
     };
@@ -147,38 +144,24 @@ struct Service {
     pool: Pool,
     requests: Pool,
     exposition: Exposition,
-    shutdown: Shutdown,
     tasks: Tasks,
 }
 
 impl Service {
-    fn new(config: Config, health: &Health) -> anyhow::Result<Self> {
-        let pool = config.database.pool("activity-service")?;
-        let requests = config.database.request_pool("activity-service requests")?;
-        let exposition = Exposition::start(&config.metrics.shared, env!("CARGO_PKG_VERSION"), metrics::ALL)?;
-        let shutdown = Shutdown::default();
-        let tasks = Tasks::new(health.clone(), shutdown.clone());
-        Ok(Self { config, pool, requests, exposition, shutdown, tasks })
-    }
-
-    fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
-        health.watch(self.config.task_hung_after);
-        self.exposition.at_scrape({
-            let health = health.clone();
-            move || health.set_gauges()
-        });
-        self.exposition.at_scrape(telemetry.gauges());
-        self.exposition.of_pool("work", &self.pool);
-        self.exposition.of_pool("requests", &self.requests);
-        self.exposition.of_database(&self.pool, gauges::of_database, &self.config.metrics.shared);
-        let exposition = self.exposition.clone();
-        self.tasks.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
-    }
-
-    fn credentials(&mut self) {
-        if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
-            self.tasks.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
-        }
+    fn new(config: Config, telemetry: &Telemetry) -> anyhow::Result<(Self, Probes)> {
+        let basis = Basis {
+            tables: TABLES,
+            version: env!("CARGO_PKG_VERSION"),
+            database: &config.database,
+            metrics: &config.metrics.shared,
+            task_hung_after: config.task_hung_after,
+        };
+        let process = Process::begin(basis, metrics::ALL, telemetry)?;
+        let Process { pool, requests, mut probes, exposition, tasks, .. } = process;
+        // Callers are answered by no other.
+        probes.pool = requests.clone();
+        exposition.of_database(&pool, gauges::of_database(&config.consumer.topics), &config.metrics.shared);
+        Ok((Self { config, pool, requests, exposition, tasks }, probes))
     }
 
     /// What operators do at its port comes out for the audit.
@@ -197,20 +180,31 @@ impl Service {
         Ok(done)
     }
 
-    fn topics(&self) -> anyhow::Result<Topics> {
-        Topics::new(&self.config.kafka, self.config.consumer.topics.clone(), self.config.expected.clone())
+    async fn topics(&self) -> anyhow::Result<Result<Watch, Exit>> {
+        Watch::begin(&self.config.kafka, self.config.consumer.topics.clone(), self.config.expected.clone()).await
     }
 
-    /// Waits for the database, then sees whether it is the right one.
-    async fn database_ready(&self, status: TaskStatus) -> anyhow::Result<Result<String, Exit>> {
-        loop {
-            database::reached(&self.pool, &status).await;
-            match fits(&self.pool, &self.config.database.address, &self.config.time_zone).await {
-                // It went away again between two questions.
-                Err(error) if Failure::of(&error) == Failure::Outage => tokio::time::sleep(PAUSE).await,
-                other => return Ok(other?),
+    /// Waits for the database, and for whoever mends what is wrong with it, then sees whether it is the right one.
+    async fn database_ready(&self, status: TaskStatus) -> Result<String, Exit> {
+        let settings = &self.config.database;
+        let attempt = async || {
+            let found = fits(&self.pool, settings, &self.config.time_zone).await?;
+            if found.is_ok() {
+                database::compare_limits(&self.requests, settings.max_connections).await?;
             }
+            Ok::<_, sqlx::Error>(found)
+        };
+        for pause in database::backoff() {
+            match attempt().await {
+                Ok(found) => {
+                    status.ok();
+                    return found;
+                }
+                Err(error) => status.failing(&error, "waiting for the database"),
+            }
+            tokio::time::sleep(pause).await;
         }
+        unreachable!("the back-off never ends")
     }
 
     fn calendar(&mut self, time_zone: &str, probes: &Probes) {
@@ -236,8 +230,8 @@ impl Service {
         let looking = Arc::clone(&live);
         self.tasks.spawn("streams", |shutdown, status| looking.run(shutdown, status));
         let api = Api { pool: self.requests.clone(), time_zone, topics, live };
-        let needs_token = self.config.auth.needs_token();
-        let routes = http::routes(api, self.exposition.clone(), health.clone(), &self.config.pages, needs_token);
+        let scopes = self.config.auth.scopes();
+        let routes = http::routes(api, self.exposition.clone(), health.clone(), &self.config.pages, scopes.as_ref());
         self.tasks.spawn("api", |shutdown, status| server.serve(routes, authentication, shutdown, status));
         Ok(())
     }
@@ -264,10 +258,9 @@ impl Service {
         self.tasks.spawn("progress", |shutdown, status| progress.run(shutdown, status));
     }
 
-    fn watch(&mut self, topics: Topics) -> Away {
-        let watch = Watch::new(topics);
-        let away = watch.away();
-        self.tasks.spawn("topics", |shutdown, status| watch.run(shutdown, status));
+    fn watch(&mut self, topics: Watch) -> Away {
+        let away = topics.away();
+        self.tasks.spawn("topics", |shutdown, status| topics.run(shutdown, status));
         away
     }
 
@@ -318,12 +311,10 @@ impl Service {
 /// The database's.
 pub async fn fits(
     pool: &Pool,
-    address: &database::Address,
+    settings: &database::Settings,
     time_zone: &str,
 ) -> Result<Result<String, Exit>, sqlx::Error> {
-    if !database::keeps_prepared_statements(address, "activity-service start").await? {
-        let found =
-            "leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md";
+    if let Some(found) = settings.unfit_pooler().await? {
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Err(Exit::WrongSettings));
     }

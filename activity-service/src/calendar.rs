@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rules::Rules;
 use serde::Serialize;
-use shared::runtime::{
-    database::{Failure, Pool},
-    health::TaskStatus,
-    lifecycle::Shutdown,
+use shared::{
+    operators::audit::{Action, Author},
+    runtime::{
+        database::{Failure, Pool},
+        health::TaskStatus,
+        lifecycle::Shutdown,
+    },
 };
 use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
-use crate::metrics::ZONE_DIFFERENCES;
+use crate::{audit, metrics::ZONE_DIFFERENCES};
 
 /// An instance that cannot count is noticed as soon as any other that is not ready.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -99,7 +102,7 @@ pub struct Renamed {
 ///
 /// # Errors
 /// The database's; it does not know the name; or that is no name of the same zone.
-pub async fn rename(pool: &Pool, to: &str) -> anyhow::Result<Renamed> {
+pub async fn rename(pool: &Pool, to: &str, author: &Author) -> anyhow::Result<Renamed> {
     anyhow::ensure!(is_known(pool, to).await?, "this Postgres does not know {to}");
     let rules = Rules::of_database(pool, to).await?;
     let mut transaction = pool.begin().await?;
@@ -116,6 +119,7 @@ pub async fn rename(pool: &Pool, to: &str) -> anyhow::Result<Renamed> {
     sqlx::query!("UPDATE business_calendar SET time_zone = $1, rules = $2", to, rules.to_string())
         .execute(&mut *transaction)
         .await?;
+    audit::record(&mut transaction, author, Action::CalendarRenamed, &[to.to_owned()], None).await?;
     transaction.commit().await?;
     Ok(Renamed { from: kept.time_zone, to: to.to_owned() })
 }

@@ -6,12 +6,14 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 pub use quarantine::Quarantine;
 use shared::{
     contract::text::parse_reason,
-    operators::command::{self, PauseArguments, Who},
-    runtime::{database::Pool, terminal},
+    operators::{
+        command::{self, PauseArguments, Who},
+        table::table,
+    },
+    runtime::{database::Pool, lifecycle::Exit, terminal},
 };
 use time::{Date, format_description::well_known::Rfc3339};
 
@@ -50,7 +52,8 @@ pub enum Gaps {
 
 #[derive(Debug, Subcommand)]
 pub enum FiguresCommand {
-    /// Holds the figures against the keys, and against what the sources say they wrote. Ends with 1 where they differ.
+    /// Holds the figures against the keys, and against what the sources say they wrote. Ends with 1 where they differ; a
+    /// day of which the sources have not told all is called unknown.
     Verify {
         /// The first day, like 2026-11-22; the first there is unless given.
         #[arg(long, value_parser = verify::parse_day)]
@@ -64,11 +67,16 @@ pub enum FiguresCommand {
 impl FiguresCommand {
     /// # Errors
     /// The database's, or a figure is not what it should be.
-    pub async fn run(self, pool: &Pool, topics: &[String], time_zone: &str) -> anyhow::Result<()> {
+    pub async fn run(self, pool: &Pool, topics: &[String], time_zone: &str) -> anyhow::Result<Exit> {
         let Self::Verify { from, to } = self;
+        // Nothing is between them, and nothing of it wrong.
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            terminal::complain("--from: must not be after --to");
+            return Ok(Exit::WrongSettings);
+        }
         let is_right = verify::verify(pool, (from, to), (topics, time_zone)).await?;
-        anyhow::ensure!(is_right, "figures differ: the lines that do not end with ok say how");
-        Ok(())
+        anyhow::ensure!(is_right, "figures differ: the lines that end with neither ok nor unknown say how");
+        Ok(Exit::Stopped)
     }
 }
 
@@ -82,6 +90,8 @@ pub enum Calendar {
         /// JSON instead of a sentence.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        who: Who,
     },
 }
 
@@ -130,7 +140,7 @@ impl Gaps {
                 let closed = gaps::close(pool, id, &who.author(), &reason).await?;
                 let gap = gaps::find(pool, id).await?.context("there is no gap of this id")?;
                 anyhow::ensure!(closed, "the gap is not open; it is {}", gap.state);
-                show(json, &gap, || gap_table(std::slice::from_ref(&gap)).to_string())
+                show(json, &gap, || gap_table(std::slice::from_ref(&gap)))
             }
         }
     }
@@ -140,8 +150,8 @@ impl Calendar {
     /// # Errors
     /// The database's, or the name is not one of the same zone.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
-        let Self::Rename { zone, json } = self;
-        let renamed = calendar::rename(pool, &zone).await?;
+        let Self::Rename { zone, json, who } = self;
+        let renamed = calendar::rename(pool, &zone, &who.author()).await?;
         show(json, &renamed, || {
             format!("{} is kept as {} now; set statistics.time_zone to it", renamed.from, renamed.to)
         })
@@ -153,8 +163,8 @@ fn show(json: bool, found: &impl serde::Serialize, text: impl FnOnce() -> String
     writeln!(std::io::stdout().lock(), "{text}").context("standard output")
 }
 
-fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> Table) -> String {
-    if found.is_empty() { format!("There are no such {what}.") } else { table(found).to_string() }
+fn listed<T>(found: &[T], what: &str, table: impl FnOnce(&[T]) -> String) -> String {
+    if found.is_empty() { format!("There are no such {what}.") } else { table(found) }
 }
 
 fn zone(text: &str) -> Result<String, String> {
@@ -162,15 +172,9 @@ fn zone(text: &str) -> Result<String, String> {
     calendar::check_name(&name).map(|()| name)
 }
 
-fn gap_table(gaps: &[Gap]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    if let Some(width) = terminal::width() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table.set_header(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"]);
-    for one in gaps {
-        table.add_row([
+fn gap_table(gaps: &[Gap]) -> String {
+    let rows = gaps.iter().map(|one| {
+        [
             one.id.to_string(),
             format!("{}:{}", one.topic, one.partition),
             one.from.to_string(),
@@ -180,7 +184,7 @@ fn gap_table(gaps: &[Gap]) -> Table {
             one.closed_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
             one.closed_by.clone().unwrap_or_default(),
             one.reason.clone().unwrap_or_default(),
-        ]);
-    }
-    table
+        ]
+    });
+    table(["id", "partition", "from", "to", "state", "found", "closed", "by", "why"], rows)
 }

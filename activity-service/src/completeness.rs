@@ -126,7 +126,8 @@ pub async fn of(pool: &Pool, topics: &[String]) -> Result<Completeness, sqlx::Er
     let sources = sqlx::query_as!(
         Source,
         r#"
-        SELECT source, topic, announced_to, counted_to, unannounced, oldest_unannounced_at, failed,
+        SELECT source, topic, announced_to, counted_to, unannounced, oldest_unannounced_at,
+            failed + tried_again AS "failed!",
             CASE WHEN told_at <= now() - $2::text::interval THEN told_at END AS silent_since
         FROM sources WHERE topic = ANY ($1) ORDER BY source COLLATE "C"
         "#,
@@ -156,77 +157,190 @@ pub async fn of(pool: &Pool, topics: &[String]) -> Result<Completeness, sqlx::Er
     })
 }
 
-/// The offset of the last announcement that is known.
-///
-/// # Errors
-/// The database does not answer.
-pub(crate) async fn told_offset(pool: &Pool) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar!("SELECT max(told_offset) FROM sources").fetch_one(pool).await
+/// Up to when a source has announced everything, and behind which offsets of the partitions that is.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub topic: String,
+    pub announced_to: OffsetDateTime,
+    pub ends: BTreeMap<i32, i64>,
+    /// Those that are tried again have not failed any more, and are counted by the time that `ends` are.
+    pub failed: i64,
 }
 
-/// Writes down what a source tells.
+/// An announcement, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub announcement: Announcement,
+    pub topic: String,
+    pub offset: i64,
+}
+
+/// The offset of the last announcement that is known, and by source what is announced and not counted.
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn note(
+pub(crate) async fn told(
     pool: &Pool,
-    announcement: &Announcement,
-    topic: &str,
-    offset: i64,
-) -> Result<(), sqlx::Error> {
+    topics: &[String],
+) -> Result<(Option<i64>, Vec<(String, Announced)>), sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT source, topic, told_offset, announced_to, failed,
+            CASE WHEN ends_to = announced_to AND (counted_to IS NULL OR counted_to < announced_to) THEN ends::text END
+                AS waits_for
+        FROM sources
+        "#
+    );
+    let rows = rows.fetch_all(pool).await?;
+    let offset = rows.iter().map(|row| row.told_offset).max();
+    let waiting = rows.into_iter().filter(|row| topics.contains(&row.topic)).filter_map(|row| {
+        let ends = serde_json::from_str(&row.waits_for?).ok()?;
+        Some((row.source, Announced { topic: row.topic, announced_to: row.announced_to, ends, failed: row.failed }))
+    });
+    Ok((offset, waiting.collect()))
+}
+
+fn as_json<K: Serialize>(numbers: &BTreeMap<K, i64>) -> String {
+    serde_json::to_string(numbers).expect("numbers are JSON")
+}
+
+/// Of all that a source tells at once.
+fn least_ends(told: &[Told], source: &str) -> BTreeMap<i32, i64> {
+    let mut least = BTreeMap::new();
+    let of_source = told.iter().map(|one| &one.announcement).filter(|one| one.source == source);
+    for (partition, end) in of_source.flat_map(|one| &one.ends) {
+        let known = least.entry(*partition).or_insert(*end);
+        *known = (*known).min(*end);
+    }
+    least
+}
+
+/// Writes down what sources tell, in the order in which they told it.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn note(pool: &Pool, told: &[Told]) -> Result<(), sqlx::Error> {
+    let newest: BTreeMap<&str, &Told> = told.iter().map(|one| (one.announcement.source.as_str(), one)).collect();
+    let of_newest = || newest.values().map(|one| &one.announcement);
+    let sources: Vec<&str> = newest.keys().copied().collect();
+    let topics: Vec<&str> = newest.values().map(|one| one.topic.as_str()).collect();
+    let offsets: Vec<i64> = newest.values().map(|one| one.offset).collect();
+    let announced_to: Vec<OffsetDateTime> = of_newest().map(|one| one.announced_to).collect();
+    let unannounced: Vec<i64> = of_newest().map(|one| one.unannounced).collect();
+    let oldest_unannounced_at: Vec<Option<OffsetDateTime>> = of_newest().map(|one| one.oldest_unannounced_at).collect();
+    let failed: Vec<i64> = of_newest().map(|one| one.failed).collect();
+    let most_failed = |source| {
+        let of_source = told.iter().map(|one| &one.announcement).filter(|one| one.source == source);
+        of_source.map(|one| one.failed).max().unwrap_or_default()
+    };
+    let tried_again: Vec<i64> = of_newest().map(|one| most_failed(one.source.as_str()) - one.failed).collect();
+    let discarded: Vec<i64> = of_newest().map(|one| one.discarded).collect();
+    let since: Vec<Option<OffsetDateTime>> = of_newest().map(|one| one.since).collect();
+    let ends: Vec<String> = of_newest().map(|one| as_json(&one.ends)).collect();
+    let least: Vec<String> = sources.iter().map(|source| as_json(&least_ends(told, source))).collect();
     sqlx::query!(
         r#"
+        WITH told AS (
+            SELECT source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset, discarded, since,
+                ends::jsonb AS ends, least::jsonb AS least, tried_again
+            FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::timestamptz[], $6::bigint[],
+                $7::bigint[], $8::bigint[], $9::timestamptz[], $10::text[], $11::text[], $12::bigint[])
+                AS told (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset, discarded,
+                    since, ends, least, tried_again)
+        ), fallen AS (
+            -- A partition only grows. One that ends before the end it had, or has none, may be another one.
+            SELECT told.topic, partition::integer AS partition, max(had."end"::bigint) AS "end"
+            FROM told JOIN sources AS known USING (source, topic) CROSS JOIN jsonb_each_text(known.ends) AS had (partition, "end")
+            WHERE known.announced_to <= told.announced_to
+                AND coalesce((told.least ->> partition)::bigint, 0) < had."end"::bigint
+            GROUP BY 1, 2
+        ), doubted AS (
+            UPDATE consumer_positions AS position SET told_end = greatest(position.told_end, fallen."end") FROM fallen
+            WHERE (position.topic, position.partition) = (fallen.topic, fallen.partition)
+        )
         INSERT INTO sources AS known (source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset,
-            discarded, since)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            discarded, since, ends, ends_to, tried_again)
+        SELECT source, topic, announced_to, unannounced, oldest_unannounced_at, failed, told_offset, discarded, since, ends,
+            announced_to, tried_again
+        FROM told ORDER BY source
         ON CONFLICT (source) DO UPDATE SET topic = excluded.topic,
             announced_to = greatest(known.announced_to, excluded.announced_to), unannounced = excluded.unannounced,
-            oldest_unannounced_at = excluded.oldest_unannounced_at, failed = excluded.failed,
+            oldest_unannounced_at = excluded.oldest_unannounced_at,
+            failed = excluded.failed,
+            tried_again = greatest(known.failed + known.tried_again - excluded.failed, excluded.tried_again, 0),
             discarded = excluded.discarded, told_at = now(),
-            told_offset = excluded.told_offset, since = coalesce(excluded.since, known.since)
+            told_offset = excluded.told_offset, since = coalesce(excluded.since, known.since),
+            ends = CASE WHEN known.announced_to <= excluded.announced_to THEN excluded.ends ELSE known.ends END,
+            ends_to = CASE WHEN known.announced_to <= excluded.announced_to THEN excluded.ends_to ELSE known.ends_to END
         -- Not what is only read again. On a topic that was made anew offsets begin again.
         WHERE known.told_offset < excluded.told_offset OR known.announced_to < excluded.announced_to
         "#,
-        announcement.source,
-        topic,
-        announcement.announced_to,
-        announcement.unannounced,
-        announcement.oldest_unannounced_at,
-        announcement.failed,
-        offset,
-        announcement.discarded,
-        announcement.since
+        &sources as _,
+        &topics as _,
+        &announced_to,
+        &unannounced,
+        &oldest_unannounced_at as _,
+        &failed,
+        &offsets,
+        &discarded,
+        &since as _,
+        &ends,
+        &least,
+        &tried_again
     )
     .execute(pool)
     .await?;
-    let Some(counts) = &announcement.counts else { return Ok(()) };
-    let quantities = serde_json::to_string(&counts.quantities).expect("texts and numbers are JSON");
+    let minutes: BTreeMap<(&str, OffsetDateTime), String> = told
+        .iter()
+        .filter_map(|Told { announcement, .. }| {
+            let counts = announcement.counts.as_ref()?;
+            Some(((announcement.source.as_str(), counts.from), as_json(&counts.quantities)))
+        })
+        .collect();
+    if minutes.is_empty() {
+        return Ok(());
+    }
+    let (sources, begins): (Vec<&str>, Vec<OffsetDateTime>) = minutes.keys().copied().unzip();
+    let quantities: Vec<String> = minutes.into_values().collect();
     sqlx::query!(
         r#"
-        WITH old AS (
-            -- As long as a range of figures can be asked for.
-            DELETE FROM source_minutes WHERE source = $1 AND minute < $2::timestamptz - interval '400 days'
+        WITH told AS (
+            SELECT source, minute, quantities::jsonb
+            FROM UNNEST($1::text[], $2::timestamptz[], $3::text[]) AS told (source, minute, quantities)
+        ), old AS (
+            DELETE FROM source_minutes WHERE (source, minute) IN (
+                SELECT source, outdated.minute FROM told CROSS JOIN LATERAL (
+                    SELECT minute FROM source_minutes AS known
+                    -- As long as a range of figures can be asked for.
+                    WHERE known.source = told.source AND known.minute < told.minute - interval '400 days'
+                    ORDER BY minute LIMIT 10
+                ) AS outdated
+            )
         )
-        INSERT INTO source_minutes AS known (source, minute, quantities) VALUES ($1, $2, $3::text::jsonb)
+        INSERT INTO source_minutes AS known (source, minute, quantities)
+        SELECT source, minute, quantities FROM told ORDER BY source, minute
         ON CONFLICT (source, minute) DO UPDATE SET quantities = excluded.quantities, checked_at = NULL
         WHERE known.quantities <> excluded.quantities
         "#,
-        announcement.source,
-        counts.from,
-        quantities
+        &sources as _,
+        &begins,
+        &quantities
     )
     .execute(pool)
     .await?;
     Ok(())
 }
 
-/// What is to be read next of each partition: everything before is counted, or in quarantine.
+/// What is to be read next of each partition: everything before is counted, or in quarantine. Not of those of which it is
+/// not known whether they are the ones that were counted.
 ///
 /// # Errors
 /// The database does not answer.
 pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap<Partition, i64>, sqlx::Error> {
-    let rows =
-        sqlx::query!("SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1)", topics);
+    let rows = sqlx::query!(
+        "SELECT topic, partition, next_offset FROM consumer_positions WHERE topic = ANY ($1) AND told_end IS NULL",
+        topics
+    );
     Ok(rows
         .fetch_all(pool)
         .await?
@@ -235,23 +349,42 @@ pub(crate) async fn positions(pool: &Pool, topics: &[String]) -> Result<BTreeMap
         .collect())
 }
 
-/// Everything that a source wrote up to this time is counted, or in quarantine.
+/// Up to when a source is counted, and how many of its messages had failed by then or have since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CountedTo {
+    pub time: OffsetDateTime,
+    pub failed: i64,
+}
+
+/// Everything that a source wrote up to its time is counted, or in quarantine.
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn is_counted(pool: &Pool, source: &str, to: OffsetDateTime) -> Result<(), sqlx::Error> {
+pub(crate) async fn are_counted(pool: &Pool, counted: &BTreeMap<String, CountedTo>) -> Result<(), sqlx::Error> {
+    let sources: Vec<&str> = counted.keys().map(String::as_str).collect();
+    let times: Vec<OffsetDateTime> = counted.values().map(|one| one.time).collect();
+    let failed: Vec<i64> = counted.values().map(|one| one.failed).collect();
     let moving = sqlx::query!(
-        "UPDATE sources SET counted_to = $2 WHERE source = $1 AND (counted_to IS NULL OR counted_to < $2)",
-        source,
-        to
+        r#"
+        WITH counted AS (
+            SELECT source, counted_to, failed
+            FROM UNNEST($1::text[], $2::timestamptz[], $3::bigint[]) AS counted (source, counted_to, failed) ORDER BY source
+        )
+        UPDATE sources AS known SET counted_to = counted.counted_to, tried_again = greatest(counted.failed - known.failed, 0)
+        FROM counted
+        WHERE known.source = counted.source AND (known.counted_to IS NULL OR known.counted_to < counted.counted_to)
+        "#,
+        &sources as _,
+        &times,
+        &failed
     );
     moving.execute(pool).await.map(drop)
 }
 
 /// What the metrics tell of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told {
-    /// Of what is complete, in seconds.
+pub(crate) struct Measured {
+    /// Of what is complete, in seconds; none while that is not known.
     pub age: Option<f64>,
     pub silent: i64,
     pub differing: i64,
@@ -263,9 +396,9 @@ pub(crate) struct Told {
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn differences(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
+pub(crate) async fn differences(connection: &mut PgConnection, topics: &[String]) -> Result<Measured, sqlx::Error> {
     sqlx::query_as!(
-        Told,
+        Measured,
         r#"
         WITH differing AS (
             SELECT m.minute, sums.more, sums.less
@@ -289,20 +422,25 @@ pub(crate) async fn differences(connection: &mut PgConnection) -> Result<Told, s
             UNION ALL
             SELECT found_at + $4::text::interval, 0, 0, to_offset - from_offset FROM consumption_gaps WHERE state <> 'closed'
             UNION ALL
-            SELECT 'infinity', 0, 0, coalesce(sum(failed + discarded), 0) FROM sources
+            SELECT 'infinity', 0, 0, coalesce(sum(failed + tried_again + discarded), 0) FROM sources WHERE topic = ANY ($5)
         ), so_far AS (
             SELECT more, less, sum(less) OVER later AS lost, sum(missing) OVER later AS missing
             FROM events WINDOW later AS (ORDER BY at DESC)
         )
-        SELECT (SELECT EXTRACT(EPOCH FROM now() - min(coalesce(counted_to, announced_to)))::double precision FROM sources) AS age,
-            (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval) AS "silent!",
+        SELECT (
+                SELECT EXTRACT(EPOCH FROM now() - min(counted_to))::double precision FROM sources WHERE topic = ANY ($5)
+                -- As it is answered: of the slowest, of each topic.
+                HAVING bool_and(counted_to IS NOT NULL) AND count(DISTINCT topic) = cardinality($5::text[])
+            ) AS age,
+            (SELECT count(*) FROM sources WHERE told_at <= now() - $1::text::interval AND topic = ANY ($5)) AS "silent!",
             (SELECT count(*) FROM so_far WHERE more > 0 OR (less > 0 AND lost > missing))
                 + (SELECT count(*) FROM differing_figures WHERE since <= now() - $2::text::interval) AS "differing!"
         "#,
         SILENT_AFTER,
         DIFFERS_FOR,
         check::AGAIN,
-        CLOCKS_DIFFER_BY
+        CLOCKS_DIFFER_BY,
+        topics
     )
     .fetch_one(connection)
     .await

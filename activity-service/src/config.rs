@@ -63,7 +63,7 @@ impl Config {
         Self::load_for(&[], file)
     }
 
-    /// As [`Config::load`], for a command that uses these groups of settings only.
+    /// As [`Config::load`], for a command that uses these settings, or groups of them, only.
     ///
     /// # Errors
     /// Every mistake in them, a line each.
@@ -89,6 +89,10 @@ impl Config {
             telemetry: telemetry::Settings::read(&mut reader),
             shutdown: Timing::read(&mut reader),
         };
+        if config.consumer.topics.contains(&config.consumer.progress_topic) {
+            reader.mistake("kafka.progress_topic", "must be none of kafka.topics, which carry activities only");
+        }
+        kafka::check(&mut reader, config.consumer.clients(&config.kafka));
         reader.finish().map(|effective| (config, effective))
     }
 }

@@ -18,6 +18,7 @@ pub mod watermarks;
 
 use std::time::Duration;
 
+use rdkafka::{ClientConfig, types::RDKafkaType};
 use shared::runtime::{config::Reader, kafka};
 
 #[derive(Clone, Debug)]
@@ -53,5 +54,16 @@ impl Settings {
                 "from backoff_initial to 5m",
             ),
         }
+    }
+
+    /// The clients that are made with them, for [`kafka::check`].
+    #[must_use]
+    pub fn clients(&self, kafka: &kafka::Settings) -> [(RDKafkaType, ClientConfig); 3] {
+        [
+            (RDKafkaType::RD_KAFKA_CONSUMER, reading::client(kafka, self)),
+            (RDKafkaType::RD_KAFKA_CONSUMER, watermarks::config_of_records(kafka, &self.group_id)),
+            // Which asks about the topics.
+            (RDKafkaType::RD_KAFKA_PRODUCER, kafka.client(&[])),
+        ]
     }
 }

@@ -14,6 +14,7 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
+use serde_json::Value;
 use shared::{
     operators::management::{exposition::Exposition, tasks},
     runtime::{database::Pool, health::Health},
@@ -60,9 +61,9 @@ pub fn routes(
     exposition: Exposition,
     health: Health,
     pages: &Settings,
-    needs_token: bool,
+    scopes: Option<&Value>,
 ) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
-    let pages = pages::of(pages, &with.time_zone, needs_token);
+    let pages = pages::of(pages, &with.time_zone, scopes);
     let shares = Data::new(Shares::of(&with.pool));
     let (with, exposition, api) = (Data::new(with), Data::new(exposition), api().routes());
     let health = Data::new(health);

@@ -54,14 +54,15 @@ enum Command {
 }
 
 impl Command {
-    /// The groups of settings that the command uses; none of them stands for all.
+    /// The settings that the command uses, by their groups; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate(_) => &["database"],
-            Self::Quarantine(_) | Self::Gaps(_) | Self::Calendar(_) | Self::Pause(_) | Self::Resume(_) => {
-                &["database", "statistics"]
-            }
-            _ => &[],
+            // A calendar is renamed whatever the setting says: what is kept counts.
+            Self::Migrate(_) | Self::Calendar(_) => &["database"],
+            Self::Quarantine(_) | Self::Gaps(_) | Self::Pause(_) | Self::Resume(_) => &["database", "statistics"],
+            // It talks to no broker.
+            Self::Figures(_) => &["database", "kafka.topics", "statistics"],
+            Self::Serve | Self::Config | Self::Completions(_) | Self::Man => &[],
         }
     }
 }
@@ -94,36 +95,54 @@ async fn main() -> ExitCode {
         Command::Completions(_) | Command::Man => Ok(Exit::Stopped),
         Command::Migrate(migrate) => database::migrate(&config.database, &app::TABLES, migrate).await,
         Command::Quarantine(quarantine) => {
-            on_database(&config, "quarantine", async |pool, zone| quarantine.run(pool, zone).await).await
+            on_database(&config, "quarantine", async |pool, zone| {
+                quarantine.run(pool, zone).await.map(|()| Exit::Stopped)
+            })
+            .await
         }
-        Command::Gaps(gaps) => on_database(&config, "gaps", async |pool, _| gaps.run(pool).await).await,
+        Command::Gaps(gaps) => {
+            on_database(&config, "gaps", async |pool, _| gaps.run(pool).await.map(|()| Exit::Stopped)).await
+        }
         Command::Figures(figures) => {
             let topics = &config.consumer.topics;
             on_database(&config, "figures", async |pool, zone| figures.run(pool, topics, zone).await).await
         }
         Command::Calendar(calendar) => on_any_calendar(&config, calendar).await,
-        Command::Pause(pause) => on_database(&config, "pause", async |pool, _| pause.run(pool).await).await,
-        Command::Resume(resume) => on_database(&config, "resume", async |pool, _| resume.run(pool).await).await,
+        Command::Pause(pause) => {
+            on_database(&config, "pause", async |pool, _| pause.run(pool).await.map(|()| Exit::Stopped)).await
+        }
+        Command::Resume(resume) => {
+            on_database(&config, "resume", async |pool, _| resume.run(pool).await.map(|()| Exit::Stopped)).await
+        }
     })
 }
 
 async fn on_database(
     config: &Config,
     command: &str,
-    work: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(&Pool, &str) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     database::reach(&config.database).await?.close().await?;
-    let pool = config.database.pool(&format!("activity-service {command}"))?;
-    let fits = app::fits(&pool, &config.database.address, &config.time_zone).await;
+    let pool = config.database.command_pool(&format!("activity-service {command}"))?;
+    let fits = app::fits(&pool, &config.database, &config.time_zone).await;
     match fits.context("the database cannot be used")? {
-        Ok(zone) => work(&pool, &zone).await.map(|()| Exit::Stopped),
+        Ok(zone) => work(&pool, &zone).await,
         Err(exit) => Ok(exit),
     }
 }
 
 /// For when the setting and what is kept do not agree: that is not asked.
 async fn on_any_calendar(config: &Config, command: commands::Calendar) -> anyhow::Result<Exit> {
-    let pool = config.database.pool("activity-service calendar")?;
+    database::reach(&config.database).await?.close().await?;
+    let pool = config.database.command_pool("activity-service calendar")?;
+    let found = match config.database.unfit_pooler().await.context("the database cannot be used")? {
+        None => database::shortcoming(&pool, &app::TABLES).await.context("the database cannot be used")?,
+        unfit => unfit,
+    };
+    if let Some(found) = found {
+        terminal::complain(format_args!("database.url: {found}"));
+        return Ok(Exit::WrongSettings);
+    }
     if !app::schema_fits(&pool).await.context("the database cannot be used")? {
         return Ok(Exit::OldSchema);
     }

@@ -100,15 +100,18 @@ pub const QUARANTINED: Gauge = Gauge::new(
     "activity_quarantined_messages",
     "Different messages that wait in quarantine, of all instances, by reason; 10001 means more than 10000",
 )
-.by("reason", REASONS);
+.by("reason", REASONS)
+.of_database();
 pub const OLDEST_QUARANTINED: Gauge = Gauge::new(
     "activity_oldest_quarantined_age_seconds",
     "How long the message has waited that is longest in quarantine, of all instances",
-);
+)
+.of_database();
 pub const WITHOUT_VALUE: Gauge = Gauge::new(
     "activity_quarantined_without_value_messages",
     "Messages that wait in quarantine by place, hash and reason only, of all instances; 10001 means more than 10000",
-);
+)
+.of_database();
 pub const REPLAYED: Counter =
     Counter::new("activity_replayed_messages_total", "Messages of the quarantine tried again over the API, by outcome")
         .by("outcome", &["counted", "duplicate", "still waiting"]);
@@ -119,9 +122,11 @@ pub const ATTEMPTS_FAILED: Counter =
 pub const OPEN_GAPS: Gauge = Gauge::new(
     "activity_open_gaps",
     "Gaps in what was read that nobody has closed yet, of all instances; 10001 means more than 10000",
-);
+)
+.of_database();
 pub const OPEN_GAP_OFFSETS: Gauge =
-    Gauge::new("activity_open_gap_offsets", "Offsets in open gaps, of all instances: at most as many messages");
+    Gauge::new("activity_open_gap_offsets", "Offsets in open gaps, of all instances: at most as many messages")
+        .of_database();
 pub const CREATED_ANEW: Counter =
     Counter::new("activity_topics_created_anew_total", "Partitions found to be of a topic created anew");
 pub const OFFSETS_AHEAD: Counter = Counter::new(
@@ -134,18 +139,26 @@ pub const PURGED: Counter = Counter::new("activity_purged_rows_total", "Rows rem
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "activity_key_partitions_ahead",
     "For how many days after today there are partitions for keys, of all instances, up to 7",
-);
+)
+.of_database();
 pub const STREAMS: Gauge = Gauge::new("activity_open_streams", "Streams of figures that callers of this instance read");
 pub const COMPLETE_AGE: Gauge = Gauge::new(
     "activity_complete_to_age_seconds",
-    "How long ago the moment is up to which the figures are complete; 0 while no source has told anything",
-);
+    "How long ago the moment is up to which the figures are complete; absent while that is not known",
+)
+.of_database();
+pub const COMPLETENESS_UNKNOWN: Gauge = Gauge::new(
+    "activity_completeness_unknown",
+    "1 while it is not known how far the figures are complete: a topic has no source that has told anything, or nothing of a source is counted",
+)
+.of_database();
 pub const SILENT_SOURCES: Gauge =
-    Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer");
+    Gauge::new("activity_silent_sources", "Sources of activities that were not heard of for a minute or longer")
+        .of_database();
 pub const DIFFERING_MINUTES: Gauge = Gauge::new(
     "activity_differing_counts",
     "Minutes of which something else was counted than their source wrote, by more than quarantine, gaps and failed messages explain, up to 1001, and figures of days that are not what was counted of their minutes",
-);
+).of_database();
 
 pub const ZONE_DIFFERENCES: Gauge = Gauge::new(
     "activity_time_zone_differing_dates",
@@ -183,6 +196,7 @@ pub const ALL: &[&dyn Metric] = &[
     &PARTITIONS_AHEAD,
     &STREAMS,
     &COMPLETE_AGE,
+    &COMPLETENESS_UNKNOWN,
     &SILENT_SOURCES,
     &DIFFERING_MINUTES,
     &ZONE_DIFFERENCES,

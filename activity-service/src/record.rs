@@ -7,6 +7,19 @@ use shared::{contract::message::CE_TYPE, runtime::kafka};
 /// SHA-256 of a record. Messages that are sent again are the same byte for byte, and have another timestamp.
 pub type Digest = [u8; 32];
 
+/// A message as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub ce_type: Option<&'a [u8]>,
+    /// As Kafka has it, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+}
+
 #[must_use]
 pub fn digest(timestamp: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>, ce_type: Option<&[u8]>) -> Digest {
     let mut hash = Sha256::new();

@@ -113,7 +113,7 @@ impl Retention {
     /// # Errors
     /// The database's; or the broker does not tell which messages can still be read.
     pub async fn purge(&self, shutdown: &Shutdown, status: &TaskStatus) -> anyhow::Result<Purged> {
-        let made = days::make_ahead(&self.pool).await;
+        let made = days::make_ahead(&self.pool, status).await;
         let purged = self.purge_all(shutdown, status).await;
         made?;
         purged

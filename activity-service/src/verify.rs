@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::runtime::database::Pool;
+use shared::runtime::{database::Pool, terminal};
 use sqlx::PgConnection;
 use time::{Date, format_description::BorrowedFormatItem, macros::format_description};
 use uuid::Uuid;
@@ -44,7 +44,16 @@ pub fn parse_day(text: &str) -> Result<Date, String> {
     Date::parse(text, DAY).map_err(|_| "must be a day like 2026-11-22".into())
 }
 
-/// Prints a line for each day and type, and whether all are as they should be.
+/// What a line ends with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Right,
+    /// It is what the keys say; of what was written the sources have not told, or not all, or not all of it is counted.
+    Unknown,
+    Wrong(&'static str),
+}
+
+/// Prints a line for each day and type, and whether none is found wrong: what is unknown is told, and is no mistake.
 ///
 /// # Errors
 /// The database's, or nothing takes what is printed.
@@ -65,40 +74,49 @@ pub async fn verify(
     let keys = keys(&mut snapshot, (from, to)).await?;
     let lines = lines(&mut snapshot, (from, to), topics, time_zone, (complete, &keys)).await?;
     snapshot.rollback().await?;
-    let mut out = std::io::stdout().lock();
-    let mut is_right = true;
-    let mut days: BTreeMap<Date, bool> = BTreeMap::new();
+    let mut out = terminal::ToWhoeverReads(std::io::stdout().lock());
+    let mut days: BTreeMap<Date, Verdict> = BTreeMap::new();
     for line in &lines {
-        let wrong = line.wrong(missing.since(line.date));
-        is_right &= wrong.is_none();
-        *days.entry(line.date).or_insert(true) &= wrong.is_none();
+        let verdict = line.verdict(missing.since(line.date));
+        let of_day = days.entry(line.date).or_insert(verdict);
+        *of_day = verdict.max(*of_day);
         let told = line.told.map_or_else(|| "-".to_owned(), |told| told.to_string());
-        let verdict = wrong.unwrap_or("ok");
+        let verdict = match verdict {
+            Verdict::Right => "ok",
+            Verdict::Unknown => "unknown",
+            Verdict::Wrong(how) => how,
+        };
         writeln!(
             out,
             "{} {} figure {} keys {} written {told}: {verdict}",
             line.date, line.code, line.figure, line.keys
         )?;
     }
-    let wrong = days.values().filter(|is_right| !**is_right).count();
+    let wrong = days.values().filter(|verdict| matches!(verdict, Verdict::Wrong(_))).count();
+    let unknown = days.values().filter(|verdict| **verdict == Verdict::Unknown).count();
     let missing = missing.since(Date::MIN);
-    writeln!(out, "{} days, {wrong} of them wrong; in quarantine, in gaps or failed: {missing}", days.len())?;
-    Ok(is_right)
+    writeln!(
+        out,
+        "{} days, {wrong} of them wrong, {unknown} unknown; in quarantine, in gaps or failed: {missing}",
+        days.len()
+    )?;
+    Ok(wrong == 0)
 }
 
 impl Line {
-    /// What is wrong with it, where at most `missing` messages of what was written cannot be in the figures.
-    fn wrong(&self, missing: i64) -> Option<&'static str> {
+    /// Where at most `missing` messages of what was written cannot be in the figures.
+    fn verdict(&self, missing: i64) -> Verdict {
         if self.figure < self.keys {
-            Some("the figure is less than its keys")
-        } else if self.figure > self.keys && !self.is_purged {
-            Some("the figure is more than its keys")
-        } else if self.told.is_some_and(|told| self.figure > told) {
-            Some("more is counted than was written")
-        } else if self.told.is_some_and(|told| self.figure + missing < told) {
-            Some("less is counted than was written")
-        } else {
-            None
+            return Verdict::Wrong("the figure is less than its keys");
+        }
+        if self.figure > self.keys && !self.is_purged {
+            return Verdict::Wrong("the figure is more than its keys");
+        }
+        match self.told {
+            Some(told) if self.figure > told => Verdict::Wrong("more is counted than was written"),
+            Some(told) if self.figure + missing < told => Verdict::Wrong("less is counted than was written"),
+            Some(_) => Verdict::Right,
+            None => Verdict::Unknown,
         }
     }
 }
@@ -175,7 +193,7 @@ async fn keys(snapshot: &mut PgConnection, (from, to): (Option<Date>, Option<Dat
         }
         if let Some(day) = day.filter(|_| told.elapsed() >= PROGRESS_EVERY) {
             told = Instant::now();
-            eprintln!("{read} keys read, those up to {day}");
+            terminal::complain(format_args!("{read} keys read, those up to {day}"));
         }
     }
     let mut keys = Keys::default();

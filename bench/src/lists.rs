@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use testing::{Database, Topic};
 
 use crate::{
+    backlog,
     figures::{Aim, Figure, Report},
     scale::Scale,
     services,
@@ -20,7 +21,7 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
     let database = Database::new(&order_service::app::MIGRATIONS).await;
     let orders = scale.large_published.max((PAGES as i64 + 1) * 10);
     eprintln!("lists: writing {orders} orders");
-    sqlx::query(FILL).bind(orders).execute(&database.pool).await.context("the orders")?;
+    backlog::in_parts(&database, FILL, 1..orders + 1).await?;
     database.execute("VACUUM (ANALYZE) orders").await;
     database.execute("CHECKPOINT").await;
     let topic = Topic::new(PARTITIONS, &[]).await;
@@ -71,4 +72,4 @@ const FILL: &str = "
     INSERT INTO orders (order_id, customer_ref, number_of_items, placed_at, product_ids, quantities)
     SELECT n, 'C-' || n % 1000, 1, now() - interval '1 day' + n * interval '1 millisecond' / 10,
         ARRAY[md5(n::text)::uuid], ARRAY[1]
-    FROM generate_series(1, $1::bigint) AS n";
+    FROM generate_series($1::bigint, $2::bigint - 1) AS n";

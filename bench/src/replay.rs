@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use activity_service::app::MIGRATIONS;
 use anyhow::{Result, ensure};
 use testing::{Database, Topic, wait_until};
+use tokio::time::sleep;
 
 use crate::{
     announcements,
@@ -42,7 +43,8 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
             Figure::new("the first time", "msgs/s", runs.iter().map(|run| run.first)),
             Figure::new("again", "msgs/s", runs.iter().map(|run| run.again)),
             Figure::ratio("again to the first time", &runs, |run| run.again, |run| run.first).aim(Aim::AtLeast(0.5)),
-            Figure::new("index scans of keys, again", "1/msg", runs.iter().map(|run| run.lookups)),
+            Figure::new("index scans of keys, again", "1/msg", runs.iter().map(|run| run.lookups))
+                .aim(Aim::AtMost(0.1)),
         ],
         load: Vec::new(),
     })
@@ -54,8 +56,7 @@ async fn run(scale: &Scale, topic: &Topic) -> Result<Read> {
     let counted = "SELECT coalesce(sum(quantity), 0)::bigint FROM daily_activities";
     let count = database.number(counted).await;
     ensure!(usize::try_from(count)? == scale.messages, "{count} messages were counted");
-    // With them gone, and in a new group, everything is read once more.
-    database.execute("DELETE FROM consumer_positions").await;
+    // A new group begins at the beginning; the positions say what comes again.
     database.execute("VACUUM (ANALYZE) processed_messages").await;
     database.execute("CHECKPOINT").await;
     let before = database.number(LOOKUPS).await;
@@ -66,14 +67,17 @@ async fn run(scale: &Scale, topic: &Topic) -> Result<Read> {
     Ok(Read { first, again, lookups })
 }
 
-/// Messages a second.
+/// Messages a second, by a group of its own.
 async fn read(scale: &Scale, topic: &Topic, database: &Database) -> Result<f64> {
     let setup = services::activity_service(database, topic)?;
     let begin = Instant::now();
-    let service = setup.spawn();
+    let service = setup.start().await;
     wait_until("everything is read", WITHIN, async || {
-        let read = database.number("SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_positions").await;
-        usize::try_from(read).is_ok_and(|read| read >= scale.messages)
+        // Being asked costs it something.
+        sleep(Duration::from_millis(80)).await;
+        let told = service.metrics().await;
+        let read = told.sum("activity_counted_messages_total") + told.sum("activity_duplicate_messages_total");
+        read >= scale.messages as f64
     })
     .await;
     let took = begin.elapsed();

@@ -94,10 +94,13 @@ def main():
     wrong += [f"{value} is not refused" for value in REFUSED if not helm(path, ["production"], "--set", value).returncode]
     digest = "sha256:" + "0" * 64
     more = ["--set", f"image.registry=registry.example,orderService.image.digest={digest},monitoring.rules=true"]
+    more += ["--set", "httpRoute.enabled=true,httpRoute.figuresHost=figures.example"]
     told = helm(path, ["production"], *more, "--set", "monitoring.runbooks=https://wiki.example/runbooks").stdout
     for text in (
         f"image: registry.example/summarisation/order-service@{digest}\n",
         "runbook_url: https://wiki.example/runbooks#servicedown\n",
+        "path: {type: PathPrefix, value: /completeness}\n",
+        "hostnames: [figures.example]\n",
     ):
         wrong += [] if text in told else [f"the chart does not say {text}"]
     linted = subprocess.run([path, "lint", "--strict", "--kube-version", "1.30.0", CHART], capture_output=True, text=True)

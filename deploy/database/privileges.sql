@@ -27,7 +27,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUE
 
 -- What the services never do is not permitted, either: the record of the migrations is only read; the audit only
 -- grows; a message and its acknowledgement are never changed, nor the lines of an order; its customer is, by a
--- pseudonym; a key that was counted is never changed, and nothing is deleted but from tables that are purged. The first
+-- pseudonym; a key that was counted is never changed, and nothing is deleted but from tables that are purged. Of a message
+-- that the broker refused, or that is in quarantine, the bytes are never changed: only what became of it. The first
 -- migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
 SELECT set_config('privileges.service', :'service', false);
 DO $$
@@ -42,7 +43,7 @@ BEGIN
         ('announced', 'UPDATE'),
         ('cell', 'DELETE'),
         ('log_progress', 'UPDATE'),
-        ('orders', 'UPDATE, DELETE'),
+        ('orders', 'DELETE'),
         ('outbox', 'UPDATE, DELETE'),
         ('outbox_messages', 'INSERT, UPDATE, DELETE'),
         ('published', 'UPDATE, DELETE'),
@@ -84,9 +85,22 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
     END LOOP;
-    IF to_regclass('public.orders') IS NOT NULL THEN
-        EXECUTE format('GRANT UPDATE (status, version, customer_ref) ON orders TO %I', service);
-    END IF;
+    -- Of these some columns are changed, and no others. A schema of before may lack one.
+    FOR one IN
+        SELECT changed.name, string_agg(quote_ident(attname), ', ') AS columns
+        FROM (VALUES
+            ('orders', ARRAY['status', 'version', 'customer_ref']),
+            ('rejected_messages', ARRAY['state', 'failures', 'last_error', 'rejected_at', 'retry_at', 'holder',
+                'discarded_at', 'discarded_by', 'discard_reason']),
+            ('consumption_gaps', ARRAY['state', 'to_offset', 'closed_at', 'closed_by', 'reason']),
+            ('quarantine', ARRAY['identity', 'state', 'reason', 'detail', 'activity_type_code', 'message_ref',
+                'corrected_value', 'resolved_at', 'resolved_by', 'resolution'])) AS changed (name, columns)
+        JOIN pg_attribute ON attrelid = to_regclass('public.' || changed.name) AND attname = ANY (changed.columns)
+        GROUP BY changed.name
+    LOOP
+        EXECUTE format('REVOKE UPDATE ON %I FROM %I', one.name, service);
+        EXECUTE format('GRANT UPDATE (%s) ON %I TO %I', one.columns, one.name, service);
+    END LOOP;
     -- What runs with the rights of the owner; one of them is only for another of them.
     FOR one IN
         SELECT oid::regprocedure AS name, proname <> 'make_partition' AS is_asked_for FROM pg_proc

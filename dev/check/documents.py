@@ -9,6 +9,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +164,48 @@ def commands(name, text):
                 yield f"{name}: there is no {script}"
 
 
+SERVICES = ("order-service", "activity-service")
+
+
+def hyphened(name):
+    return re.sub(r"(?<!^)([A-Z])|_", lambda at: f"-{at[1] or ''}", name).lower()
+
+
+@cache
+def known(service):
+    """What clap makes of a service's sources: its commands with those below each, and all options that any of them takes."""
+    own, groups, options = {}, {}, {"help", "version"}
+    for name in fnmatch.filter(TEXT, f"{service}/src/*") + fnmatch.filter(TEXT, "shared/src/*"):
+        for enum, body in re.findall(r"Subcommand\)\]\n(?:pub )?enum (\w+) \{\n(.*?)\n\}", TEXT[name], re.S):
+            variants = re.findall(r"^    (\w+)(?:\((?:\w+::)*(\w+)\))?", body, re.M)
+            (own if name == f"{service}/src/main.rs" else groups)[enum] = variants
+        for given, field in re.findall(r"#\[arg\((.*?)\)\]\s+(?:pub )?(\w+):", TEXT[name], re.S):
+            if long := re.match(r'\s*long(?: = "([\w-]+)")?', given):
+                options |= {long[1] or hyphened(field), *re.findall(r'alias = "([\w-]+)"', given)}
+    below = {enum: [hyphened(name) for name, _ in variants] for enum, variants in groups.items()}
+    return {hyphened(name): below.get(inner, []) for name, inner in own["Command"]}, options
+
+
+def programs(name, text):
+    """Commands of the services. Elsewhere than at the beginning a service's name may stand for something else."""
+    call = re.compile(rf"(^|-- )?(?<![\w/.-])({'|'.join(SERVICES)}) (?=([a-z][a-z-]*)(?![\w:/.-])(.*))")
+    for line in code(text):
+        for begins, service, command, rest in call.findall(line):
+            commands, options = known(service)
+            if command not in commands:
+                if begins is not None and (begins or line.startswith(service)):
+                    yield f"{name}: {service} has no command {command}"
+                continue
+            rest = re.split(r"(?<!\\)\||&&|;|#", rest)[0]
+            below = re.match(r" ([a-z-]+(?:\\\|[a-z-]+)*)", rest)
+            for one in below[1].split("\\|") if below and commands[command] else []:
+                if one not in commands[command]:
+                    yield f"{name}: {service} {command} has no command {one}"
+            for option in re.findall(r"(?<![\w-])--([a-z][a-z-]*)", rest):
+                if option not in options:
+                    yield f"{name}: {service} {command} has no option --{option}"
+
+
 def targets():
     """A target of the Makefile that nobody can find."""
     for target, _ in re.findall(r"^([a-z-]+):.*## (.+)$", TEXT["Makefile"], re.M):
@@ -176,7 +219,7 @@ def main():
         return 0
     problems = [*fresh(), *targets()]
     for name in DOCUMENTS:
-        for check in (paths, links, commands, tests):
+        for check in (paths, links, commands, programs, tests):
             problems += check(name, TEXT[name])
     print("\n".join(problems) or f"{len(DOCUMENTS)} documents name what is there")
     return bool(problems)

@@ -1,4 +1,5 @@
-"""Holds the sources against rules that no compiler knows: a public type's name is one type, a dependency is used.
+"""Holds the sources against rules that no compiler knows: a public type's name is one type, a dependency is used, the
+functions are there that the model stands for, and the example that people copy is short.
 
     python3 dev/check/sources.py
 """
@@ -12,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Each module that has settings, and each file that has one main row, calls them so: the module's name comes before it.
 SAID_WITH_THEIR_MODULE = {"Settings", "Row"}
+# Whoever begins a service reads all of it.
+EXAMPLE, LONGEST = "shared/outbox/examples/parcels/src", 200
 PUBLIC_TYPE = re.compile(r"^ *pub(?:\([^)]*\))? (?:struct|enum|trait|type|union) (\w+)", re.M)
 
 
@@ -54,8 +57,27 @@ def of_nobody():
     yield from (f"Cargo.toml: no crate asks for {name}" for name in sorted(wanted.keys() - used))
 
 
+def modelled():
+    """What a comment of the model names, as `Type::function` or `file::function`."""
+    there = set()
+    for path in (path for crate in ("shared/outbox", "order-service") for path in (ROOT / crate / "src").rglob("*.rs")):
+        text = path.read_text()
+        owners = {path.stem, *re.findall(r"^impl(?:<[^>]*>)? (?:\w+ for )?(\w+)", text, re.M)}
+        there |= {(owner, function) for owner in owners for function in re.findall(r"\bfn (\w+)", text)}
+    for path in sorted((ROOT / "model/src").glob("*.rs")):
+        for named in re.findall(r"`(?!Bug::)(\w+)::(\w+)`", path.read_text()):
+            if named not in there:
+                yield f"{path.relative_to(ROOT)}: there is no {'::'.join(named)}"
+
+
+def short():
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / EXAMPLE).glob("*.rs"))
+    if lines > LONGEST:
+        yield f"{EXAMPLE} has {lines} lines: what every service needs belongs into shared/src/process.rs"
+
+
 def main():
-    problems = list(of_nobody())
+    problems = [*of_nobody(), *modelled(), *short()]
     for crate in crates():
         problems += [*names(crate), *dependencies(crate)]
     print("\n".join(problems) or "names and dependencies are in order")

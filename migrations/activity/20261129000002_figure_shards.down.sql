@@ -1,3 +1,6 @@
+-- Whoever counts meanwhile comes before the copy, or finds the table gone.
+LOCK TABLE daily_activity_shards IN ACCESS EXCLUSIVE MODE;
+
 CREATE TABLE daily_activities_after (
     activity_date date NOT NULL,
     activity_type_code text NOT NULL,

@@ -2,8 +2,7 @@
 /// number of the identity that writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// `Placement` sends the statement of `Line::place` under a ticket of `OwnLog::draw`, with or
-    /// without a slot of the queue.
+    /// `statement::place` is sent under a ticket of `OwnLog::draw`, with or without a slot of the queue.
     Place {
         m: usize,
         slot: bool,
@@ -33,7 +32,7 @@ pub enum Action {
         m: usize,
         a: usize,
     },
-    /// The answer arrives: `OwnLog::committed` or `OwnLog::absent`.
+    /// The answer arrives: `Ticket::committed` or `Ticket::absent`.
     Answer {
         m: usize,
     },
@@ -47,11 +46,11 @@ pub enum Action {
         p: usize,
         whole: bool,
     },
-    /// `OwnLog::next_page`: what has committed behind the cursor is read by itself.
+    /// `Reloader::apart`: what has committed behind the cursor is read by itself.
     LatePage {
         p: usize,
     },
-    /// `OwnLog::page_read`: the answer arrives, or is lost: then the page is read again.
+    /// `Reloader::own_page`: the answer arrives, or is lost: then the page is read again.
     PageRead {
         p: usize,
     },
@@ -59,7 +58,7 @@ pub enum Action {
         p: usize,
     },
 
-    /// `publisher::hand_over`.
+    /// `Publisher::hand_over`.
     HandOver {
         p: usize,
         m: usize,
@@ -76,7 +75,7 @@ pub enum Action {
     GhostVanishes {
         m: usize,
     },
-    /// `publisher::marks` inserts into `published`, with `settled_to`. Repeated where the answer is lost.
+    /// `Marks::mark_published` inserts into `published`, with `settled_to`. Repeated where the answer is lost.
     Mark {
         p: usize,
         m: usize,
@@ -87,29 +86,29 @@ pub enum Action {
         p: usize,
         m: usize,
     },
-    /// `publisher::marks` inserts into `rejected_messages`.
+    /// `Marks::record_rejections` inserts into `rejected_messages`.
     Reject {
         p: usize,
         m: usize,
     },
 
-    /// `adoption::adopt`: one UPDATE of `instances`. Repeated where the answer is lost.
+    /// `adopted::adopt`: one UPDATE of `instances`. Repeated where the answer is lost.
     Adopt {
         p: usize,
         log: usize,
         answered: bool,
     },
-    /// `adoption::close`, its first half: who holds ROW EXCLUSIVE on the outbox.
+    /// `adopted::writers`: who holds ROW EXCLUSIVE on the outbox.
     List {
         p: usize,
         log: usize,
     },
-    /// `adoption::close`, its second half: all of these are gone.
+    /// `Adopted::close`: all of these are gone.
     Close {
         p: usize,
         log: usize,
     },
-    /// `adoption::read_page`: the statement and its snapshot.
+    /// `Adopted::read_page`: the statement and its snapshot.
     ReadPage {
         p: usize,
         log: usize,
@@ -123,7 +122,7 @@ pub enum Action {
         p: usize,
         log: usize,
     },
-    /// `adoption::done`.
+    /// `Adopted::finish`.
     Done {
         p: usize,
         log: usize,
@@ -137,12 +136,12 @@ pub enum Action {
     Resume {
         p: usize,
     },
-    /// `session::look` sees the lock of another identity free, for the first time.
+    /// `identity::look` sees the lock of another identity free, for the first time.
     SeeFree {
         p: usize,
         id: usize,
     },
-    /// `session::end_other`, at least `takeover_after` later, with that lock in hand.
+    /// `Session::end_other`, at least `takeover_after` later, with that lock in hand.
     EndOther {
         p: usize,
         id: usize,
@@ -151,25 +150,25 @@ pub enum Action {
     Doubt {
         p: usize,
     },
-    /// `session::replace`, its first half: in doubt, the own identity ends once the flight has landed.
+    /// `Session::replace`, its first half: in doubt, the own identity ends once the flight has landed.
     /// A graceful stop does the same.
     EndOwn {
         p: usize,
     },
-    /// `session::replace`, its second half; or the whole after being ended by another.
+    /// `Session::replace`, its second half; or the whole after being ended by another.
     TakeAnother {
         p: usize,
     },
-    /// `session::begin` of a process started again.
+    /// `Session::begin` of a process started again.
     Start {
         p: usize,
     },
 
-    /// `partitions::drop`: of the outbox (here each message has a partition of its own).
+    /// `Partitions::drop`: of the outbox (here each message has a partition of its own).
     DropRows {
         m: usize,
     },
-    /// `partitions::drop`: of the marks.
+    /// `Partitions::drop`: of the marks.
     DropMarks {
         m: usize,
     },

@@ -2,9 +2,9 @@
 //! messages, the log each instance writes, the locks, the topic, and everything that can go wrong
 //! between them.
 //!
-//! Each [`Action`] names the function of order-service it stands for. What a process has been told
-//! and what is true can differ: answers are on their way, locks are lost before that is noticed, and a
-//! transaction may commit hours after whoever sent it is gone.
+//! Each [`Action`] names the function of the outbox, or of order-service, that it stands for. What a process
+//! has been told and what is true can differ: answers are on their way, locks are lost before that is
+//! noticed, and a transaction may commit hours after whoever sent it is gone.
 
 mod action;
 mod adoption;

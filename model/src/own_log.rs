@@ -39,7 +39,7 @@ impl Protocol {
         Some(seq)
     }
 
-    /// `OwnLog::committed`, of a ticket of the current identity. What belongs to one that has ended
+    /// `Ticket::committed`, of a ticket of the current identity. What belongs to one that has ended
     /// stays out: whoever adopts its log sends it.
     pub(crate) fn committed(&self, next: &mut State, p: usize, m: usize, placing: Placing) {
         let own = &mut next.processes[p].own;

@@ -3,8 +3,8 @@
 import { change, get } from "./api.js";
 import { audit } from "./audit.js";
 import { confirm, done } from "./confirm.js";
-import { byId, h } from "./dom.js";
-import { ago, count, dateTime } from "./format.js";
+import { byId, h, say } from "./dom.js";
+import { ago, count, dateTime, ofTimes } from "./format.js";
 import { failed, isCurrent, open } from "./frame.js";
 import { List, choose, chosen, each, facts } from "./list.js";
 import { Pausing } from "./pausing.js";
@@ -46,7 +46,7 @@ const list = new List({
   columns: () => [
     { name: "Order", show: (message) => message.orderRef },
     { name: "Activity", kind: "code", show: (message) => message.activityTypeCode },
-    { name: "Placed", show: (message) => ago(message.placedAt) },
+    { name: "Placed", show: (message) => h("span", { title: message.placedAt }, ago(message.placedAt)) },
     ...(state() === "published"
       ? [{ name: "Partition / offset", kind: "code", show: (/** @type {any} */ message) => place(message) }]
       : [
@@ -154,8 +154,8 @@ async function opened() {
 /** @param {any} message */
 function retryOne(message) {
   const text = `The message of ${message.orderRef} is sent as it is. Its ${count(message.failures)} failures are forgotten.`;
-  confirm({ title: "Send this message again?", text, action: "Send again" }, async () => {
-    await change("POST", `admin/messages/${message.messageRef}/retry`);
+  confirm({ title: "Send this message again?", text, action: "Send again", wantsReason: true }, async (reason) => {
+    await change("POST", `admin/messages/${message.messageRef}/retry`, { reason });
     changed("It will be sent.");
   });
 }
@@ -174,11 +174,13 @@ const aboutMany = (number) => `${number} will be sent again; the failures are fo
 /** @param {number} number */
 const messages = (number) => (number === 1 ? "One message" : `${count(number)} messages`);
 
-function retryTicked() {
+async function retryTicked() {
   const keys = [...list.ticked];
-  confirm({ title: "Send the ticked messages again?", text: aboutMany(messages(keys.length)), action: "Send again" }, async () => {
-    const sent = await each(keys, (key) => change("POST", `admin/messages/${key}/retry`));
-    changed(`${count(sent.length)} will be sent.`);
+  const retry = (/** @type {Record<string, any>} */ body) => each(keys, (key) => change("POST", `admin/messages/${key}/retry`, body));
+  // Some may have been sent meanwhile.
+  const text = aboutMany(messages((await retry({ dryRun: true })).length));
+  confirm({ title: "Send the ticked messages again?", text, action: "Send again", wantsReason: true }, async (reason) => {
+    changed(`${count((await retry({ reason })).length)} will be sent.`);
   });
 }
 
@@ -190,8 +192,8 @@ async function retryAll() {
   const { failed: waiting } = await get("admin/overview");
   const retried = canDiscard() ? (await change("POST", path, { dryRun: true })).retried : waiting;
   const text = aboutMany(retried === null ? "Every failed message" : messages(retried));
-  confirm({ title: "Send failed messages again?", text, action: "Send again" }, async () => {
-    const sent = await change("POST", path);
+  confirm({ title: "Send failed messages again?", text, action: "Send again", wantsReason: true }, async (reason) => {
+    const sent = await change("POST", path, { reason });
     changed(`${count(sent.retried)} will be sent.`);
   });
 }
@@ -209,8 +211,8 @@ function changed(text) {
 const poll = new Poll(
   async () => {
     ways.load();
-    await Promise.all([overview(), pausing.load(), list.load(), opened(), loadTasks(settings)]);
-    isCurrent(null);
+    await Promise.all([overview(), pausing.load(settings.timeZone), list.load(), opened(), loadTasks(settings)]);
+    isCurrent(settings.timeZone);
   },
   EVERY,
   failed,
@@ -224,6 +226,7 @@ void open({
     strip = new Strip(settings, peer);
     ways = new Ways(settings, peer);
     audit(settings, failed);
+    say(byId("footnote"), ofTimes(settings.timeZone));
     if (canDiscard()) STATES.discarded = "Discarded";
     byId("search").hidden = !canDiscard();
     const again = () => {

@@ -14,10 +14,10 @@ use shared::{
         audit::Deed,
         management::{self, Probes, exposition::Exposition},
     },
+    process::{Basis, Process},
     runtime::{
         database::{self, Pool, Tables},
         health::{Health, TaskStatus},
-        kafka::topics::{Topics, Watch},
         lifecycle::{Exit, Shutdown, StopSignal, Tasks},
         telemetry::Telemetry,
     },
@@ -45,7 +45,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/orders");
 pub const TABLES: Tables = Tables { service: "order-service", migrations: &MIGRATIONS, mark: "order_number" };
 
 /// What is done with its own tables.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("audit", "SELECT, INSERT"),
     ("cell", "SELECT, INSERT, UPDATE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
@@ -53,10 +53,8 @@ const NEEDED: [(&str, &str); 7] = [
     ("orders", "SELECT, INSERT"),
     ("orders (status, version, customer_ref)", "UPDATE"),
     ("pause", "INSERT, UPDATE, DELETE"),
+    ("rejected_messages (discarded_at, discarded_by, discard_reason)", "UPDATE"),
 ];
-
-/// How long a start waits to hear of the topic's settings. Without Kafka it goes on without.
-const TOPIC_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal or a failure ends it.
 ///
@@ -64,18 +62,10 @@ const TOPIC_WITHIN: Duration = Duration::from_secs(1);
 /// An address cannot be had, or librdkafka refuses its settings.
 pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
     let mut signal = StopSignal::new()?;
-    let health = Health::default();
-    let mut service = Service::new(config, &health)?;
-    let probes = Probes::new(health.clone(), service.shutdown.clone(), service.pool.clone(), &MIGRATIONS);
-    service.metrics(&health, telemetry);
-    service.credentials();
+    let (mut service, probes) = Service::new(config, telemetry)?;
+    let health = probes.health.clone();
     let authentication = Authentication::start(service.config.auth.clone(), &mut service.tasks)?;
     let deeds = service.management(&probes, telemetry, &authentication)?;
-    let topics = service.topics()?;
-    if let Some(refusal) = topics.refusal(TOPIC_WITHIN).await {
-        eprintln!("{refusal}");
-        return Ok(Exit::WrongSettings);
-    }
     let begun = tokio::select! {
         begun = service.begin(health.task("database")) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
@@ -95,7 +85,6 @@ pub async fn serve(config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit
     service.audit(deeds);
     let (queue, hand_over) = begun.start(&mut service.tasks, &service.exposition)?;
     service.orders(queue, authentication, &health)?;
-    service.tasks.spawn("topics", |shutdown, status| Watch::new(topics).run(shutdown, status));
     service.retention();
     probes.started();
     let exit = service.tasks.run(signal, service.config.shutdown).await;
@@ -114,33 +103,18 @@ struct Service {
 }
 
 impl Service {
-    fn new(config: Config, health: &Health) -> anyhow::Result<Self> {
-        let pool = config.database.pool("order-service")?;
-        let requests = config.database.request_pool("order-service requests")?;
-        let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), &metrics::all())?;
-        let shutdown = Shutdown::default();
-        let tasks = Tasks::new(health.clone(), shutdown.clone());
-        Ok(Self { config, pool, requests, exposition, shutdown, tasks })
-    }
-
-    fn metrics(&mut self, health: &Health, telemetry: &Telemetry) {
-        health.watch(self.config.task_hung_after);
-        self.exposition.at_scrape({
-            let health = health.clone();
-            move || health.set_gauges()
-        });
-        self.exposition.at_scrape(telemetry.gauges());
-        self.exposition.of_pool("work", &self.pool);
-        self.exposition.of_pool("requests", &self.requests);
-        self.exposition.of_database(&self.pool, metrics::of_database, &self.config.metrics);
-        let exposition = self.exposition.clone();
-        self.tasks.spawn("metrics", |shutdown, status| exposition.run(shutdown, status));
-    }
-
-    fn credentials(&mut self) {
-        if let Some(renewal) = self.config.database.renewal(&[&self.pool, &self.requests]) {
-            self.tasks.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
-        }
+    fn new(config: Config, telemetry: &Telemetry) -> anyhow::Result<(Self, Probes)> {
+        let basis = Basis {
+            tables: TABLES,
+            version: env!("CARGO_PKG_VERSION"),
+            database: &config.database,
+            metrics: &config.metrics,
+            task_hung_after: config.task_hung_after,
+        };
+        let process = Process::begin(basis, &metrics::all(), telemetry)?;
+        let Process { pool, requests, probes, exposition, shutdown, tasks } = process;
+        exposition.of_database(&pool, metrics::of_database, &config.metrics);
+        Ok((Self { config, pool, requests, exposition, shutdown, tasks }, probes))
     }
 
     /// What operators do at its port comes out for the audit.
@@ -159,12 +133,7 @@ impl Service {
         Ok(done)
     }
 
-    fn topics(&self) -> anyhow::Result<Topics> {
-        let topic = &self.config.outbox.topic;
-        Topics::new(&self.config.outbox.kafka, vec![topic.name.clone()], topic.expected.clone())
-    }
-
-    /// Waits for the database.
+    /// Looks at the topic, and waits for the database.
     async fn begin(&self, status: TaskStatus) -> Result<Begun, Unfit> {
         let schema = Schema { tables: TABLES, needed: &NEEDED };
         let pools = Pools { work: &self.pool, requests: &self.requests };
@@ -204,7 +173,7 @@ impl Service {
         let (changes, changer) = change::line(&self.config.changes, self.pool.clone(), queue);
         self.exposition.at_scrape(placement.gauges());
         let api = listen(Port::Api, self.config.http.clone(), http_workers(), self.config.shutdown.grace)?;
-        let pages = http::pages::of(&self.config.pages, self.config.auth.needs_token());
+        let pages = http::pages::of(&self.config.pages, self.config.auth.scopes().as_ref());
         let exposition = self.exposition.clone();
         let routes = http::routes(self.requests.clone(), placement, changes, exposition, health.clone(), pages);
         self.tasks.spawn("api", |shutdown, status| api.serve(routes, authentication, shutdown, status));

@@ -2,12 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use outbox::message::Service;
+use outbox::{message::Service, publisher};
 use shared::{
     operators::management::{self, exposition},
     runtime::{
         config::{Reader, Shown},
-        database, health, lifecycle, telemetry,
+        database, health, kafka, lifecycle, telemetry,
     },
     web::{auth, pages},
 };
@@ -69,7 +69,7 @@ impl Config {
         Self::load_for(&[], file)
     }
 
-    /// As [`Config::load`], for a command that uses these groups of settings only.
+    /// As [`Config::load`], for a command that uses these settings, or groups of them, only.
     ///
     /// # Errors
     /// Every mistake in them, a line each.
@@ -123,6 +123,7 @@ impl Config {
         if config.retention.orders.is_some_and(|orders| orders < shortest) {
             s.mistake("retention.orders", "must be 1d or longer, and no shorter than retention.idempotency_keys");
         }
+        kafka::check(s, publisher::clients(&config.outbox));
         config
     }
 }

@@ -22,11 +22,17 @@ pub struct Erased {
 }
 
 /// Puts a pseudonym, one for the whole call, into all orders of a customer. Where it fails in the middle a part is done,
-/// and the next call does the rest under another pseudonym.
+/// and the next call does the rest under another pseudonym. After each page `tell` hears of how many it has been by now.
 ///
 /// # Errors
 /// The database's.
-pub async fn erase(pool: &Pool, customer: &CustomerRef, author: &Author, reason: &str) -> Result<Erased, sqlx::Error> {
+pub async fn erase(
+    pool: &Pool,
+    customer: &CustomerRef,
+    author: &Author,
+    reason: &str,
+    mut tell: impl FnMut(u64),
+) -> Result<Erased, sqlx::Error> {
     // Drawn, not derived: what is derived from a reference can be found again by trying references.
     let pseudonym = format!("erased-{}", Uuid::now_v7());
     let mut erased = Erased::default();
@@ -46,6 +52,7 @@ pub async fn erase(pool: &Pool, customer: &CustomerRef, author: &Author, reason:
             }
             transaction.commit().await?;
             erased.orders += page.len() as u64;
+            tell(erased.orders);
             after = *last;
         }
     }

@@ -2,21 +2,39 @@
 //!
 //! An order's way: [`http`] → [`placement`] → [`outbox`] → Kafka.
 
-pub mod app;
-pub mod audit;
-pub mod cell;
-pub mod change;
-pub mod commands;
-pub mod config;
-pub mod erasure;
-pub mod export;
-pub mod format;
+// The API: what a caller sends is parsed here.
 pub mod http;
-pub mod idempotency;
-pub mod messages;
-pub mod metrics;
+// What an order is, and how it is read.
 pub mod order;
-pub mod pause;
+// A caller's Idempotency-Key: one order, one answer.
+pub mod idempotency;
+// Orders, messages and keys are written by one statement.
 pub mod placement;
-pub mod retention;
+// An order is completed or cancelled, by one statement too.
+pub mod change;
+// The bytes of its messages; the outbox sends them.
+pub mod format;
+// Which of several order-services on one topic this is.
+pub mod cell;
+// An order's way so far.
 pub mod timeline;
+// What operators see and do of the outbox.
+pub mod messages;
+// Announcing rests.
+pub mod pause;
+// Who changed what.
+pub mod audit;
+// A customer is forgotten.
+pub mod erasure;
+// Final orders become files.
+pub mod export;
+// What is purged.
+pub mod retention;
+// The same for operators with a shell.
+pub mod commands;
+// What it tells of itself.
+pub mod metrics;
+// What can be set.
+pub mod config;
+// Puts everything together.
+pub mod app;

@@ -51,13 +51,18 @@ enum Command {
 }
 
 impl Command {
-    /// The groups of settings that the command uses; none of them stands for all.
+    /// The settings that the command uses, by their groups; none of them stands for all.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Migrate(_) | Self::Customers(_) | Self::Orders(_) | Self::Pause(_) | Self::Resume(_) => &["database"],
-            // Some of them ask the topic, too.
-            Self::Messages(_) => &["database", "kafka"],
-            _ => &[],
+            // It asks the topic, too.
+            Self::Messages(commands::Messages::Verify { .. }) => &["database", "kafka"],
+            Self::Messages(_)
+            | Self::Migrate(_)
+            | Self::Customers(_)
+            | Self::Orders(_)
+            | Self::Pause(_)
+            | Self::Resume(_) => &["database"],
+            Self::Serve | Self::Config | Self::Completions(_) | Self::Man => &[],
         }
     }
 }
@@ -116,8 +121,12 @@ async fn on_database(
     work: impl AsyncFnOnce(&Pool) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     database::reach(&config.database).await?.close().await?;
-    let pool = config.database.pool(&format!("order-service {command}"))?;
-    if let Some(found) = database::shortcoming(&pool, &app::TABLES).await? {
+    let pool = config.database.command_pool(&format!("order-service {command}"))?;
+    let found = match config.database.unfit_pooler().await? {
+        None => database::shortcoming(&pool, &app::TABLES).await?,
+        unfit => unfit,
+    };
+    if let Some(found) = found {
         terminal::complain(format_args!("database.url: {found}"));
         return Ok(Exit::WrongSettings);
     }

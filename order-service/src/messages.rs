@@ -12,7 +12,10 @@ use std::borrow::Cow;
 pub(crate) use filter::MOST_OF_AN_ERROR;
 pub use filter::{MessageFilter, part_of_error};
 pub use listing::{MessagePage, PlaceInMessages, find, list};
-use outbox::metrics::{DISCARDED, RETRIED};
+use outbox::{
+    metrics::{DISCARDED, RETRIED},
+    rebroadcast::Span,
+};
 use serde::Serialize;
 use shared::{
     contract::message::ActivityTypeCode,
@@ -20,7 +23,7 @@ use shared::{
     runtime::database::Pool,
     web::http::schema,
 };
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
@@ -134,7 +137,12 @@ pub enum Decision {
 ///
 /// # Errors
 /// The database's.
-pub async fn retry(pool: &Pool, message_ref: Uuid, author: &Author) -> Result<Decision, sqlx::Error> {
+pub async fn retry(
+    pool: &Pool,
+    message_ref: Uuid,
+    author: &Author,
+    reason: Option<&str>,
+) -> Result<Decision, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let reset = sqlx::query!(
         r#"
@@ -144,7 +152,8 @@ pub async fn retry(pool: &Pool, message_ref: Uuid, author: &Author) -> Result<De
         message_ref
     );
     if reset.execute(&mut *transaction).await?.rows_affected() == 1 {
-        audit::record(&mut transaction, author, Action::MessageRetried, &[message_ref.to_string()], None).await?;
+        let subject = [message_ref.to_string()];
+        audit::record(&mut transaction, author, Action::MessageRetried, &subject, reason).await?;
         transaction.commit().await?;
         RETRIED.add(1);
         return decided(pool, message_ref).await;
@@ -180,6 +189,18 @@ pub async fn discard(pool: &Pool, message_ref: Uuid, author: &Author, reason: &s
     undecided(pool, message_ref).await
 }
 
+/// Lets what is published of a span of time be published once more.
+///
+/// # Errors
+/// The database's.
+pub async fn rebroadcast(pool: &Pool, span: Span, author: &Author) -> Result<(), sqlx::Error> {
+    let subject = [span.from, span.to].map(|end| end.format(&Rfc3339).unwrap_or_default()).join("/");
+    let mut transaction = pool.begin().await?;
+    outbox::rebroadcast::request(&mut transaction, span).await?;
+    audit::record(&mut transaction, author, Action::MessagesRebroadcast, &[subject], None).await?;
+    transaction.commit().await
+}
+
 async fn decided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Error> {
     // It may be published by now, and past its retention.
     Ok(find(pool, message_ref).await?.map_or(Decision::Unknown, |message| Decision::Accepted(Box::new(message))))
@@ -190,11 +211,17 @@ async fn undecided(pool: &Pool, message_ref: Uuid) -> Result<Decision, sqlx::Err
 }
 
 /// Lets every failed message that the filter chooses be sent again; how many those were. One pass: what fails again
-/// meanwhile is not taken twice.
+/// meanwhile is not taken twice. After each page `tell` hears how many those are by now.
 ///
 /// # Errors
 /// The database's; what was reset before stays reset.
-pub async fn retry_all(pool: &Pool, filter: &MessageFilter, author: &Author) -> Result<u64, sqlx::Error> {
+pub async fn retry_all(
+    pool: &Pool,
+    filter: &MessageFilter,
+    author: &Author,
+    reason: Option<&str>,
+    mut tell: impl FnMut(u64),
+) -> Result<u64, sqlx::Error> {
     let (mut retried, mut after) = (0, Uuid::nil());
     loop {
         let mut transaction = pool.begin().await?;
@@ -222,10 +249,11 @@ pub async fn retry_all(pool: &Pool, filter: &MessageFilter, author: &Author) -> 
         let Some(last) = page.iter().max() else { return Ok(retried) };
         after = *last;
         let subjects: Vec<String> = page.iter().map(Uuid::to_string).collect();
-        audit::record(&mut transaction, author, Action::MessageRetried, &subjects, None).await?;
+        audit::record(&mut transaction, author, Action::MessageRetried, &subjects, reason).await?;
         transaction.commit().await?;
         RETRIED.add(page.len() as u64);
         retried += u64::try_from(page.len()).unwrap_or(u64::MAX);
+        tell(retried);
     }
 }
 

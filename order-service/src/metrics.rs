@@ -14,7 +14,8 @@ pub const CHANGED: Counter = Counter::new("orders_changed_total", "Orders comple
 pub const LAST_ORDER: Gauge = Gauge::new(
     "orders_last_number",
     "The number of the newest order, of all instances: grows about as fast as orders are placed",
-);
+)
+.of_database();
 pub const LINE_LENGTH: Gauge = Gauge::new("orders_waiting", "Orders in the line before placement");
 pub const LINE_CAPACITY: Gauge = Gauge::new("orders_waiting_capacity", "Orders that fit into the line");
 pub const PLACEMENT_BATCH: Histogram =

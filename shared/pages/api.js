@@ -64,14 +64,27 @@ async function refusal(answer, isPeer) {
   return new Refused(text, answer.status, retryAfter);
 }
 
+/**
+ * What an answer says. It may be cut off on its way, or be that of something in between, which is no JSON.
+ * @param {Response} answer
+ * @returns {Promise<any>}
+ */
+async function read(answer) {
+  try {
+    return await answer.json();
+  } catch {
+    throw new Refused("The answer cannot be read.", 0);
+  }
+}
+
 /** @param {string} path @returns {Promise<any>} */
 export async function get(path) {
-  return (await ask(path)).json();
+  return read(await ask(path));
 }
 
 /** Of the other service. @param {string} url @returns {Promise<any>} */
 export async function getFrom(url) {
-  return (await ask(url, { isPeer: true })).json();
+  return read(await ask(url, { isPeer: true }));
 }
 
 /**
@@ -96,10 +109,10 @@ export async function page(path) {
   const answer = await ask(path);
   const link = /<([^>]*)>;\s*rel="next"/.exec(answer.headers.get("link") ?? "");
   const next = link && new URL(link[1], location.href).searchParams.get("cursor");
-  return { entries: await answer.json(), next };
+  return { entries: await read(answer), next };
 }
 
 /** @param {string} method @param {string} path @param {unknown} [body] @returns {Promise<any>} */
 export async function change(method, path, body) {
-  return (await ask(path, { method, body })).json();
+  return read(await ask(path, { method, body }));
 }

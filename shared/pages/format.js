@@ -51,6 +51,10 @@ export function dateTime(moment, timeZone) {
   return new Intl.DateTimeFormat(undefined, { ...options, timeZone: timeZone ?? undefined }).format(new Date(moment));
 }
 
+/** Whose times those of a page are. @param {string | null} timeZone where there is one to prefer */
+export const ofTimes = (timeZone) =>
+  `Times are those of ${timeZone ?? new Intl.DateTimeFormat().resolvedOptions().timeZone}; pointed at, they are told in UTC.`;
+
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [
   ["day", 86_400],

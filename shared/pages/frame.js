@@ -89,7 +89,11 @@ function tell(state, text) {
 }
 
 /** @param {string | null} timeZone */
-export const isCurrent = (timeZone) => tell("live", `Live · ${time(Date.now(), timeZone)}`);
+export function isCurrent(timeZone) {
+  const now = new Date();
+  tell("live", `Live · ${time(now, timeZone)}`);
+  byId("status-text").title = now.toISOString();
+}
 
 /** What to do about a question that was refused. @param {unknown} failure */
 export function failed(failure) {
@@ -99,6 +103,8 @@ export function failed(failure) {
   } else if (failure instanceof Refused) {
     tell(failure.status === 0 ? "waiting" : "bad", `${failure.message} Trying again …`);
   } else {
+    // A mistake of the page: nothing it shows is known to be current.
+    tell("bad", "This page has failed. Trying again …");
     throw failure;
   }
 }

@@ -29,7 +29,8 @@ export class Pausing {
     this.onChange = onChange;
   }
 
-  async load() {
+  /** @param {string | null} timeZone */
+  async load(timeZone) {
     const pause = await get("admin/pause");
     // Whoever has the button in focus keeps it.
     const text = JSON.stringify([pause, Math.floor(Date.now() / 60_000)]);
@@ -44,14 +45,16 @@ export class Pausing {
       place.replaceChildren(h("p", {}, `${this.what} is not paused.`), button("Pause …", () => this.#pause()));
       return;
     }
-    const end = pause.until ? `until ${dateTime(pause.until)}` : "until somebody resumes";
+    const end = pause.until ? h("span", { title: pause.until }, dateTime(pause.until, timeZone)) : "somebody resumes";
     const told = h(
       "p",
       {},
       h("b", {}, `${this.what} is paused`),
       ` by ${pause.by} since `,
       h("span", { title: pause.since }, ago(pause.since)),
-      `, ${end}: ${pause.reason}`,
+      ", until ",
+      end,
+      `: ${pause.reason}`,
     );
     place.replaceChildren(told, button("Resume …", () => this.#resume()));
   }

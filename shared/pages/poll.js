@@ -58,13 +58,15 @@ export class Poll {
       const asked = failure instanceof Refused ? failure.retryAfter * 1000 : 0;
       pause = Math.max(asked, Math.min(LONGEST, Math.max(this.every, 500) * 2 ** Math.min(this.#failures - 1, 5)));
       this.onFailure(failure);
-    }
-    this.#isRunning = false;
-    if (this.#isAskedAgain) {
-      this.#isAskedAgain = false;
-      this.now();
-    } else if (!this.#isStopped && !document.hidden) {
-      this.#timer = setTimeout(() => this.now(), pause);
+    } finally {
+      // It goes on, whatever that was, and also where whoever is told of it throws it on.
+      this.#isRunning = false;
+      if (this.#isAskedAgain) {
+        this.#isAskedAgain = false;
+        this.now();
+      } else if (!this.#isStopped && !document.hidden) {
+        this.#timer = setTimeout(() => this.now(), pause);
+      }
     }
   }
 }

@@ -8,6 +8,8 @@ import { now } from "./clock.js";
  * @property {string} service
  * @property {string} version
  * @property {boolean} needsToken
+ * @property {{claims: string[], prefix: string | null, roles: Record<string, string[]>} | null} scopes where a token has
+ *   them, as the service is set; null where it needs none
  * @property {{issuer: string, clientId: string} | null} oidc
  * @property {string | null} peerUrl
  * @property {string | null} timeZone
@@ -81,13 +83,16 @@ export function hasExpired() {
   return typeof exp === "number" && exp * 1000 <= now();
 }
 
-/** @param {Settings} settings @param {string} scope */
-export function may(settings, scope) {
-  if (!settings.needsToken) return true;
-  const { scope: scopes, scp } = claims();
-  const given = [scopes, scp].flat().filter((text) => typeof text === "string");
-  // Some issuers name the claim otherwise: then the service tells by refusing.
-  return given.length === 0 || given.some((text) => text.split(" ").includes(scope));
+/** As the service finds the scopes of a token. @param {Settings} settings @param {string} scope */
+export function may({ scopes }, scope) {
+  if (scopes === null) return true;
+  const all = claims();
+  const found = scopes.claims.map((name) => all[name] ?? name.split(".").reduce((inner, part) => inner?.[part], all));
+  const given = found.flatMap((claim) => (typeof claim === "string" ? claim.split(" ") : (claim ?? [])));
+  const { roles, prefix } = scopes;
+  const isOne = (/** @type {any} */ word) => (Object.hasOwn(roles, word) ? roles[word].includes(scope) : word === `${prefix ?? ""}${scope}`);
+  // Where a token says nothing of scopes the service tells, by refusing.
+  return given.length === 0 || given.some(isOne);
 }
 
 /**

@@ -4,7 +4,7 @@ import { byId, h } from "./dom.js";
 import { ended, signIn } from "./session.js";
 
 const KEY = "signing-in";
-const SCOPES = "openid orders:read activity:read operations";
+const SCOPES = ["orders:read", "activity:read", "operations"];
 
 /** @param {Uint8Array} bytes */
 const base64url = (bytes) =>
@@ -22,8 +22,8 @@ async function endpoints({ issuer }) {
   return answer.json();
 }
 
-/** Leaves for the issuer. @param {{issuer: string, clientId: string}} oidc */
-async function leave(oidc) {
+/** Leaves for the issuer. @param {{issuer: string, clientId: string}} oidc @param {string} prefix before each scope */
+async function leave(oidc, prefix) {
   const { authorization_endpoint } = await endpoints(oidc);
   const [verifier, state] = [random(), random()];
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
@@ -33,7 +33,7 @@ async function leave(oidc) {
     response_type: "code",
     client_id: oidc.clientId,
     redirect_uri: here(),
-    scope: SCOPES,
+    scope: ["openid", ...SCOPES.map((scope) => prefix + scope)].join(" "),
     state,
     code_challenge: base64url(new Uint8Array(digest)),
     code_challenge_method: "S256",
@@ -98,7 +98,7 @@ export function askForToken(settings, problem, then) {
   const { oidc } = settings;
   const goToIssuer = async () => {
     try {
-      if (oidc) await leave(oidc);
+      if (oidc) await leave(oidc, settings.scopes?.prefix ?? "");
     } catch (failure) {
       told.textContent = `Signing in is not possible now: ${/** @type {Error} */ (failure).message}.`;
     }

@@ -115,8 +115,7 @@ export class Strip {
   async #askPeer(question) {
     if (this.#isAskingPeer) return;
     this.#isAskingPeer = true;
-    const answer = await this.peer.ifThere(question);
-    this.#isAskingPeer = false;
+    const answer = await this.peer.ifThere(question).finally(() => (this.#isAskingPeer = false));
     this.#others = answer?.[0] ?? null;
     if (!this.isOfOrders) this.instances = answer?.[1] ?? null;
     if (this.#own !== null) this.#draw();

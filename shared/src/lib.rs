@@ -1,6 +1,12 @@
 //! What several services use, and nothing that only one of them needs. A folder uses those below it only.
 
-pub mod contract;
+// What every service begins with.
+pub mod process;
+// What operators do and see.
 pub mod operators;
-pub mod runtime;
+// What each request passes.
 pub mod web;
+// What any process needs.
+pub mod runtime;
+// The words of the contract.
+pub mod contract;

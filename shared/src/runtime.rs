@@ -1,14 +1,26 @@
 //! What any process needs: settings, tasks, health, metrics, logs, Postgres, Kafka.
 
-pub mod at_once;
-pub mod backoff;
+// Settings are read, all mistakes at once.
 pub mod config;
-pub mod database;
-pub mod failpoint;
-pub mod health;
-pub mod kafka;
+// Tasks, from the first one to the exit code.
 pub mod lifecycle;
-pub mod metrics;
+// How each of them is doing.
+pub mod health;
+// What they log.
 pub mod telemetry;
-pub mod terminal;
+// The traces they belong to.
 pub mod traces;
+// What they count.
+pub mod metrics;
+// What a command prints.
+pub mod terminal;
+// Postgres: pools, the schema, a password that changes.
+pub mod database;
+// Kafka: clients, topics, credentials.
+pub mod kafka;
+// The pauses while something is away.
+pub mod backoff;
+// How much is done at once while something is slow.
+pub mod at_once;
+// Where tests break it.
+pub mod failpoint;

@@ -1,9 +1,16 @@
 //! What talks HTTP: the server, tokens, documents, lists, problems, pages.
 
-pub mod auth;
+// The server, and what each request passes.
 pub mod http;
-pub mod json;
-pub mod pages;
-pub mod paging;
-pub mod problem;
+// Who calls.
+pub mod auth;
+// What is asked for.
 pub mod query;
+// What is sent.
+pub mod json;
+// How a list goes on.
+pub mod paging;
+// The one error that leaves.
+pub mod problem;
+// What browsers show.
+pub mod pages;

@@ -27,6 +27,11 @@ const AXE: &str = ".dev/tools/axe-core/node_modules/axe-core/axe.min.js";
 const BARRIERS: &str = "return axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations
     .filter(({ impact }) => ['serious', 'critical'].includes(impact))
     .map(({ id, nodes }) => [id, ...nodes.map(({ target, failureSummary }) => `${target}: ${failureSummary}`)]))";
+/// What reaches beyond the window's right side, where somebody would have to scroll sideways.
+const TOO_WIDE: &str = "const { scrollWidth, clientWidth } = document.scrollingElement;
+    const isWide = (one) => one.getBoundingClientRect().right > clientWidth;
+    const wide = [...document.body.querySelectorAll('*')].filter(isWide).map((one) => one.outerHTML.slice(0, 100));
+    return scrollWidth > clientWidth ? [scrollWidth, ...wide] : []";
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -184,7 +189,8 @@ impl Browser {
     }
 
     /// Whoever sees little, no colours, or works with keys alone can use what the window shows, in two widths and two
-    /// themes: axe-core finds nothing serious. Pictures of each are in `target/pages`.
+    /// themes: axe-core finds nothing serious, and nothing has to be scrolled sideways. Pictures of each are in
+    /// `target/pages`.
     ///
     /// # Panics
     /// It does.
@@ -195,6 +201,8 @@ impl Browser {
             for theme in ["light", "dark"] {
                 self.view(width, height, theme).await;
                 self.picture(&format!("{name}-{width}-{theme}")).await;
+                let wide = self.script(TOO_WIDE).await;
+                assert_eq!(wide, json!([]), "{name}, {width} px, {theme}: {wide:#}");
                 let barriers = self.script(BARRIERS).await;
                 assert_eq!(barriers, json!([]), "{name}, {width} px, {theme}: {barriers:#}");
             }

@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     Received, Topic,
-    topic::{client, producer, send, watermarks},
+    kafka::client,
+    topic::{producer, send, watermarks},
     wait_until,
 };
 

@@ -4,7 +4,11 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{
+    ClientConfig,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer},
+};
 use rustix::process::Signal;
 use tokio::process::Command;
 
@@ -12,7 +16,6 @@ use crate::{
     Proxy, Setup,
     requests::{self, Right},
     server::{Server, free_port},
-    topic::client,
     wait_until,
 };
 
@@ -218,4 +221,12 @@ impl Kafka {
         })
         .await;
     }
+}
+
+pub(crate) fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "testing").set("enable.auto.commit", "false");
+    config.set("message.max.bytes", "10000000").set("auto.offset.reset", "earliest");
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    config
 }

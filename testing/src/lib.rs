@@ -68,21 +68,25 @@ pub use raw::{Raw, RawAnswer, allow_files};
 pub use recount::Recount;
 pub use requests::Right;
 pub use schema::{begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone, up_down_up};
-pub use scrape::Scrape;
+pub use scrape::{Scrape, documented_of_database};
 pub use service::{Service, Setup, Signal, binary, binary_before};
 pub use sign_in::{CLIENT_ID, SignIn};
 pub use signer::{AUDIENCE, ISSUER, Signer};
 pub use topic::{Received, Topic};
 
-/// Polls `condition` until it holds.
+/// The pauses between two questions.
+const POLLS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
+/// Polls `condition` until it holds: the longer it takes the more rarely, for a question costs those who are waited for.
 ///
 /// # Panics
 /// It does not within `limit`.
 pub async fn wait_until(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + limit;
+    let begun = Instant::now();
     while !condition().await {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waited = begun.elapsed();
+        assert!(waited < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep((waited / 20).clamp(POLLS.0, POLLS.1)).await;
     }
 }
 

@@ -74,9 +74,17 @@ pub async fn encrypted_or_local_is_taken(program: &Setup) {
     ] {
         assert_eq!(told(&local.clone().set(setting, value)).await, "", "{value}");
     }
+    // A URL without a host: the socket is where PGHOST says.
+    let by_socket = local.clone().set("database.url", "postgres:///orders").variable("PGHOST", "/var/run/postgresql");
+    assert_eq!(told(&by_socket).await, "");
     for (protocol, is_taken) in [("SSL", true), ("sasl_ssl", true), ("SASL_PLAINTEXT", false), ("plaintext", false)] {
-        let setup =
-            local.clone().set("kafka.brokers", "broker.example").set("kafka.properties.security.protocol", protocol);
+        let setup = local
+            .clone()
+            .set("kafka.brokers", "broker.example")
+            .set("kafka.properties.security.protocol", protocol)
+            .set("kafka.properties.sasl.mechanism", "PLAIN")
+            .set("kafka.properties.sasl.username", "clerk")
+            .set("kafka.properties.sasl.password", "secret");
         assert_eq!(told(&setup).await.is_empty(), is_taken, "{protocol}");
     }
 }
@@ -98,5 +106,7 @@ pub async fn no_variable_is_a_way_round(program: &Setup) {
     }
     let remote = without.set("database.url", "postgres://clerk@db.example/orders");
     assert_eq!(told(&remote.clone().variable("PGSSLMODE", "verify-full")).await, "");
-    assert_ne!(told(&remote.variable("PGSSLMODE", "allow")).await, "");
+    assert_ne!(told(&remote.clone().variable("PGSSLMODE", "allow")).await, "");
+    let elsewhere = remote.set("database.url", "postgres:///orders").variable("PGHOST", "db.example");
+    assert_ne!(told(&elsewhere).await, "");
 }

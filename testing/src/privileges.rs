@@ -28,7 +28,8 @@ pub async fn only_the_owner_changes_the_schema(database: &Database) {
     owner.execute("DROP TABLE made_later").await.unwrap();
 }
 
-/// What the role of the service may change, by table, view or partition: `INSERT, UPDATE, DELETE`. Large objects it may not.
+/// What the role of the service may change, by table, view or partition: `INSERT, UPDATE, DELETE`, or `UPDATE (a, b)` where
+/// it is these columns only. Large objects it may not.
 ///
 /// # Panics
 /// It may make one, or everybody may call what runs with the rights of the owner.
@@ -42,9 +43,16 @@ pub async fn permitted_changes(database: &Database) -> Vec<(String, String)> {
     assert_eq!(database.number(lent).await, 0, "functions with the rights of the owner");
     let permitted = "SELECT relname::text, string_agg(privilege, ', ' ORDER BY place)
         FROM pg_class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
-            WITH ORDINALITY AS changes (privilege, place)
-        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
-            AND has_table_privilege('test_service', pg_class.oid, privilege)
+            WITH ORDINALITY AS changes (change, place),
+            LATERAL (
+                SELECT CASE WHEN has_table_privilege('test_service', pg_class.oid, change) THEN change
+                    ELSE change || ' (' || string_agg(attname::text, ', ' ORDER BY attname) || ')' END
+                FROM pg_attribute
+                WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+                    AND CASE WHEN change IN ('INSERT', 'UPDATE', 'REFERENCES')
+                        THEN has_column_privilege('test_service', attrelid, attnum, change) END
+            ) AS permitted (privilege)
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v') AND privilege IS NOT NULL
         GROUP BY relname ORDER BY relname";
     sqlx::query_as(permitted).fetch_all(&database.pool).await.unwrap()
 }

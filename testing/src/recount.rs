@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
@@ -115,15 +115,17 @@ impl Recount {
     pub async fn at_rest(&self, limit: Duration) {
         for topic in &self.topics {
             let ends = topic.ends().await;
-            let (partitions, mut committed) = (i32::try_from(ends.len()).unwrap(), Vec::new());
-            wait_until(&format!("the group has read {} up to {ends:?}", topic.name), limit, async || {
-                // A question to Kafka costs a client of its own.
+            let (partitions, begun) = (i32::try_from(ends.len()).unwrap(), Instant::now());
+            // A question to Kafka costs a client of its own, so the database is asked first.
+            wait_until(&format!("{} is read up to {ends:?}", topic.name), limit, async || {
                 let positions = self.positions().await;
                 let at = |partition| positions.get(&(topic.name.clone(), partition)).copied().unwrap_or(0);
-                if !(0..).zip(&ends).all(|(partition, end)| at(partition) >= *end) {
-                    return false;
-                }
-                committed = topic.committed(&self.group, partitions).await;
+                (0..).zip(&ends).all(|(partition, end)| at(partition) >= *end)
+            })
+            .await;
+            let left = limit.saturating_sub(begun.elapsed());
+            wait_until(&format!("Kafka knows that {} is read up to {ends:?}", topic.name), left, async || {
+                let committed = topic.committed(&self.group, partitions).await;
                 committed.iter().zip(&ends).all(|(committed, end)| *committed.max(&0) == *end)
             })
             .await;

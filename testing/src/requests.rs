@@ -10,8 +10,11 @@ use tokio::{
     time::timeout,
 };
 
+use crate::wait_until;
+
 const PRODUCE: i16 = 0;
 const CREATE_ACLS: i16 = 30;
+const DESCRIBE_ACLS: i16 = 29;
 const DELETE_ACLS: i16 = 31;
 const ALTER_CLIENT_QUOTAS: i16 = 49;
 const TOPIC: u8 = 2;
@@ -25,6 +28,7 @@ const ALL: u8 = 2;
 pub enum Right {
     Read = 3,
     Write = 4,
+    DescribeConfigs = 10,
 }
 
 pub(crate) async fn take_away(brokers: &str, right: Right, topic: &str) {
@@ -33,6 +37,12 @@ pub(crate) async fn take_away(brokers: &str, right: Right, topic: &str) {
     let answer = ask(brokers, (CREATE_ACLS, 1), &list(&rules)).await;
     // How long it was held back, how many results, and of each its error and a text.
     assert!(matches!(answer[..], [_, _, _, _, 0, 0, 0, 2, 0, 0, _, _, 0, 0, ..]), "{answer:?}");
+    // The controller has them then, and the broker soon.
+    wait_until("the rules are in force", Duration::from_secs(20), async || {
+        let answer = ask(brokers, (DESCRIBE_ACLS, 1), &rule(topic, right as u8, DENY)).await;
+        matches!(answer[..], [_, _, _, _, 0, 0, _, _, 0, 0, 0, 1, ..])
+    })
+    .await;
 }
 
 pub(crate) async fn give_back(brokers: &str, right: Right, topic: &str) {

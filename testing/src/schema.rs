@@ -71,10 +71,10 @@ pub async fn describe(database: &Database) -> String {
 /// A database with the tables that `other` makes, and one of which nobody knows whose it is, are left as they are.
 ///
 /// # Panics
-/// The service of `binary` begins with them or migrates them, or does not say why not.
-pub async fn leaves_tables_of_others_alone(binary: &Setup, other: &str) {
+/// The service of `binary` begins with them or migrates them, `command` works with them, or it is not said why not.
+pub async fn leaves_tables_of_others_alone(binary: &Setup, other: &str, command: &[&str]) {
     let database = Database::new(&Migrator::new(root().join(other)).await.unwrap()).await;
-    is_refused(binary, &database, &database.owner_url(), "belongs to another program").await;
+    is_refused(binary, &database, &database.owner_url(), command, "belongs to another program").await;
     let unknown = Database::empty().await;
     unknown.execute(
         "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL
@@ -82,7 +82,7 @@ pub async fn leaves_tables_of_others_alone(binary: &Setup, other: &str) {
         INSERT INTO _sqlx_migrations VALUES (20200101000000, 'invoices', now(), true, '', 0);
         GRANT ALL ON _sqlx_migrations TO test_owner",
     ).await;
-    is_refused(binary, &unknown, &unknown.owner_url(), "invoices").await;
+    is_refused(binary, &unknown, &unknown.owner_url(), command, "invoices").await;
 }
 
 /// The service's own tables, of which `relation` is one, where its `search_path` does not lead: nothing is begun anew
@@ -94,7 +94,8 @@ pub async fn begins_nothing_anew_by_itself(binary: &Setup, own: &Migrator, relat
     let database = Database::new(own).await;
     database.execute("CREATE SCHEMA elsewhere AUTHORIZATION test_owner").await;
     let url = format!("{}?options=-c%20search_path%3Delsewhere", database.owner_url());
-    is_refused(binary, &database, &url, "are in the schema public, but search_path leads to elsewhere").await;
+    let told = "are in the schema public, but search_path leads to elsewhere";
+    is_refused(binary, &database, &url, &["resume"], told).await;
     // An installation beside the other one is asked for by name.
     for _ in 0..2 {
         let done = binary.clone().set("database.url", &url).run(&["migrate", "--new-installation"]).await;
@@ -106,13 +107,13 @@ pub async fn begins_nothing_anew_by_itself(binary: &Setup, own: &Migrator, relat
     assert_eq!(done.status.code(), Some(0), "it is there now: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-async fn is_refused(binary: &Setup, database: &Database, url: &str, told: &str) {
+async fn is_refused(binary: &Setup, database: &Database, url: &str, command: &[&str], told: &str) {
     let before = describe(database).await;
-    for command in ["serve", "migrate"] {
-        let done = binary.clone().set("database.url", url).run(&[command]).await;
+    for command in [command, &["serve"], &["migrate"]] {
+        let done = binary.clone().set("database.url", url).run(command).await;
         let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        assert_eq!(done.status.code(), Some(2), "{command}: {said}");
-        assert!(said.contains(told), "{command}: {said}");
+        assert_eq!(done.status.code(), Some(2), "{command:?}: {said}");
+        assert!(said.contains(told), "{command:?}: {said}");
     }
     assert_eq!(describe(database).await, before);
 }

@@ -30,15 +30,18 @@ impl Scrape {
         Self { text: text.to_owned(), kinds, series }
     }
 
-    /// The sum over all series of a metric.
+    /// The sum over all series of a metric; no number where nobody knows it now.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no such metric.
     #[must_use]
     pub fn sum(&self, name: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         let values: Vec<_> = self.series.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).collect();
-        assert!(!values.is_empty(), "{name} is not told");
+        if values.is_empty() {
+            assert!(self.kinds.contains_key(name), "{name} is not told");
+            return f64::NAN;
+        }
         values.into_iter().sum()
     }
 
@@ -67,20 +70,8 @@ impl Scrape {
     /// They differ.
     pub fn is_as_documented(&self, service: &str) {
         crate::prometheus::check_metrics(&self.text);
-        let document = std::fs::read_to_string(crate::root().join("docs/metrics.md")).unwrap();
-        let mut documented = BTreeMap::new();
-        let mut heading = "";
-        for line in document.lines() {
-            if let Some(title) = line.strip_prefix("## ") {
-                heading = title;
-            } else if let Some(row) = line.strip_prefix("| `")
-                && ["Both services", service].contains(&heading)
-            {
-                let mut cells = row.split('|');
-                let name = cells.next().unwrap().trim().trim_end_matches('`');
-                documented.insert(name.to_owned(), cells.next().unwrap().trim().to_owned());
-            }
-        }
+        let documented: BTreeMap<_, _> =
+            documented(service).into_iter().map(|[name, kind, _, _]| (name, kind)).collect();
         let differ = |one: &BTreeMap<String, String>, other: &BTreeMap<String, String>| {
             one.iter()
                 .filter(|(name, kind)| other.get(*name) != Some(kind))
@@ -90,4 +81,32 @@ impl Scrape {
         let (undocumented, untold) = (differ(&self.kinds, &documented), differ(&documented, &self.kinds));
         assert!(undocumented.is_empty() && untold.is_empty(), "not documented: {undocumented:?}; not told: {untold:?}");
     }
+}
+
+/// The metrics of a service that `docs/metrics.md` says live in the database.
+///
+/// # Panics
+/// It cannot be read.
+#[must_use]
+pub fn documented_of_database(service: &str) -> BTreeSet<String> {
+    let all = documented(service).into_iter();
+    all.filter(|[_, _, _, meaning]| meaning.starts_with("*all*")).map(|[name, ..]| name).collect()
+}
+
+/// The cells of its rows for a service: name, kind, labels, meaning.
+fn documented(service: &str) -> Vec<[String; 4]> {
+    let document = std::fs::read_to_string(crate::root().join("docs/metrics.md")).unwrap();
+    let mut rows = Vec::new();
+    let mut heading = "";
+    for line in document.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            heading = title;
+        } else if let Some(row) = line.strip_prefix("| `")
+            && ["Both services", service].contains(&heading)
+        {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_end_matches('`').to_owned());
+            rows.push(std::array::from_fn(|_| cells.next().unwrap()));
+        }
+    }
+    rows
 }

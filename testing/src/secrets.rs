@@ -48,6 +48,14 @@ pub async fn wrong_settings_are_named_without_their_values(program: &Setup, list
             }
         }
     }
+    // Those of OpenTelemetry stand for a setting.
+    for variable in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+        let setup = bare(program).variable(variable, &format!("https://collector:4318/?key={CANARY}"));
+        for command in ["config", "serve"] {
+            let (code, told) = told(&setup, command).await;
+            assert!(code == Some(2) && told.contains(variable) && !told.contains(CANARY), "{command}: {told}");
+        }
+    }
 }
 
 /// What is right is shown without what may be secret in it.

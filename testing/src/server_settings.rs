@@ -64,12 +64,14 @@ pub const OF_ADMINISTRATORS: [(&str, &[&str]); 6] = [
 ];
 
 impl Database {
-    /// From now on whoever writes into one of these tables is refused where a crash could take the commit back.
+    /// From now on whoever writes into one of these tables is refused where a crash could take the commit back, or by a
+    /// snapshot of before.
     pub async fn wants_durable_commits(&self, tables: &[&str]) {
         self.execute(
             "CREATE FUNCTION refuse_unless_durable() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
                 IF current_setting('synchronous_commit') <> 'on' THEN RAISE 'a crash could take this back'; END IF;
+                IF current_setting('transaction_isolation') <> 'read committed' THEN RAISE 'not by its own snapshot'; END IF;
                 RETURN NULL;
             END $$",
         )

@@ -32,6 +32,8 @@ struct Desk {
     token: String,
     /// What the request for the code said, until the code is used.
     begun: Option<Parameters>,
+    /// What it asked for last.
+    scope: String,
     granted: u64,
 }
 
@@ -40,7 +42,7 @@ impl SignIn {
     pub async fn start(token: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let desk = Arc::new(Mutex::new(Desk { token, begun: None, granted: 0 }));
+        let desk = Arc::new(Mutex::new(Desk { token, begun: None, scope: String::new(), granted: 0 }));
         let (own, at) = (issuer.clone(), Arc::clone(&desk));
         let server = tokio::spawn(async move {
             loop {
@@ -55,6 +57,12 @@ impl SignIn {
     #[must_use]
     pub fn granted(&self) -> u64 {
         self.desk.lock().unwrap().granted
+    }
+
+    /// The scopes that were asked for last.
+    #[must_use]
+    pub fn scope(&self) -> String {
+        self.desk.lock().unwrap().scope.clone()
     }
 }
 
@@ -113,6 +121,7 @@ impl Desk {
         let is_right = is("response_type", "code") && is("client_id", CLIENT_ID) && is("code_challenge_method", "S256");
         let mut back = Url::parse(asked.get("redirect_uri").filter(|_| is_right)?).ok()?;
         back.query_pairs_mut().append_pair("code", "the-code").append_pair("state", asked.get("state")?);
+        self.scope = asked.get("scope").cloned().unwrap_or_default();
         self.begun = Some(asked);
         Some(back)
     }

@@ -9,24 +9,32 @@ use std::{
 
 use crate::{Database, Setup, server::free_port};
 
-/// `program` has no settings, `list` is a command that lists something of `database`.
+/// `program` has no settings, `list` is a command that lists something of `database`, and `others` ask nothing else, too.
 ///
 /// # Panics
 /// A command is not as it should be.
-pub async fn commands_are_kind(program: Setup, list: &[&str], database: &Database) {
-    // Nothing but the address of the database: neither who may call nor where Kafka is.
+pub async fn commands_are_kind(program: Setup, list: &[&str], others: &[&[&str]], database: &Database) {
+    // Nothing but the address of the database: neither who may call nor where Kafka is, with which nobody talks.
     let with_database = program.clone().set("database.url", database.url());
-    let listed = with_database.run(list).await;
+    let without_kafka = with_database.clone().set("kafka.brokers", "broker.example:9092");
+    let listed = without_kafka.run(list).await;
     let told = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(listed.status.code(), Some(0), "{}", String::from_utf8_lossy(&listed.stderr));
     assert!(told.starts_with("There are no") && told.lines().count() == 1, "an empty list is a sentence: {told}");
-    let unsettled = program.run(list).await;
-    assert_eq!(String::from_utf8(unsettled.stderr).unwrap(), "database.url: is required\n");
+    for other in others {
+        let done = without_kafka.run(other).await;
+        assert_eq!(done.status.code(), Some(0), "{other:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    let all = || others.iter().copied().chain([list]);
+    for command in all() {
+        let unsettled = program.run(command).await;
+        assert_eq!(String::from_utf8(unsettled.stderr).unwrap(), "database.url: is required\n");
+    }
 
     let port = free_port();
     let begun = Instant::now();
     let away = program.clone().set("database.url", format!("postgres://user:canary@127.0.0.1:{port}/away"));
-    for command in [list, &["migrate"]] {
+    for command in all().chain([&["migrate"][..]]) {
         let done = away.run(command).await;
         let told = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(1), "{told}");

@@ -4,10 +4,9 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
-    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
     message::{BorrowedHeaders, Header, Headers, OwnedHeaders},
@@ -17,7 +16,7 @@ use rdkafka::{
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::{Kafka, requests, stack};
+use crate::{Kafka, kafka::client, requests, stack};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -242,12 +241,4 @@ pub(crate) async fn send(producer: &FutureProducer, topic: &str, messages: &[Rec
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(Timeout::After(WITHIN))).operation_timeout(Some(Timeout::After(WITHIN)))
-}
-
-pub(crate) fn client(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("group.id", "testing").set("enable.auto.commit", "false");
-    config.set("message.max.bytes", "10000000").set("auto.offset.reset", "earliest");
-    config.set_log_level(RDKafkaLogLevel::Emerg);
-    config
 }

@@ -4,14 +4,14 @@ use std::{io::Read, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 use shared::{
     contract::{
         message::{ActivityTypeCode, timestamp},
         text::parse_reason,
     },
-    runtime::{database::Pool, terminal},
+    operators::{command::Progress, table},
+    runtime::database::Pool,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -180,16 +180,18 @@ impl Quarantine {
                     waiting(pool, id).await?;
                 }
                 let (entry, _) = quarantine::find(pool, id).await?.context("the message is gone")?;
-                show(json, &entry, || table(std::slice::from_ref(&entry)).to_string())
+                show(json, &entry, || table(std::slice::from_ref(&entry)))
             }
             Self::Discard { which, reason, dry_run, json, who } => {
                 let pass = Pass::new(which.other.filter(None, which.reason_code));
                 let mut discarding = Discarding { pool, pass, author: &who.author(), why: &reason, dry_run };
                 let mut sum = Discarded::default();
+                let would = if dry_run { "would be " } else { "" };
+                let mut progress = Progress::begin();
                 while let Some(step) = discarding.step(i64::MAX).await? {
                     sum.discarded += step.discarded.discarded;
+                    progress.tell(format_args!("{would}discarded {} so far", sum.discarded));
                 }
-                let would = if dry_run { "would be " } else { "" };
                 show(json, &sum, || format!("{would}discarded {}", sum.discarded))
             }
             Self::Edit { id, file, reason, json, who } => {
@@ -215,9 +217,10 @@ async fn replay(pool: &Pool, which: Which, how: How<'_>) -> anyhow::Result<Tried
     }
     let dry_run = how.dry_run;
     let mut replay = Replay::new(pool, Pass::new(which.other.filter(which.id, which.reason_code)), how);
-    let mut replayed = Replayed::default();
+    let (mut replayed, mut progress) = (Replayed::default(), Progress::begin());
     while let Some(done) = replay.step(i64::MAX).await? {
         replayed.add(done);
+        progress.tell(format_args!("tried {} so far", replay.looked_for()));
     }
     Ok(Tried { replayed, figures: dry_run.then(|| replay.figures()) })
 }
@@ -275,13 +278,8 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
     timestamp(text).ok_or_else(|| "must be a moment like 2026-11-22T17:04:05Z".into())
 }
 
-fn table(entries: &[Entry]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    if let Some(width) = terminal::width() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table.set_header([
+fn table(entries: &[Entry]) -> String {
+    let header = [
         "id",
         "place",
         "type",
@@ -295,14 +293,13 @@ fn table(entries: &[Entry]) -> Table {
         "resolved",
         "by",
         "why",
-    ]);
-    for one in entries {
-        table.add_row([
+    ];
+    let rows = entries.iter().map(|one| {
+        [
             one.id.to_string(),
             format!("{}:{}:{}", one.topic, one.partition, one.offset),
             one.activity_type_code.clone().unwrap_or_default(),
-            // What a sender wrote must not move the cursor of a terminal.
-            one.key.as_deref().unwrap_or_default().escape_debug().to_string(),
+            one.key.clone().unwrap_or_default(),
             one.message_ref.map(|found| found.to_string()).unwrap_or_default(),
             one.reason.clone(),
             one.detail.clone(),
@@ -312,7 +309,7 @@ fn table(entries: &[Entry]) -> Table {
             one.resolved_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
             one.resolved_by.clone().unwrap_or_default(),
             one.resolution.clone().unwrap_or_default(),
-        ]);
-    }
-    table
+        ]
+    });
+    table::table(header, rows)
 }

@@ -3,7 +3,11 @@
 //! The bytes lie one after the other in one buffer. Of a message that is counted nobody needs them;
 //! of one that Postgres refuses they go into quarantine.
 
-use std::{collections::BTreeSet, ops::Range, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::SystemTime,
+};
 
 use opentelemetry::{KeyValue, trace::SpanKind};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -20,8 +24,9 @@ use super::{
 use crate::{
     activity::{self, Activity},
     headers, key,
+    place::Partition,
     quarantine::{Content, Identities},
-    record::{self, Digest},
+    record::{self, Digest, Raw},
     rejection::{Reason, Rejected},
     statistics::PositionAfter,
 };
@@ -42,19 +47,6 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// The timestamp of the oldest message, in milliseconds since 1970.
     oldest: Option<i64>,
-}
-
-/// A message as it was sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Raw<'a> {
-    pub topic: &'a str,
-    pub partition: i32,
-    pub offset: i64,
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub ce_type: Option<&'a [u8]>,
-    /// As Kafka has it, in milliseconds since 1970.
-    pub timestamp: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -211,6 +203,20 @@ impl Batch {
         positions.collect()
     }
 
+    /// How many messages of each partition are in `part`.
+    #[must_use]
+    pub fn counts(&self, part: Range<usize>) -> BTreeMap<Partition, usize> {
+        let mut of_places = vec![0; self.places.len()];
+        for message in &self.messages[part] {
+            of_places[message.place] += 1;
+        }
+        let mut counts = BTreeMap::new();
+        for (place, count) in self.places.iter().zip(of_places).filter(|(_, count)| *count > 0) {
+            *counts.entry(place.partition()).or_default() += count;
+        }
+        counts
+    }
+
     fn lasts(&self, part: &Range<usize>) -> impl Iterator<Item = (&AssignedPartition, &Message)> {
         let mut last = vec![None; self.places.len()];
         for message in &self.messages[part.clone()] {
@@ -290,6 +296,7 @@ mod tests {
         assert_eq!(ends(0..5), [(0, 13), (1, 6)]);
         assert_eq!(ends(0..3), [(0, 9), (1, 4)]);
         assert_eq!(ends(3..4), [(1, 6)]);
+        assert_eq!(batch.counts(1..5), [(Partition::new("t", 0), 2), (Partition::new("t", 1), 2)].into());
         let starts = batch.starts(&(1..5)).into_iter().map(|(place, first)| (place.partition, first));
         assert_eq!(starts.collect::<Vec<_>>(), [(0, 8), (1, 3)]);
         assert_eq!(batch.parts(&batch.messages[4]), [None, Some(&b"x"[..]), None]);

@@ -16,13 +16,12 @@ use super::{
     group::{Beginning, Group},
     lag::ANSWERS_WITHIN,
     positions::{self, Position},
-    watermarks::{Broker, Watermarks},
+    watermarks::{Broker, Records, Watermarks},
 };
 use crate::{
     gaps::{self, Unchecked},
     metrics::{CREATED_ANEW, OFFSETS_AHEAD},
     place::{Jump, Partition},
-    record::Digest,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -45,8 +44,10 @@ pub struct Continuity {
 struct Found {
     positions: BTreeMap<Partition, Position>,
     marks: BTreeMap<Partition, Watermarks>,
+    /// Why others have none.
+    unasked: BTreeMap<Partition, String>,
     /// The records that were looked for, as they stand there now.
-    records: BTreeMap<Partition, Option<Digest>>,
+    records: Records,
     gaps: Vec<Unchecked>,
 }
 
@@ -105,7 +106,7 @@ impl Continuity {
     /// One look at the partitions of this member.
     ///
     /// # Errors
-    /// The database or the broker does not answer.
+    /// The database or the broker does not answer, or one does not show where reading begins.
     pub async fn look(&mut self) -> anyhow::Result<()> {
         let owed = self.group.owed();
         if !owed.is_empty() {
@@ -116,13 +117,17 @@ impl Continuity {
         if done.is_err() {
             self.group.have_gone_back(gone_back);
         }
-        done
+        match done? {
+            Some(unknown) => anyhow::bail!(unknown),
+            None => Ok(()),
+        }
     }
 
-    async fn compare(&mut self, gone_back: &BTreeSet<Partition>) -> anyhow::Result<()> {
+    /// Of a held partition of which it does not find out where reading begins, the first of them, it says why.
+    async fn compare(&mut self, gone_back: &BTreeSet<Partition>) -> anyhow::Result<Option<String>> {
         let assigned = self.group.assigned();
         if assigned.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let held = self.group.held();
         // Kafka is told after the database, so it is asked before: then it is not ahead by what is counted now.
@@ -132,6 +137,7 @@ impl Continuity {
         };
         let found = self.find(assigned).await?;
         let mut behind = BTreeMap::new();
+        let mut unknown = held.iter().find_map(|partition| found.why_unasked(partition));
         for (partition, marks) in &found.marks {
             let Some(position) = found.positions.get(partition) else {
                 if held.contains(partition) {
@@ -140,7 +146,12 @@ impl Continuity {
                 continue;
             };
             match found.identity(partition, position, *marks, gone_back.contains(partition)) {
-                TopicMatch::Unknown => continue,
+                TopicMatch::Unknown => {
+                    if held.contains(partition) {
+                        unknown.get_or_insert_with(|| found.why_unknown(partition));
+                    }
+                    continue;
+                }
                 TopicMatch::Another => {
                     if positions::begin_anew(&self.pool, partition, position.generation, marks.low).await? {
                         self.created_anew(partition, position.next_offset);
@@ -154,6 +165,9 @@ impl Continuity {
             }
             if let Some(last) = position.last.as_ref().filter(|last| position.seen.as_ref() != Some(last)) {
                 positions::is_the_same(&self.pool, partition, position.generation, last).await?;
+            }
+            if let Some(told_end) = position.told_end {
+                positions::is_not_doubted(&self.pool, partition, position.generation, told_end).await?;
             }
             if marks.low > position.next_offset {
                 // At the second look, for what was read in time may not be counted at the first.
@@ -171,7 +185,7 @@ impl Continuity {
         self.behind = behind;
         self.check(&found).await?;
         self.outdated(&found);
-        Ok(())
+        Ok(unknown)
     }
 
     async fn find(&self, assigned: Vec<Partition>) -> anyhow::Result<Found> {
@@ -180,7 +194,13 @@ impl Continuity {
         let positions = positions::of(&mut connection, &assigned).await?;
         let gaps = gaps::unchecked(&mut connection, &assigned).await?;
         connection.end();
-        let marks = self.broker.watermarks(assigned).await?;
+        let (mut marks, mut unasked) = (BTreeMap::new(), BTreeMap::new());
+        for (partition, asked) in self.broker.each(assigned).await? {
+            match asked {
+                Ok(found) => drop(marks.insert(partition, found)),
+                Err(why) => drop(unasked.insert(partition, why)),
+            }
+        }
         let wanted = positions.iter().filter_map(|(partition, position)| {
             let marks = marks.get(partition)?;
             // Where there are fewer messages than were read no record has to tell.
@@ -188,7 +208,7 @@ impl Continuity {
             Some((partition.clone(), record.offset))
         });
         let records = self.broker.records(wanted.collect()).await?;
-        Ok(Found { positions, marks, records, gaps })
+        Ok(Found { positions, marks, unasked, records, gaps })
     }
 
     /// Says where the reading of a held partition begins: where the database is, or Kafka is if that is before.
@@ -279,10 +299,21 @@ impl Found {
         let Some(record) = position.evidence(marks.low) else {
             return TopicMatch::Same;
         };
-        match self.records.get(partition) {
+        match self.records.found.get(partition) {
             None => TopicMatch::Unknown,
             Some(found) if record.is(found.as_ref()) => TopicMatch::Same,
             Some(_) => TopicMatch::Another,
         }
+    }
+
+    fn why_unasked(&self, partition: &Partition) -> Option<String> {
+        let why = self.unasked.get(partition)?;
+        let Partition { topic, number } = partition;
+        Some(format!("partition {number} of {topic} cannot be asked: {why}"))
+    }
+
+    fn why_unknown(&self, Partition { topic, number }: &Partition) -> String {
+        let why = self.records.failure.as_ref().map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
+        format!("the last record read of partition {number} of {topic} does not come: {why}")
     }
 }

@@ -85,7 +85,7 @@ pub async fn run(counting: Counting, mut batches: mpsc::Receiver<Batch>) -> anyh
             break;
         }
         counting.in_hand.note(None);
-        counting.group.fetching.counted(batch.messages.len());
+        counting.group.fetching.counted(&batch.counts(0..batch.messages.len()));
         // What has come meanwhile goes next.
         counting.group.wake.notify_one();
         batch.trace();

@@ -4,8 +4,8 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -25,9 +25,8 @@ struct Fetched {
 pub struct Fetching {
     partitions: Mutex<BTreeMap<Partition, Fetched>>,
     is_throttled: AtomicBool,
-    /// Messages handed out, and those of them that are counted, since the start.
-    handed_out: AtomicU64,
-    counted: AtomicU64,
+    /// Messages handed out that are not counted yet.
+    under_way: Mutex<BTreeMap<Partition, usize>>,
 }
 
 impl Fetching {
@@ -52,27 +51,59 @@ impl Fetching {
     }
 
     /// So many more messages were handed out.
-    pub fn handed_out(&self, messages: usize) {
-        self.handed_out.fetch_add(messages as u64, Ordering::Relaxed);
+    pub fn handed_out(&self, messages: BTreeMap<Partition, usize>) {
+        let mut under_way = self.all_under_way();
+        for (partition, count) in messages {
+            *under_way.entry(partition).or_default() += count;
+        }
     }
 
     /// So many more of these are counted.
-    pub fn counted(&self, messages: usize) {
-        self.counted.fetch_add(messages as u64, Ordering::Relaxed);
+    pub fn counted(&self, messages: &BTreeMap<Partition, usize>) {
+        self.all_under_way().retain(|partition, under_way| {
+            *under_way = under_way.saturating_sub(messages.get(partition).copied().unwrap_or(0));
+            *under_way > 0
+        });
     }
 
     /// Messages handed out that are not counted yet.
     pub fn under_way(&self) -> usize {
-        let counted = self.counted.load(Ordering::Relaxed);
-        usize::try_from(self.handed_out.load(Ordering::Relaxed) - counted).unwrap_or(usize::MAX)
+        self.all_under_way().values().sum()
     }
 
     /// Whether nothing is left to be handed out before the offset `end`, and all that was is counted.
     pub fn is_through(&self, partition: &Partition, end: i64) -> bool {
-        if self.under_way() > 0 {
+        if self.all_under_way().contains_key(partition) {
             return false;
         }
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         partitions.get(partition).is_some_and(|fetched| fetched.next >= end && fetched.queued == 0)
+    }
+
+    fn all_under_way(&self) -> MutexGuard<'_, BTreeMap<Partition, usize>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_through_by_itself_however_much_of_others_is_under_way() {
+        let (quiet, busy) = (Partition::new("t", 0), Partition::new("t", 1));
+        let of = |partition: &Partition, count| BTreeMap::from([(partition.clone(), count)]);
+        let fetching = Fetching::default();
+        // The last of the quiet one is a marker of a transaction, which is never handed out.
+        let (fetched, still) = (Fetched { next: 8, queued: 0 }, Fetched { next: 8, queued: 1 });
+        *fetching.partitions.lock().unwrap() = [(quiet.clone(), fetched), (busy.clone(), still)].into();
+        fetching.handed_out(of(&quiet, 2));
+        fetching.handed_out(of(&busy, 500));
+        assert!(!fetching.is_through(&quiet, 8), "two are not counted yet");
+        fetching.counted(&of(&quiet, 2));
+        assert_eq!(fetching.under_way(), 500);
+        assert!(fetching.is_through(&quiet, 8) && !fetching.is_through(&quiet, 9));
+        fetching.counted(&of(&busy, 500));
+        assert!(!fetching.is_through(&busy, 8), "one is not handed out yet");
     }
 }

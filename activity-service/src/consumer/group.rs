@@ -94,6 +94,8 @@ pub struct Membership {
 struct Book {
     /// None for those that are held.
     assigned: BTreeMap<Partition, Option<Tenure>>,
+    /// Something was assigned, or told to be nothing, and is not known to be read yet.
+    assigned_anew: bool,
     /// Where those that are held shall begin, as far as that is known.
     beginnings: BTreeMap<Partition, Beginning>,
     /// Up to where each partition is counted in its tenure.
@@ -130,6 +132,7 @@ impl Group {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         let number = self.membership.fetch_add(1, Ordering::AcqRel) + 1;
         let mut book = self.book();
+        book.assigned_anew = false;
         for partition in std::mem::take(&mut book.assigned).into_keys() {
             book.forget(&partition);
         }
@@ -265,6 +268,19 @@ impl Group {
         all
     }
 
+    /// Whether the reading of everything has begun that was assigned: once for each assignment.
+    #[must_use]
+    pub fn take_begun(&self) -> bool {
+        let mut book = self.book();
+        book.assigned.values().all(Option::is_some) && std::mem::take(&mut book.assigned_anew)
+    }
+
+    /// Whether it is not known of some partition where its reading begins.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.book().assigned.values().any(Option::is_none)
+    }
+
     /// Whether a partition has a tenure.
     #[must_use]
     pub fn is_read(&self, partition: &Partition) -> bool {
@@ -369,8 +385,12 @@ impl ConsumerContext for Membership {
         self.group.epoch.fetch_add(1, Ordering::AcqRel);
         let mut book = self.group.book();
         match rebalance {
-            Rebalance::Assign(list) => book.assigned.extend(partitions(list).map(|partition| (partition, None))),
+            Rebalance::Assign(list) => {
+                book.assigned.extend(partitions(list).map(|partition| (partition, None)));
+                book.assigned_anew = true;
+            }
             Rebalance::Revoke(list) => {
+                book.assigned_anew = false;
                 for partition in partitions(list) {
                     book.assigned.remove(&partition);
                     book.forget(&partition);

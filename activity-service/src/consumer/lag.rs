@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shared::runtime::{health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{health::TaskStatus, lifecycle::Shutdown, metrics::Gauge};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -54,7 +54,7 @@ pub struct Seen {
 
 /// What is still to be counted of the partitions that could be asked.
 #[derive(Debug, Default)]
-struct Found {
+struct Backlog {
     messages: u64,
     behind_open: u64,
     unread: Duration,
@@ -79,7 +79,8 @@ impl Lag {
                 }
                 // Whoever reads tells of the outage.
                 Some(Err(error)) => {
-                    LAG_MESSAGES.forget();
+                    // None of it is known now.
+                    [LAG_MESSAGES, LAG_UNKNOWN, BEHIND_OPEN, UNREAD].iter().for_each(Gauge::forget);
                     status.waiting(format!("{error:#}"));
                 }
                 None => {}
@@ -89,18 +90,18 @@ impl Lag {
         Ok(())
     }
 
-    async fn look(&mut self) -> anyhow::Result<Found> {
+    async fn look(&mut self) -> anyhow::Result<Backlog> {
         let assigned = self.group.assigned();
         if assigned.is_empty() {
             self.seen.clear();
-            return Ok(Found::default());
+            return Ok(Backlog::default());
         }
         // Where nothing was counted since the assignment, reading goes on where the group left off.
         let committed = self.broker.committed(assigned.clone()).await?;
         fail::fail_point!("lag::asked");
         let asked = self.broker.each(assigned).await?;
         let counted = self.group.counted_up_to();
-        let (mut found, mut seen) = (Found::default(), BTreeMap::new());
+        let (mut found, mut seen) = (Backlog::default(), BTreeMap::new());
         for (partition, marks) in asked {
             let marks = match marks {
                 Ok(marks) => marks,
@@ -138,7 +139,7 @@ impl Lag {
     }
 }
 
-impl Found {
+impl Backlog {
     /// What keeps partitions from being counted or asked, as far as it shows here.
     fn trouble(&self) -> Option<String> {
         let all: Vec<_> = self.unknown.iter().chain(&self.standing).map(String::as_str).collect();
@@ -181,7 +182,7 @@ impl Seen {
     }
 }
 
-fn set_gauges(found: &Found) {
+fn set_gauges(found: &Backlog) {
     // A sum without some of its parts would look like progress.
     if found.unknown.is_empty() {
         LAG_MESSAGES.set_count(found.messages);

@@ -2,11 +2,10 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::batch::Raw;
 use crate::{
     activity::Activity,
     quarantine::{Identities, Identity},
-    record::{self, Digest},
+    record::{self, Digest, Raw},
     rejection::Rejected,
 };
 

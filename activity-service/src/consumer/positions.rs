@@ -23,6 +23,8 @@ pub struct Position {
     pub last: Option<Record>,
     /// One that was counted before the topic was last seen to be the same.
     pub seen: Option<Record>,
+    /// Where a source had told that the partition ends, before it told of an end before that one.
+    pub told_end: Option<i64>,
 }
 
 /// A record that was counted.
@@ -100,7 +102,7 @@ pub async fn of(
     let (topics, numbers) = Partition::columns(partitions);
     let rows = sqlx::query!(
         r#"
-        SELECT topic, partition, next_offset, generation, last_offset, last_digest, seen_offset, seen_digest
+        SELECT topic, partition, next_offset, generation, last_offset, last_digest, seen_offset, seen_digest, told_end
         FROM consumer_positions
         WHERE (topic, partition) IN (SELECT * FROM UNNEST($1::text[], $2::int[]))
         "#,
@@ -114,6 +116,7 @@ pub async fn of(
             generation: row.generation,
             last: Record::new(row.last_offset, row.last_digest),
             seen: Record::new(row.seen_offset, row.seen_digest),
+            told_end: row.told_end,
         };
         (Partition::new(row.topic, row.partition), position)
     });
@@ -141,19 +144,52 @@ pub async fn is_the_same(pool: &Pool, of: &Partition, generation: i64, record: &
     Ok(())
 }
 
+/// Notes that the topic was the same one after a source told of an end before one that it had told.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn is_not_doubted(pool: &Pool, of: &Partition, generation: i64, told_end: i64) -> Result<(), sqlx::Error> {
+    let noted = sqlx::query!(
+        r#"
+        UPDATE consumer_positions SET told_end = NULL
+        WHERE topic = $1 AND partition = $2 AND generation = $3 AND told_end = $4
+        "#,
+        of.topic,
+        of.number,
+        generation,
+        told_end
+    );
+    noted.execute(pool).await.map(drop)
+}
+
 /// Sets a position back to the beginning of another partition than the one it was of. False where somebody else
-/// has done so. What was still unchecked can never be checked.
+/// has done so. What was still unchecked can never be checked, and what a source has told of behind the position was lost
+/// unread.
 ///
 /// # Errors
 /// As Postgres answers.
 pub async fn begin_anew(pool: &Pool, of: &Partition, generation: i64, low: i64) -> Result<bool, sqlx::Error> {
     let begun = sqlx::query_scalar!(
         r#"
-        WITH anew AS (
-            UPDATE consumer_positions SET next_offset = $4, generation = generation + 1, last_offset = NULL,
-                last_digest = NULL, seen_offset = NULL, seen_digest = NULL
-            WHERE topic = $1 AND partition = $2 AND generation = $3
-            RETURNING topic, partition
+        WITH before AS (
+            SELECT topic, partition, next_offset, coalesce(told_end, (
+                SELECT max((ends ->> p.partition::text)::bigint) FROM sources
+                WHERE sources.topic = p.topic AND told_at > now() - interval '1 minute'
+            )) AS told_end
+            FROM consumer_positions p WHERE topic = $1 AND partition = $2 AND generation = $3
+            FOR UPDATE
+        ), anew AS (
+            UPDATE consumer_positions p SET next_offset = $4, generation = generation + 1, last_offset = NULL,
+                last_digest = NULL, seen_offset = NULL, seen_digest = NULL, told_end = NULL
+            FROM before WHERE (p.topic, p.partition) = (before.topic, before.partition)
+            RETURNING p.topic, p.partition
+        ), lost AS (
+            INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state)
+            SELECT topic, partition, next_offset, told_end, 'open' FROM before WHERE told_end > next_offset
+            ON CONFLICT (topic, partition, from_offset) WHERE state <> 'closed' DO NOTHING
+        ), outdated AS (
+            -- They are those of the partition as it was.
+            UPDATE sources SET ends = NULL WHERE topic IN (SELECT topic FROM anew)
         ), gaps AS (
             UPDATE consumption_gaps SET state = 'open'
             WHERE (topic, partition) IN (SELECT topic, partition FROM anew) AND state = 'unchecked'
@@ -204,7 +240,7 @@ mod tests {
     #[test]
     fn the_record_that_is_looked_for_is_the_oldest_that_can_be_read() {
         let record = |offset| Some(Record { offset, digest: vec![0; 32] });
-        let position = Position { next_offset: 21, generation: 0, last: record(20), seen: record(10) };
+        let position = Position { next_offset: 21, generation: 0, last: record(20), seen: record(10), told_end: None };
         let evidence = |low| position.evidence(low).map(|record| record.offset);
         assert_eq!([evidence(0), evidence(11), evidence(21)], [Some(10), Some(20), None]);
     }

@@ -42,10 +42,19 @@ pub const SESSION: Duration = Duration::from_secs(6);
 const SEEK_WITHIN: Duration = Duration::from_secs(1);
 /// Before it is tried again: the client has to learn of a partition first.
 const SEEK_AGAIN: Duration = Duration::from_millis(50);
+/// A partition that is refused for this long will never begin: librdkafka forgets a partition when the coordinator
+/// answers its question where the group left off with an error, as one does that moves to another broker. Joining anew
+/// begins again; where that does not help either it is waited longer each time, for it stops what the member reads.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
+const BEGINS_WITHIN_AT_MOST: Duration = Duration::from_mins(5);
 /// Events served in one go.
 const EVENTS_AT_ONCE: u32 = 10_000;
 /// While a topic is away.
 const AWAY: &str = "a topic is missing, or this service may not use it: the component topics says which";
+/// While it is not known for so long where the reading of a partition begins, that is told.
+const HELD_FOR: Duration = Duration::from_secs(2);
+const HELD: &str = "it is not known where reading begins: the component continuity says why";
+const REFUSED: &str = "the client does not begin to read what it was assigned; it will join the group anew";
 /// How long the last offsets and the leave may take. Without either nothing is lost: what was counted
 /// is delivered again and recognised. But a join that waits for a dead member holds both up on the
 /// connection, and who has gone without leaving is waited for after that, for another session.
@@ -65,7 +74,7 @@ impl std::fmt::Debug for Member {
     }
 }
 
-fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
+pub(super) fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
     kafka.client(&[
         ("group.id", &settings.group_id),
         // One instance more or less stops only the partitions that move.
@@ -80,7 +89,7 @@ fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConfig {
         // librdkafka needs about three times the size of small messages.
         ("queued.max.messages.kbytes", "4096"),
         ("queued.min.messages", "10000"),
-        ("fetch.max.bytes", "2097152"),
+        ("fetch.max.bytes", &kafka.fetch_max_bytes(2_097_152)),
         // With a queue that short the default of a second would be felt at once.
         ("fetch.queue.backoff.ms", "5"),
         // How it is known that nothing is left to be read, and whether a quota makes requests wait.
@@ -155,8 +164,20 @@ pub async fn read(
     let group = Arc::clone(member.group());
     let max_messages = usize::try_from(settings.batch_max_messages).context("batch_max_messages")?;
     let batch = Batch::default();
-    let mut reading =
-        Reading { member, status, away, was_away: false, batch, max_messages, paused: false, rests: false };
+    let mut reading = Reading {
+        member,
+        status,
+        away,
+        was_away: false,
+        held_since: None,
+        was_held: false,
+        refused_since: None,
+        begins_within: BEGINS_WITHIN,
+        batch,
+        max_messages,
+        paused: false,
+        rests: false,
+    };
     let mut handed_over: Option<Instant> = None;
     while !shutdown.is_draining() {
         let status = reading.status.clone();
@@ -220,6 +241,12 @@ struct Reading {
     /// A topic that is gone is read no more, whatever comes of the others.
     away: Away,
     was_away: bool,
+    /// Since when some partition is held.
+    held_since: Option<Instant>,
+    was_held: bool,
+    /// Since when the client refuses to begin with some partition.
+    refused_since: Option<Instant>,
+    begins_within: Duration,
     batch: Batch,
     max_messages: usize,
     paused: bool,
@@ -228,21 +255,27 @@ struct Reading {
 }
 
 impl Reading {
-    /// Joins anew where the secrets in files have changed and a broker refuses the old ones. What is in hand is counted
-    /// all the same, as where partitions move to another member.
+    /// Joins anew where the secrets in files have changed and a broker refuses the old ones, or where the client does not
+    /// begin with what it was assigned. What is in hand is counted all the same, as where partitions move to another member.
     fn renew(&mut self) -> anyhow::Result<()> {
-        let Member { kafka, settings, .. } = &self.member;
         if self.member.consumer().context().credentials.are_outdated() {
             tracing::info!(
                 "the secrets in files have changed, and a broker refuses the old ones: joining the group anew"
             );
-            self.member = Member::join(kafka, settings, self.member.group())?;
+        } else if self.refused_since.is_some_and(|since| since.elapsed() >= self.begins_within) {
+            tracing::warn!("the client does not begin to read what it was assigned: joining the group anew");
+            self.begins_within = (2 * self.begins_within).min(BEGINS_WITHIN_AT_MOST);
+        } else {
+            return Ok(());
         }
+        let Member { kafka, settings, .. } = &self.member;
+        self.member = Member::join(kafka, settings, self.member.group())?;
+        self.refused_since = None;
         Ok(())
     }
 
     /// Begins with the held partitions of which it is known by now where. False where the client is not ready to.
-    fn begin(&self) -> anyhow::Result<bool> {
+    fn begin(&mut self) -> anyhow::Result<bool> {
         let consumer = self.member.consumer();
         let mut begun = TopicPartitionList::new();
         let all = self.member.group().begin_all(|Partition { topic, number }, offset| {
@@ -256,6 +289,10 @@ impl Reading {
         if !self.paused && begun.count() > 0 {
             consumer.resume(&begun).context("kafka does not resume")?;
         }
+        self.refused_since = (!all).then(|| self.refused_since.unwrap_or_else(Instant::now));
+        if all && begun.count() > 0 {
+            self.begins_within = BEGINS_WITHIN;
+        }
         Ok(all)
     }
 
@@ -263,7 +300,7 @@ impl Reading {
     /// assigned since; it is kept, for Kafka takes it as read.
     fn take(&mut self) -> anyhow::Result<()> {
         let group = self.member.group();
-        let (epoch, before) = (group.epoch(), self.batch.messages.len());
+        let before = self.batch.messages.len();
         // Bounded, so that a flood of events leaves time for the rest.
         let mut events = 0;
         while (self.paused || !self.batch.is_full(self.max_messages)) && events < EVENTS_AT_ONCE {
@@ -281,15 +318,22 @@ impl Reading {
             group.wake.notify_one();
         }
         let came = self.batch.messages.len() > before;
-        group.fetching.handed_out(self.batch.messages.len() - before);
+        group.fetching.handed_out(self.batch.counts(before..self.batch.messages.len()));
         if came {
             group.failure.forget();
         }
         // Messages may come again before it is seen that the topic is back.
         let was_away = std::mem::replace(&mut self.was_away, self.away.any());
+        // An assignment alone is no success: nobody has said yet that the partitions may be read.
+        let begun = group.take_begun();
+        self.held_since = group.holds_any().then(|| self.held_since.unwrap_or_else(Instant::now));
+        let is_held = self.held_since.is_some_and(|since| since.elapsed() >= HELD_FOR);
+        let was_held = std::mem::replace(&mut self.was_held, is_held);
         if self.was_away {
             self.status.waiting(AWAY);
-        } else if came || was_away || group.epoch() != epoch {
+        } else if is_held {
+            self.status.waiting(if self.refused_since.is_some() { REFUSED } else { HELD });
+        } else if came || was_away || was_held || begun {
             self.status.ok();
         }
         if self.paused && came { self.pause() } else { Ok(()) }

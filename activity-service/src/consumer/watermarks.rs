@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer, StreamConsumer},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
     message::Message,
 };
 use shared::runtime::kafka::{self, ClosedAside, Quiet};
@@ -37,6 +38,15 @@ pub struct Watermarks {
 /// What is known of each partition that was asked about. Of one that has no leader, or whose leader does not
 /// answer, only why.
 pub type Asked = BTreeMap<Partition, Result<Watermarks, String>>;
+
+/// Records that were looked for.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// None where the next one stands behind.
+    pub found: BTreeMap<Partition, Option<Digest>>,
+    /// What was said last while others did not come.
+    pub failure: Option<KafkaError>,
+}
 
 /// How long the leader of some partitions is waited for: others are asked after it.
 const LEADER_WITHIN: Duration = Duration::from_secs(2);
@@ -112,31 +122,69 @@ impl Broker {
         ask(move || committed(&clients.uncommitted, &partitions)).await
     }
 
-    /// The records at these offsets; none where the next one stands behind. What no broker tells in time is left out.
+    /// The records at these offsets. What no broker tells in time is left out.
     ///
     /// # Errors
     /// The client cannot be made.
-    pub async fn records(&self, wanted: Vec<(Partition, i64)>) -> anyhow::Result<BTreeMap<Partition, Option<Digest>>> {
+    pub async fn records(&self, wanted: Vec<(Partition, i64)>) -> anyhow::Result<Records> {
         if wanted.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Records::default());
         }
-        let mut config = config(&self.settings, &self.group_id);
-        // One record of each is enough, and a broker gives whole batches.
-        for (name, value) in [
-            ("auto.offset.reset", "error"),
-            ("fetch.message.max.bytes", "65536"),
-            ("fetch.max.bytes", "1048576"),
-            ("queued.min.messages", "1"),
-            ("queued.max.messages.kbytes", "1024"),
-        ] {
-            config.set(name, value);
-        }
+        let config = config_of_records(&self.settings, &self.group_id);
         ask(move || {
             let consumer = BaseConsumer::from_config_and_context(&config, Quiet).context("kafka.properties")?;
             records(&consumer, &wanted)
         })
         .await
     }
+
+    /// Of spans of partitions those in which no message stands: only what belongs to transactions, their markers and what
+    /// they have given up. Where a transaction is still open nobody can say. What no broker tells in time is left out.
+    ///
+    /// # Errors
+    /// No broker answers, or the client cannot be made.
+    pub async fn without_messages(
+        &self,
+        spans: BTreeMap<Partition, Range<i64>>,
+    ) -> anyhow::Result<BTreeMap<Partition, Range<i64>>> {
+        let marks = self.watermarks(spans.keys().cloned().collect()).await?;
+        let is_stable = |partition: &Partition, span: &Range<i64>| {
+            marks.get(partition).is_some_and(|marks| marks.low <= span.start && marks.stable >= span.end)
+        };
+        let spans: BTreeMap<_, _> = spans.into_iter().filter(|(partition, span)| is_stable(partition, span)).collect();
+        if spans.is_empty() {
+            return Ok(spans);
+        }
+        let mut config = config(&self.settings, &self.group_id);
+        for (name, value) in
+            [("auto.offset.reset", "error"), ("enable.partition.eof", "true"), ("queued.max.messages.kbytes", "1024")]
+        {
+            config.set(name, value);
+        }
+        ask(move || {
+            let consumer = BaseConsumer::from_config_and_context(&config, Quiet).context("kafka.properties")?;
+            without_messages(&consumer, spans)
+        })
+        .await
+    }
+}
+
+/// One record of each partition is enough, and a broker gives whole batches. How much it gives at a time the operator may have
+/// said for the reading client: what fits that one fits this one then.
+pub(super) fn config_of_records(settings: &kafka::Settings, group_id: &str) -> ClientConfig {
+    let mut config = config(settings, group_id);
+    if settings.property("fetch.max.bytes").is_none() {
+        config.set("fetch.max.bytes", settings.fetch_max_bytes(1_048_576));
+    }
+    for (name, value) in [
+        ("auto.offset.reset", "error"),
+        ("fetch.message.max.bytes", "65536"),
+        ("queued.min.messages", "1"),
+        ("queued.max.messages.kbytes", "1024"),
+    ] {
+        config.set(name, value);
+    }
+    config
 }
 
 /// They ask about the group and never join it. The session is the reading client's, so that whatever settings fit that
@@ -255,28 +303,68 @@ fn offsets(
     Ok(found.collect())
 }
 
-fn records(
-    consumer: &BaseConsumer<Quiet>,
-    wanted: &[(Partition, i64)],
-) -> anyhow::Result<BTreeMap<Partition, Option<Digest>>> {
+fn records(consumer: &BaseConsumer<Quiet>, wanted: &[(Partition, i64)]) -> anyhow::Result<Records> {
     let mut assigned = TopicPartitionList::with_capacity(wanted.len());
     for (Partition { topic, number }, offset) in wanted {
         assigned.add_partition_offset(topic, *number, Offset::Offset(*offset)).context("a stored offset")?;
     }
     consumer.assign(&assigned).context("the records cannot be had")?;
-    let (mut found, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
+    let (Records { mut found, mut failure }, until) = (Records::default(), Instant::now() + kafka::ANSWER_WITHIN);
     while found.len() < wanted.len() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
-        // An error is that of one partition, or of a broker that is tried again.
-        let Some(Ok(message)) = consumer.poll(left) else { continue };
+        let message = match consumer.poll(left) {
+            Some(Ok(message)) => message,
+            // That of one partition, or of a broker that is tried again.
+            Some(Err(error)) => {
+                failure = Some(error);
+                continue;
+            }
+            None => continue,
+        };
         let partition = Partition::new(message.topic(), message.partition());
         let Some((_, offset)) = wanted.iter().find(|(one, _)| *one == partition) else { continue };
         found.entry(partition).or_insert_with(|| (message.offset() == *offset).then(|| record::of_message(&message)));
     }
-    Ok(found)
+    Ok(Records { found, failure })
+}
+
+/// The client goes over what is no message by itself, and says when it has come to the end.
+fn without_messages(
+    consumer: &BaseConsumer<Quiet>,
+    mut spans: BTreeMap<Partition, Range<i64>>,
+) -> anyhow::Result<BTreeMap<Partition, Range<i64>>> {
+    let (mut empty, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
+    // One topic after the other: what comes to an end is told by the number alone.
+    while let Some(topic) = spans.keys().next().map(|partition| partition.topic.clone()) {
+        let mut looked_at: BTreeMap<i32, (Partition, Range<i64>)> = BTreeMap::new();
+        for (partition, span) in spans.extract_if(.., |partition, _| partition.topic == topic) {
+            looked_at.insert(partition.number, (partition, span));
+        }
+        let mut assigned = TopicPartitionList::with_capacity(looked_at.len());
+        for (Partition { topic, number }, span) in looked_at.values() {
+            assigned.add_partition_offset(topic, *number, Offset::Offset(span.start)).context("a stored offset")?;
+        }
+        consumer.assign(&assigned).context("the partitions cannot be read")?;
+        while !looked_at.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(empty);
+            }
+            let (number, next) = match consumer.poll(left) {
+                Some(Ok(message)) => (message.partition(), message.offset()),
+                Some(Err(KafkaError::PartitionEOF(number))) => (number, i64::MAX),
+                // An error is that of one partition, or of a broker that is tried again.
+                Some(Err(_)) | None => continue,
+            };
+            if let Some((partition, span)) = looked_at.remove(&number).filter(|(_, span)| next >= span.end) {
+                empty.insert(partition, span);
+            }
+        }
+    }
+    Ok(empty)
 }
 
 fn committed(consumer: &BaseConsumer<Quiet>, partitions: &[Partition]) -> anyhow::Result<BTreeMap<Partition, i64>> {

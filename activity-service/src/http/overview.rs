@@ -23,7 +23,7 @@ pub(super) fn operations() -> [Operation; 1] {
     });
     [Operation::new(Method::GET, "/admin/overview", "operations", overview)
         .named("overview", "Counting in a few numbers", "Those of the tables are up to `metrics.database_every` old.")
-        .answers::<Overview>(StatusCode::OK, "The numbers; null where `metrics.enabled` is false.", &[], example)]
+        .answers::<Overview>(StatusCode::OK, "The numbers; null where `metrics.enabled` is false, and those of the tables while the database cannot be asked.", &[], example)]
 }
 
 #[derive(Debug, Serialize, ToSchema)]

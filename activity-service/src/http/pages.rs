@@ -1,5 +1,6 @@
 //! What browsers show of activity-service.
 
+use serde_json::Value;
 use shared::{
     page_files,
     web::pages::{File, Pages, Settings, Site},
@@ -23,12 +24,12 @@ const FILES: &[File] = page_files![
 ];
 
 /// None where the settings want none.
-pub(super) fn of(settings: &Settings, time_zone: &str, needs_token: bool) -> Option<Pages> {
+pub(super) fn of(settings: &Settings, time_zone: &str, scopes: Option<&Value>) -> Option<Pages> {
     let site = Site {
         service: "activity-service",
         time_zone: Some(time_zone),
         entries: &[("/", "figures.html"), ("/operations", "operations.html")],
         files: FILES,
     };
-    Pages::new(settings, site, &super::api(), needs_token)
+    Pages::new(settings, site, &super::api(), scopes)
 }

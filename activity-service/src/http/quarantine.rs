@@ -26,7 +26,7 @@ use shared::{
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use many::{Tried, why};
+use many::{Tried, why, why_replayed};
 
 use super::Api;
 use crate::{
@@ -193,6 +193,8 @@ struct ReplayBody {
     /// Changes nothing and says what would become of it.
     #[serde(default)]
     dry_run: bool,
+    /// Why; kept with the message once it is counted. 1 to 500 visible characters.
+    reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -229,13 +231,13 @@ async fn replay(request: HttpRequest, body: Payload, api: Data<Api>, caller: Cal
     Query::none(request.query_string())?;
     let id = id(&request)?;
     let body = json::optional_body::<Object<ReplayBody>>(&request, body).await?;
-    let ReplayBody { force, dry_run } = body.map_or_else(Default::default, |body| body.0);
+    let ReplayBody { force, dry_run, reason } = body.map_or_else(Default::default, |body| body.0);
     let (entry, _) = known(&api, id).await?;
     if entry.state != QuarantineState::Waiting.as_str() {
         return Err(Problem::conflict("Only a message that waits can be replayed."));
     }
-    let (author, why) = (Author::of_request(&request, &caller), Reason::of_replay(force));
-    let how = How { time_zone: &api.time_zone, force, author: &author, why, dry_run };
+    let (author, why) = (Author::of_request(&request, &caller), why_replayed(force, reason.as_deref())?);
+    let how = How { time_zone: &api.time_zone, force, author: &author, why: &why, dry_run };
     let mut replay = Replay::new(&api.pool, Pass::new(Filter::one(id)), how);
     let replayed = to_the_end(&mut replay).await?;
     Ok(Json(Tried { replayed, figures: dry_run.then(|| replay.figures()) }))

@@ -75,7 +75,7 @@ async fn follow(
     let found = first.and_then(|look| look.found).ok_or_else(Problem::unavailable)?;
     let known = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let now = Instant::now();
-    let told = Told { days: BTreeMap::new(), completeness: None, id: known, end: now + lasts(&caller), at: now };
+    let told = StreamState { days: BTreeMap::new(), completeness: None, id: known, end: now + lasts(&caller), at: now };
     let events = stream::unfold(
         (told, follower, Some(found), shutdown.into_inner()),
         async |(mut told, mut follower, mut found, shutdown)| {
@@ -98,7 +98,7 @@ fn lasts(caller: &Caller) -> Duration {
 }
 
 /// What one stream was told.
-struct Told {
+struct StreamState {
     days: BTreeMap<Date, Arc<LiveDay>>,
     completeness: Option<Arc<Completeness>>,
     /// Of the figures that the caller has.
@@ -108,7 +108,7 @@ struct Told {
     at: Instant,
 }
 
-impl Told {
+impl StreamState {
     /// What is sent next; none at the end.
     async fn next(
         &mut self,

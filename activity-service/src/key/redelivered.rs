@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::{day, plan_with_values};
 use crate::activity::Received;
 
-/// So many keys are read of a page for each message that is looked for: others may lie between.
+/// So many keys are read of a page for each message that is looked for: those of other partitions of the topic lie between.
 const SPREAD: usize = 2;
+/// So many pages are read at most: of a topic of more partitions a message by itself costs no more.
+const PAGES: usize = 8;
 
 /// Which of those at the indexes `again` have a key that says that this very activity was counted from this
 /// very place. Undated ones are left out: their keys lie in no order.
@@ -35,16 +37,32 @@ pub async fn counted_before(
     if !by_day.is_empty() {
         plan_with_values(&mut *transaction).await?;
     }
-    for indexes in by_day.values() {
-        let messages: Vec<_> = indexes.iter().map(|index| &received[*index]).collect();
-        let numbers = of_a_day(&mut *transaction, &messages).await?;
-        found.extend(numbers.into_iter().filter_map(|number| indexes.get(usize::try_from(number).ok()?)));
+    for mut indexes in by_day.into_values() {
+        indexes.sort_unstable_by_key(|index| received[*index].activity.message_ref);
+        let page_size = SPREAD * indexes.len();
+        let mut left = indexes.as_slice();
+        for _ in 0..PAGES {
+            if left.is_empty() {
+                break;
+            }
+            let messages: Vec<_> = left.iter().map(|index| &received[*index]).collect();
+            let numbers = of_a_day(&mut *transaction, &messages, page_size).await?;
+            let numbers: Vec<_> = numbers.into_iter().filter_map(|number| usize::try_from(number).ok()).collect();
+            found.extend(numbers.iter().filter_map(|number| left.get(*number)));
+            // Up to the last one that was found everything was looked at.
+            let Some(last) = numbers.into_iter().max() else { break };
+            left = left.get(last + 1..).unwrap_or_default();
+        }
     }
     Ok(found)
 }
 
-/// Their numbers in `messages`, from 0 on.
-async fn of_a_day(transaction: &mut PgConnection, messages: &[&Received<'_>]) -> Result<Vec<i64>, sqlx::Error> {
+/// The numbers, from 0 on, of those found in the page that begins with the least reference of `messages`.
+async fn of_a_day(
+    transaction: &mut PgConnection,
+    messages: &[&Received<'_>],
+    page_size: usize,
+) -> Result<Vec<i64>, sqlx::Error> {
     let refs: Vec<Uuid> = messages.iter().map(|one| one.activity.message_ref).collect();
     let codes: Vec<&str> = messages.iter().map(|one| one.activity.code.as_str()).collect();
     let times: Vec<OffsetDateTime> = messages.iter().map(|one| one.activity.at).collect();
@@ -70,7 +88,7 @@ async fn of_a_day(transaction: &mut PgConnection, messages: &[&Received<'_>]) ->
         &offsets,
         refs.iter().min(),
         refs.iter().max(),
-        i64::try_from(SPREAD * refs.len()).unwrap_or(i64::MAX),
+        i64::try_from(page_size).unwrap_or(i64::MAX),
     );
     found.fetch_all(transaction).await
 }

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{QuarantineState, Reason};
+use super::Reason;
 use crate::key;
 
 /// As many are counted to say how many are left; one more means more.
@@ -163,20 +163,4 @@ async fn waiting(
         limit,
     );
     found.fetch_all(transaction).await
-}
-
-/// One page of the list, oldest first.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub state: QuarantineState,
-    pub filter: Filter,
-    pub limit: i64,
-    pub after: After,
-}
-
-impl Page {
-    #[must_use]
-    pub fn key(&self) -> impl Serialize + use<> {
-        (self.state.as_str(), self.filter.key())
-    }
 }

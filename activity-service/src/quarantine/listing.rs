@@ -15,8 +15,10 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-pub use super::filter::Page;
-use super::{Reason, filter::After};
+use super::{
+    Reason,
+    filter::{After, Filter},
+};
 use crate::key;
 
 /// The longest key that is shown, in bytes.
@@ -109,6 +111,22 @@ impl QuarantineState {
             Self::Counted => "counted",
             Self::Discarded => "discarded",
         }
+    }
+}
+
+/// One page of the list, oldest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub state: QuarantineState,
+    pub filter: Filter,
+    pub limit: i64,
+    pub after: After,
+}
+
+impl Page {
+    #[must_use]
+    pub fn key(&self) -> impl Serialize + use<> {
+        (self.state.as_str(), self.filter.key())
     }
 }
 

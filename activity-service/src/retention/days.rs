@@ -8,7 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use shared::runtime::{
+    database::{Pool, Transaction},
+    health::TaskStatus,
+    lifecycle::Shutdown,
+};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -31,7 +35,7 @@ const STEP: i64 = 50_000;
 
 /// What was found in a partition.
 #[derive(Debug, Default)]
-struct Found {
+struct PartitionContent {
     keys: u64,
     newest_activity: Option<OffsetDateTime>,
     /// Of each partition of a topic the last offset, copies included, and when its last key was written.
@@ -52,16 +56,19 @@ struct End {
 ///
 /// # Errors
 /// As Postgres answers.
-pub async fn make_ahead(pool: &Pool) -> Result<(), sqlx::Error> {
+pub async fn make_ahead(pool: &Pool, status: &TaskStatus) -> Result<(), sqlx::Error> {
     let days = sqlx::query_scalar!(
         r#"SELECT (now() AT TIME ZONE 'UTC')::date + ahead AS "day!" FROM generate_series(0, $1::int) AS ahead"#,
         AHEAD
     );
     for day in days.fetch_all(pool).await? {
         // One at a time: counting may need one of them right now.
-        let mut transaction = pool.begin().await?;
-        key::make_partitions(&mut transaction, &[day].into()).await?;
-        transaction.commit().await?;
+        let making = async {
+            let mut transaction = pool.begin().await?;
+            key::make_partitions(&mut transaction, &[day].into()).await?;
+            transaction.commit().await
+        };
+        status.busy(ANSWER_WITHIN, making).await?;
     }
     Ok(())
 }
@@ -219,6 +226,17 @@ impl Retention {
         lows: &Lows,
         status: &TaskStatus,
     ) -> Result<Option<u64>, sqlx::Error> {
+        let locking = status.busy(ANSWER_WITHIN, self.locked(day));
+        let Some(mut transaction) = locking.await? else { return Ok(None) };
+        let found = PartitionContent::read(&mut transaction, day, status).await?;
+        let is_due =
+            found.ends.iter().all(|(of, (last, at))| *at < before && lows.of(of).is_some_and(|low| *last < low));
+        status.busy(ANSWER_WITHIN, found.settle(transaction, day, is_due)).await?;
+        Ok(is_due.then_some(found.keys))
+    }
+
+    /// A transaction that has locked the partition. None as for [`Self::empty`].
+    async fn locked(&self, day: Date) -> Result<Option<Transaction>, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !is_mine(&mut transaction).await? {
             return Ok(None);
@@ -226,26 +244,8 @@ impl Retention {
         // Locked before it is read, so that no key comes after it was seen that none is left to be read.
         // Who counts a message of a day so long ago waits for this; nobody else does.
         let locked = sqlx::query_scalar!(r#"SELECT lock_key_partition($1) AS "locked!""#, day);
-        if !locked.fetch_one(&mut *transaction).await? {
-            return Ok(None);
-        }
-        let found = Found::read(&mut transaction, day, status).await?;
-        sqlx::query!("DELETE FROM key_day_ends WHERE day = $1", day).execute(&mut *transaction).await?;
-        let is_due =
-            found.ends.iter().all(|(of, (last, at))| *at < before && lows.of(of).is_some_and(|low| *last < low));
-        if !is_due {
-            found.remember(&mut transaction, day).await?;
-        } else if let Some(newest) = found.newest_activity {
-            let horizon = sqlx::query!(
-                "UPDATE key_horizon SET purges = purges + 1, newest_purged = GREATEST(newest_purged, $1)",
-                newest
-            );
-            let rows = horizon.execute(&mut *transaction).await?.rows_affected();
-            admission::expect_rows("horizons", 1, rows)?;
-            sqlx::query!("SELECT empty_key_partition($1) AS emptied", day).execute(&mut *transaction).await?;
-        }
-        transaction.commit().await?;
-        Ok(is_due.then_some(found.keys))
+        let locked = locked.fetch_one(&mut *transaction).await?;
+        Ok(locked.then_some(transaction))
     }
 
     /// False where it is not to be had for now, or a key has come meanwhile. Nothing is left to do where
@@ -268,9 +268,8 @@ impl Retention {
     }
 }
 
-impl Found {
+impl PartitionContent {
     async fn read(transaction: &mut PgConnection, day: Date, status: &TaskStatus) -> Result<Self, sqlx::Error> {
-        key::plan_with_values(&mut *transaction).await?;
         let mut found = Self::default();
         let (begin, end) = (key::begin(day), end(day));
         let pages = sqlx::query_scalar!(
@@ -280,7 +279,11 @@ impl Found {
             "#,
             day
         );
-        let pages = pages.fetch_one(&mut *transaction).await?;
+        let asking = async {
+            key::plan_with_values(&mut *transaction).await?;
+            pages.fetch_one(&mut *transaction).await
+        };
+        let pages = status.busy(ANSWER_WITHIN, asking).await?;
         // From its first page to its last: by the index each page would be read once for every key in it.
         let mut from = 0;
         while from < pages {
@@ -325,6 +328,23 @@ impl Found {
             let end = self.ends.entry(Partition::new(row.topic, row.partition)).or_insert((row.offset, row.at));
             *end = (end.0.max(row.offset), end.1.max(row.at));
         }
+    }
+
+    /// Empties the partition, or remembers why it may not go.
+    async fn settle(&self, mut transaction: Transaction, day: Date, is_due: bool) -> Result<(), sqlx::Error> {
+        sqlx::query!("DELETE FROM key_day_ends WHERE day = $1", day).execute(&mut *transaction).await?;
+        if !is_due {
+            self.remember(&mut transaction, day).await?;
+        } else if let Some(newest) = self.newest_activity {
+            let horizon = sqlx::query!(
+                "UPDATE key_horizon SET purges = purges + 1, newest_purged = GREATEST(newest_purged, $1)",
+                newest
+            );
+            let rows = horizon.execute(&mut *transaction).await?.rows_affected();
+            admission::expect_rows("horizons", 1, rows)?;
+            sqlx::query!("SELECT empty_key_partition($1) AS emptied", day).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
     }
 
     async fn remember(&self, transaction: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {

@@ -36,13 +36,16 @@ async fn everything_that_is_decided_leaves_a_row_in_the_audit() {
     let close = ["gaps", "close", &id, "--reason", "sent again", "--actor", "anna"];
     assert_eq!(world.setup().run(&close).await.status.code(), Some(0));
     assert_eq!(world.setup().run(&close).await.status.code(), Some(1), "it is closed");
+    let rename = ["calendar", "rename", "UTC", "--actor", "anna"];
+    assert_eq!(world.setup().run(&rename).await.status.code(), Some(0));
     let level = reqwest::Client::new().put(format!("{}/log-level", service.management()));
     assert_eq!(level.json(&json!({"level": "debug"})).send().await.unwrap().status(), 200);
-    wait_until("all is there", seconds(10), async || operator.0.list("/admin/audit").await.len() == 6).await;
+    wait_until("all is there", seconds(10), async || operator.0.list("/admin/audit").await.len() == 7).await;
 
     let all = operator.0.list("/admin/audit?limit=2").await;
     let expected = [
         ["log_level_changed", "127.0.0.1", "management", "debug", "-"],
+        ["calendar_renamed", "anna", "command", "UTC", "-"],
         ["gap_closed", "anna", "command", &id, "sent again"],
         ["quarantine_discarded", "anonymous", "api", &bad, "test data"],
         ["type_renamed", "anonymous", "api", EATEN, "-"],
@@ -50,9 +53,9 @@ async fn everything_that_is_decided_leaves_a_row_in_the_audit() {
         ["type_registered", "anonymous", "api", EATEN, "-"],
     ];
     assert_eq!(all.iter().map(summary).collect::<Vec<_>>(), expected);
-    assert!(all[2..].iter().all(|one| one["requestId"].is_string()), "{all:?}");
+    assert!(all[3..].iter().all(|one| one["requestId"].is_string()), "{all:?}");
     assert_eq!((&all[1]["databaseRole"], all[1]["osUser"].is_string()), (&json!("test_service"), true));
-    for (query, count) in [("action=type_renamed", 1), ("actor=anna", 1), ("actor=anna&action=type_renamed", 0)] {
+    for (query, count) in [("action=type_renamed", 1), ("actor=anna", 2), ("actor=anna&action=type_renamed", 0)] {
         assert_eq!(operator.0.list(&format!("/admin/audit?{query}")).await.len(), count, "{query}");
     }
 

@@ -7,7 +7,9 @@ use testing::{Checker, Client, Database, History, Service, Setup, Topic, wait_un
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    completeness::{announcement, completeness, minutes, moment, of_day, progress_topic, tell, text, verify},
+    completeness::{
+        announcement, complete_to, completeness, minutes, moment, of_day, progress_topic, tell, text, verify,
+    },
     shop,
     world::{CREATED, World, client, created, reference, seconds},
 };
@@ -81,10 +83,6 @@ impl Told {
 async fn source(counting: &Service, name: &str) -> Value {
     let told = completeness(counting).await;
     told["sources"].as_array().unwrap().iter().find(|one| one["source"] == name).cloned().unwrap_or_default()
-}
-
-async fn complete_to(counting: &Service) -> Option<OffsetDateTime> {
-    completeness(counting).await["completeTo"].as_str().map(moment)
 }
 
 /// Holds: Every order of every cell is counted once, and nothing is called complete while a cell has more of it: one

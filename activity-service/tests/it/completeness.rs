@@ -2,13 +2,18 @@
 
 use rdkafka::{
     ClientConfig,
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer},
 };
 use serde_json::{Value, json};
 use testing::{Service, wait_until};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::world::{CREATED, World, client, created, many, seconds};
+use crate::{
+    lag::{send_open, transactional},
+    lost_topic::is_deleted,
+    shop::Shop,
+    world::{CREATED, World, client, created, many, seconds},
+};
 
 const SOURCE: &str = "/order-service";
 
@@ -48,7 +53,7 @@ pub async fn tell(world: &World, told: &[Value]) {
         .unwrap();
     for one in told {
         let value = one.to_string();
-        let record = FutureRecord::to(&topic.name).key(SOURCE).payload(&value);
+        let record = FutureRecord::to(&topic.name).partition(0).key(SOURCE).payload(&value);
         producer.send(record, seconds(10)).await.unwrap();
     }
 }
@@ -74,7 +79,8 @@ pub fn minutes(
 
 pub async fn progress_topic(world: &World) {
     let topic = testing::Topic { name: format!("{}.progress", world.topic().name), ..world.topic().clone() };
-    topic.create(1, &[]).await;
+    // More than the one that is written and read.
+    topic.create(3, &[]).await;
 }
 
 /// The exit code of `figures verify`, and the first line it prints.
@@ -119,6 +125,120 @@ async fn nothing_is_said_to_be_complete_before_its_source_has_told_and_all_of_th
     assert!(completeness(&service).await["completeTo"].as_str().map(moment) == Some(moment("2026-11-21T13:00:00Z")));
     world.database.execute("UPDATE sources SET told_at = now() - interval '2 minutes'").await;
     assert!(!completeness(&service).await["sources"][0]["silentSince"].is_null(), "it is named");
+    world.judge().await;
+}
+
+pub async fn complete_to(service: &Service) -> Option<OffsetDateTime> {
+    completeness(service).await["completeTo"].as_str().map(moment)
+}
+
+async fn is_complete_to(service: &Service, to: OffsetDateTime) {
+    wait_until(&format!("complete up to {to}"), seconds(30), async || complete_to(service).await >= Some(to)).await;
+}
+
+/// Holds: Nothing is called complete that stands behind a transaction of another producer, and the end of that
+/// transaction, which is no message, holds nothing up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_behind_an_open_transaction_is_not_complete_and_its_marker_holds_nothing_up() {
+    let shop = Shop::new().await;
+    let (counting, ordering) = (shop.activity.setup().start().await, shop.ordering().set("kafka.partitions", 1));
+    let ordering = ordering.start().await;
+    let orders = shop.client(&ordering);
+    orders.place_one().await;
+    shop.activity.has_counted(1, seconds(20)).await;
+    is_complete_to(&counting, OffsetDateTime::now_utc()).await;
+    let topic = shop.activity.topic().clone();
+    let producer = tokio::task::spawn_blocking(move || {
+        let producer = transactional(&topic);
+        send_open(&producer, &topic, &[created()]);
+        producer
+    });
+    let producer = producer.await.unwrap();
+    orders.place_one().await;
+    let placed_at = "SELECT max(activity_at) FROM outbox";
+    let placed_at: OffsetDateTime = sqlx::query_scalar(placed_at).fetch_one(&shop.orders.pool).await.unwrap();
+    let announced = "SELECT count(*) FROM sources WHERE announced_to > $1::timestamptz + interval '2 seconds'";
+    wait_until("it is announced", seconds(20), async || {
+        let announced = sqlx::query_scalar::<_, i64>(announced).bind(placed_at);
+        announced.fetch_one(&shop.activity.database.pool).await.unwrap() == 1
+    })
+    .await;
+    assert!(complete_to(&counting).await < Some(placed_at), "the order is not counted");
+    assert_eq!(shop.activity.counted().await, 1);
+
+    tokio::task::spawn_blocking(move || producer.commit_transaction(seconds(30)).unwrap()).await.unwrap();
+    is_complete_to(&counting, placed_at).await;
+    shop.activity.has_counted(3, seconds(1)).await;
+    is_complete_to(&counting, OffsetDateTime::now_utc()).await;
+    // The position that Kafka has stands behind a message, never behind a marker.
+    orders.place_one().await;
+    shop.activity.has_counted(4, seconds(20)).await;
+    assert_eq!((counting.stop().await, ordering.stop().await), (Some(0), Some(0)));
+    shop.activity.judge_figures().await;
+}
+
+/// Holds: Of a topic that was created anew nothing is called complete by the offsets of the one before, and what that one
+/// had and nobody has read is a gap.
+#[tokio::test]
+async fn a_topic_created_anew_is_not_complete_by_what_was_counted_of_the_one_before() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    world.produce(&many(5)).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    tell(&world, &[announcement(&world, "2026-11-20T13:00:00Z", 5), announcement(&world, "2026-11-20T14:00:00Z", 7)])
+        .await;
+    is_complete_to(&service, moment("2026-11-20T13:00:00Z")).await;
+    is_deleted(&world).await;
+    world.topic().create(1, &[]).await;
+    // Each of them is less than what was counted of the topic before.
+    tell(&world, &[announcement(&world, "2026-11-20T15:00:00Z", 2)]).await;
+    wait_until("it is seen to be another one", seconds(40), async || {
+        assert!(complete_to(&service).await < Some(moment("2026-11-20T14:00:00Z")), "two messages are still to come");
+        service.has_logged("the topic was created anew")
+    })
+    .await;
+    let gaps = "SELECT from_offset, to_offset FROM consumption_gaps WHERE state = 'open'";
+    let gaps: Vec<(i64, i64)> = sqlx::query_as(gaps).fetch_all(&world.database.pool).await.unwrap();
+    assert_eq!(gaps, [(5, 7)]);
+    world.produce(&many(2)).await;
+    is_complete_to(&service, moment("2026-11-20T15:00:00Z")).await;
+    assert_eq!(world.counted().await, 7);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_figures().await;
+}
+
+/// Holds: A message that is tried again has failed until it is counted; and what a source that is away has told last is
+/// known again after a restart, whoever has told something since.
+#[tokio::test]
+async fn what_is_waited_for_is_remembered_and_what_has_failed_until_it_is_counted() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    world.produce(&many(5)).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let mut failed = announcement(&world, "2026-11-20T13:00:00Z", 5);
+    failed["failed"] = 1.into();
+    let mut other = announcement(&world, "2026-11-20T15:00:00Z", 5);
+    other["source"] = "/parcels".into();
+    tell(&world, &[failed, announcement(&world, "2026-11-20T14:00:00Z", 6), other]).await;
+    let of_source = async |service: &Service, name: &str, field: &str| {
+        let told = completeness(service).await;
+        told["sources"].as_array().unwrap().iter().find(|one| one["source"] == name).map(|one| one[field].clone())
+    };
+    wait_until("it is known", seconds(20), async || {
+        of_source(&service, "/parcels", "countedTo").await == Some("2026-11-20T15:00:00Z".into())
+    })
+    .await;
+    assert_eq!(of_source(&service, SOURCE, "countedTo").await, Some("2026-11-20T13:00:00Z".into()));
+    assert_eq!(of_source(&service, SOURCE, "failed").await, Some(1.into()), "it is not counted yet");
+    assert_eq!(service.stop().await, Some(0));
+
+    let service = world.setup().start().await;
+    world.produce(&[created()]).await;
+    is_complete_to(&service, moment("2026-11-20T14:00:00Z")).await;
+    assert_eq!(of_source(&service, SOURCE, "failed").await, Some(0.into()));
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

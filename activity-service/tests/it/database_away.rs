@@ -114,3 +114,39 @@ async fn told_to_stop_while_the_database_is_away_it_stops_and_the_next_process_c
     assert_eq!((world.counted().await, world.quarantined().await), (200, 0));
     world.judge().await;
 }
+
+#[tokio::test]
+async fn fewer_connections_than_it_wants_are_told_at_the_start() {
+    let world = World::new(1).await;
+    let limit = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 8', current_database()); END $$";
+    world.database.execute(limit).await;
+    let service = world.setup().start().await;
+    wait_until("it says so", seconds(5), async || {
+        service.has_logged("fewer connections are permitted than this instance wants")
+    })
+    .await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_wants_no_traffic_while_no_request_gets_a_connection() {
+    let world = World::new(1).await;
+    // One of them is for requests.
+    let service = world.setup().set("database.max_connections", 2).start().await;
+    let mut lock = world.database.pool.begin().await.unwrap();
+    let figures = "LOCK TABLE daily_activity_shards IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(figures).execute(&mut *lock).await.unwrap();
+    let url = format!("{}/activities/2026-11-20", service.api());
+    let reading = tokio::spawn(async move {
+        for _ in 0..1000 {
+            futures_util::future::join_all((0..4).map(|_| reqwest::get(&url))).await;
+        }
+    });
+    wait_until("it wants none", seconds(20), async || service.probe("ready").await == Some(503)).await;
+    lock.rollback().await.unwrap();
+    reading.abort();
+    wait_until("it wants some", seconds(10), async || service.probe("ready").await == Some(200)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}

@@ -7,7 +7,7 @@ async fn a_broker_that_stops_or_crashes_under_load_costs_no_message_and_counts_n
     let mut kafka = Kafka::start().await;
     let world = World::with_kafka(&kafka).await;
     world.topic().create(3, &[]).await;
-    let service = world.setup().start().await;
+    let service = world.setup().set("metrics.lag_every", "1s").start().await;
     let recount = world.recount();
     let breaking = async {
         world.has_counted(500, seconds(20)).await;
@@ -21,6 +21,12 @@ async fn a_broker_that_stops_or_crashes_under_load_costs_no_message_and_counts_n
         kafka.start_again().await;
         world.has_counted(world.counted().await + 500, seconds(30)).await;
         kafka.crash().await;
+        let asked = ["consumer_lag_messages", "unknown_lag_partitions", "unread_seconds"];
+        wait_until("it tells nothing that it does not know", seconds(30), async || {
+            let metrics = service.metrics().await;
+            !asked.iter().any(|name| metrics.has(&format!("activity_{name}")))
+        })
+        .await;
         kafka.start_again().await;
         world.has_counted(world.counted().await + 500, seconds(30)).await;
     };

@@ -53,6 +53,54 @@ async fn a_right_to_read_taken_away_is_told_and_given_back_costs_no_message() {
     world.judge().await;
 }
 
+/// Its metadata look as ever, and where the group left off is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_to_read_that_is_missing_at_the_start_is_told_with_the_reason() {
+    let (kafka, world, home) = guarded().await;
+    let setup = kafka.with_password_file(world.setup(), &home.path().join("password"));
+    let on_both = || many(50).into_iter().zip((0..2).cycle()).map(|(one, at)| one.in_partition(at)).collect::<Vec<_>>();
+    let service = setup.start().await;
+    world.produce(&on_both()).await;
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
+
+    kafka.take_away(Right::Read, &world.topic().name).await;
+    let service = setup.start().await;
+    is_told(&service, "continuity", "authoriz").await;
+    wait_until("it is logged", seconds(5), async || service.has_logged("cannot find out where to begin reading")).await;
+    is_told(&service, "consumer", "where reading begins").await;
+    world.produce(&on_both()).await;
+    // A member comes: what it has is assigned anew.
+    let other = setup.start().await;
+    is_told(&other, "continuity", "authoriz").await;
+    for one in [&service, &other] {
+        is_told(one, "consumer", "where reading begins").await;
+    }
+
+    kafka.give_back(Right::Read, &world.topic().name).await;
+    world.has_counted(100, seconds(30)).await;
+    for component in ["continuity", "consumer"] {
+        works(&service, component).await;
+    }
+    assert_eq!((service.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+/// What may be known of the others is told all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_settings_it_may_not_know_hides_none_that_is_set_wrong() {
+    let (kafka, mut world, home) = guarded().await;
+    let wrong = Topic::unborn_on(&kafka);
+    wrong.create(1, &[("retention.ms", "60000")]).await;
+    world.topics.push(wrong.clone());
+    kafka.take_away(Right::DescribeConfigs, &world.topic().name).await;
+    let service = kafka.with_password_file(world.setup(), &home.path().join("password")).start().await;
+    is_told(&service, "topics", &format!("{} is set wrong: short retention", wrong.name)).await;
+    wait_until("it is logged", seconds(5), async || service.has_logged("the topics' settings cannot be checked")).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
 /// The broker says it once, and the messages of the other topic look like health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_topics_that_may_not_be_read_is_named_for_as_long_as_its_messages_wait() {

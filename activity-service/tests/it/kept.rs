@@ -137,6 +137,8 @@ async fn what_had_a_row_for_each_place_has_one_for_each_message_and_is_still_kno
             assert_eq!(database.number(rows).await, 34);
         }
         owner.close().await.unwrap();
+        // As after any change of the schema.
+        database.grant().await;
         world.database = database;
     }
     world.produce(&messages).await;

@@ -207,6 +207,25 @@ async fn beside_a_reader_who_stays_counting_goes_on_and_the_day_goes_when_he_has
     world.judge_purged().await;
 }
 
+#[tokio::test]
+async fn whoever_vacuums_one_day_holds_up_neither_a_message_of_a_new_day_nor_the_end_of_an_old_one() {
+    let world = World::new(1).await;
+    let other = world.key_days().await.first().unwrap().to_string().replace('-', "");
+    let mut vacuum = world.database.pool.begin().await.unwrap();
+    let held = format!("LOCK TABLE processed_messages_{other} IN SHARE UPDATE EXCLUSIVE MODE");
+    vacuum.execute(sqlx::raw_sql(&held)).await.unwrap();
+    world.produce(&old(5)).await;
+    world.run_to_rest().await;
+    assert_eq!(world.counted().await, 5);
+    has_aged(&world).await;
+    world.topic().delete_before(0, 5).await;
+    let service = purging(&world).start().await;
+    is_gone(&world, OLD).await;
+    assert_eq!(service.stop().await, Some(0));
+    vacuum.rollback().await.unwrap();
+    world.judge_purged().await;
+}
+
 /// Holds: No counting waits longer than a moment for a day of keys to be made or dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_days_made_and_dropped_all_the_time_by_two_instances_every_message_is_counted_once() {
@@ -304,6 +323,8 @@ async fn old_keys_and_figures_are_carried_over_and_back_and_are_still_known() {
     }
     MIGRATIONS.run(&mut owner).await.unwrap();
     owner.close().await.unwrap();
+    // As after any change of the schema.
+    database.grant().await;
 
     world.database = database;
     world.produce(&messages).await;

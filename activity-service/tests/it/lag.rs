@@ -67,7 +67,7 @@ async fn a_partition_that_cannot_be_asked_is_told_and_stops_no_other() {
 }
 
 /// A producer that writes in transactions.
-fn transactional(topic: &Topic) -> BaseProducer {
+pub fn transactional(topic: &Topic) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &topic.brokers).set("transactional.id", &topic.name);
     let producer: BaseProducer = config.set("transaction.timeout.ms", "600000").create().unwrap();
@@ -76,7 +76,7 @@ fn transactional(topic: &Topic) -> BaseProducer {
 }
 
 /// Sends messages in a transaction that is left open.
-fn send_open(producer: &BaseProducer, topic: &Topic, messages: &[Received]) {
+pub fn send_open(producer: &BaseProducer, topic: &Topic, messages: &[Received]) {
     producer.begin_transaction().unwrap();
     for message in messages {
         let record = BaseRecord::<[u8], [u8]>::to(&topic.name).partition(0);

@@ -5,7 +5,7 @@ use testing::Topic;
 
 use crate::{
     operator::Operator,
-    world::{World, created, seconds},
+    world::{World, created, many, seconds},
 };
 
 /// The memory that the deployment permits.
@@ -35,5 +35,19 @@ async fn messages_of_50_megabytes_are_counted_or_kept_by_their_hash_in_the_memor
     let (_, most) = service.memory();
     assert!(most < LIMIT, "{} MiB", most / 1024 / 1024);
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// What is read at a time may be less than a message that the operator permits, which librdkafka refuses.
+#[tokio::test]
+async fn it_counts_whatever_an_operator_permits_a_message_to_have_and_after_the_next_start_too() {
+    let world = World::new(1).await;
+    for (counted, bytes) in [(10, 5_000_000), (20, 2_000_000)] {
+        let service = world.setup().set("kafka.properties.message.max.bytes", bytes).start().await;
+        world.produce(&many(10)).await;
+        world.has_counted(counted, seconds(20)).await;
+        world.at_rest().await;
+        assert_eq!(service.stop().await, Some(0));
+    }
     world.judge().await;
 }

@@ -66,4 +66,5 @@ mod stream;
 mod terminal;
 mod topic_settings;
 mod upgrade;
+mod verify;
 mod world;

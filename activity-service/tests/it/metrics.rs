@@ -1,6 +1,6 @@
 //! What operators are told while it runs.
 
-use testing::wait_until;
+use testing::{Proxy, documented_of_database, wait_until};
 
 use crate::world::{World, many, seconds};
 
@@ -39,8 +39,10 @@ async fn what_is_counted_known_already_or_kept_is_told() {
     let by_type = r#"activity_counted_activities_total{activity_type_code="ORDER_CREATED"}"#;
     assert_eq!(service.metrics().await.series[by_type], 97.0);
     let by_reason = r#"activity_quarantined_messages{reason="not_json"}"#;
-    wait_until("those that wait are told", seconds(20), async || service.metrics().await.series[by_reason] == 3.0)
-        .await;
+    wait_until("those that wait are told", seconds(20), async || {
+        service.metrics().await.series.get(by_reason) == Some(&3.0)
+    })
+    .await;
     assert_eq!(told("activity_quarantined_messages").await, 3.0);
     assert!(told("activity_count_delay_seconds_count").await >= 1.0);
     assert_eq!(told("activity_assigned_partitions").await, 2.0);
@@ -49,4 +51,27 @@ async fn what_is_counted_known_already_or_kept_is_told() {
     })
     .await;
     world.judge().await;
+}
+
+#[tokio::test]
+async fn numbers_of_the_database_are_told_only_while_it_can_be_asked() {
+    let world = World::new(1).await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
+    let service = setup.set("metrics.database_every", "100ms").start().await;
+    let mut of_database = documented_of_database("activity-service");
+    // No source has told anything here.
+    assert!(of_database.remove("activity_complete_to_age_seconds"));
+    let untold = async || {
+        let scrape = service.metrics().await;
+        scrape.kinds.keys().filter(|name| of_database.contains(*name) && !scrape.has(name)).count()
+    };
+    wait_until("all are told", seconds(20), async || untold().await == 0).await;
+    proxy.refuse();
+    wait_until("none is told", seconds(20), async || untold().await == of_database.len()).await;
+    assert_eq!(service.metrics().await.sum("database_figures_up"), 0.0);
+    proxy.pass();
+    wait_until("all are told again", seconds(20), async || untold().await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
 }

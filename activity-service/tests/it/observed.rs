@@ -142,7 +142,7 @@ async fn alerts_fire_and_end(prometheus: &Prometheus) {
             "alert_rule_test": [
                 silent("OutboxOutage", outage.start),
                 fires("OutboxOutage", outage.end - 1, json!({"severity": "page"}),
-                    "Kafka takes no messages, or none for some partition; orders are accepted, and wait to be announced"),
+                    "no messages are sent, or none for some partition; orders are accepted, and wait to be announced"),
                 silent("OutboxMessageLate", outage.end - 1),
                 silent("OutboxOutage", outage.end + 1),
                 fires("OutboxFailedMessages", end, json!({"severity": "ticket"}),

@@ -62,6 +62,12 @@ async fn an_order_shows_by_itself_and_the_page_goes_on_after_a_restart() {
     let at = service.api().replace("http://", "");
     assert_eq!(service.stop().await, Some(0));
     browser.shows("#status", seconds(10), |text| text.contains("cannot be reached")).await;
+    // Whoever hears the page is told of the last number, however soon it came after another.
+    let announced = "return document.querySelector('#announcement').textContent";
+    wait_until("the last number is announced", seconds(20), async || {
+        browser.script(announced).await == "Order Created: 2"
+    })
+    .await;
     let service = counting.set("http.bind", &at).start().await;
     shopping.place_one().await;
     browser.shows("#number", seconds(25), |text| text == "3").await;
@@ -117,8 +123,21 @@ async fn changes_are_told_while_somebody_looks_and_asked_for_where_there_is_no_s
     browser.shows("#number", seconds(20), |text| text == "2").await;
     world.produce(&[of_today()]).await;
     browser.shows("#number", seconds(20), |text| text == "3").await;
+    // An answer of something in between, and one that makes no sense: either is told, and asked for again.
+    for answer in ["<html>", "null"] {
+        let spoil = format!(
+            "const ask = window.fetch;
+             const isSpoilt = (path) => /^activities(\\/today|\\?)/.test(path);
+             window.fetch = (path, how) => isSpoilt(path) ? Promise.resolve(new Response('{answer}')) : ask(path, how);
+             window.mend = () => {{ window.fetch = ask; }}"
+        );
+        browser.script(&spoil).await;
+        browser.shows("#status", seconds(10), |text| text.contains("Trying again")).await;
+        browser.script("window.mend()").await;
+        browser.shows("#status", seconds(10), |text| text.starts_with("Live")).await;
+    }
     let told = browser.console().await;
-    assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
+    assert!(told.iter().all(|line| is_outage(line) || line.contains("TypeError")), "{told:?}");
     browser.close().await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
@@ -141,6 +160,10 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     browser.shows("#title", seconds(10), |text| text.starts_with("Today")).await;
     browser.shows("#number", seconds(10), |text| text == "900").await;
     browser.is_for_everybody("figures").await;
+    // A day that there can be no figures of is today.
+    browser.open(&format!("{}/?day=9999-12-31", service.api())).await;
+    browser.shows("#title", seconds(10), |text| text.starts_with("Today")).await;
+    browser.shows("#number", seconds(10), |text| text == "900").await;
 
     let days = [1, 2].map(|back| (OffsetDateTime::now_utc() - time::Duration::days(back)).date().to_string());
     browser.press(&["\u{e012}", "\u{e012}"]).await;
@@ -176,21 +199,12 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     let rows = "return document.querySelectorAll('#table tbody tr').length";
     wait_until("a row a day", seconds(5), async || browser.script(rows).await == json!(90)).await;
     browser.is_for_everybody("figures-table").await;
-    // What is shown, as a file for a spreadsheet.
-    let saved = "let saved;
-        HTMLAnchorElement.prototype.click = function () { saved = [this.download]; };
-        const make = URL.createObjectURL;
-        let file;
-        URL.createObjectURL = (blob) => { file = blob; return make.call(URL, blob); };
-        document.querySelector('#csv').click();
-        URL.createObjectURL = make;
-        return file.text().then((text) => [...saved, text])";
-    let saved = browser.script(saved).await;
-    let (name, text) = (saved[0].as_str().unwrap(), saved[1].as_str().unwrap());
+    let (name, lines) = saved(&browser).await;
     assert!(name.starts_with("figures-") && name.ends_with(&format!("-{}.csv", today())), "{name}");
-    let lines: Vec<_> = text.trim_end().split("\r\n").collect();
-    assert_eq!((lines.len(), lines[0]), (91, "day,ORDER_CREATED,ORDER_COMPLETED,ORDER_CANCELLED"), "{text}");
-    assert_eq!(lines[90], format!("{},900,720,90", today()));
+    let columns =
+        "day,ORDER_CREATED,ORDER_COMPLETED,ORDER_CANCELLED,ORDER_CREATED.lateQuantity,ORDER_CREATED.missingQuantity,";
+    assert!(lines.len() == 91 && lines[0].starts_with(columns), "{lines:?}");
+    assert_eq!(lines[90], format!("{},900,720,90,0,0,0,0,0,0", today()));
     browser.script("history.back(); history.back(); history.back()").await;
     browser.shows("#of-what", seconds(5), |text| text == "Order Created").await;
     assert_eq!(browser.console().await, [] as [String; 0]);
@@ -200,6 +214,21 @@ async fn a_chosen_day_is_in_the_address_and_survives_a_reload() {
     world.database.execute("DELETE FROM daily_activity_shards").await;
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_counted().await;
+}
+
+/// What is shown, as a file for a spreadsheet: its name, and its lines.
+async fn saved(browser: &Browser) -> (String, Vec<String>) {
+    let saved = "let saved;
+        HTMLAnchorElement.prototype.click = function () { saved = [this.download]; };
+        const make = URL.createObjectURL;
+        let file;
+        URL.createObjectURL = (blob) => { file = blob; return make.call(URL, blob); };
+        document.querySelector('#csv').click();
+        URL.createObjectURL = make;
+        return file.text().then((text) => [...saved, text])";
+    let saved = browser.script(saved).await;
+    let text = saved[1].as_str().unwrap();
+    (saved[0].as_str().unwrap().to_owned(), text.trim_end().split("\r\n").map(str::to_owned).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,6 +285,8 @@ async fn a_day_that_is_not_complete_says_why_and_where_it_can_be_mended() {
     // Late and missing are marked where they are, also of a type of which nothing came.
     browser.shows("#table", seconds(5), |text| text.contains("3 missing, 11 late, 41")).await;
     browser.shows("#table", seconds(5), |text| text.contains("4 missing, 0")).await;
+    let (_, lines) = saved(&browser).await;
+    assert!(lines.contains(&format!("{yesterday},41,0,0,11,3,0,0,0,4")), "{lines:?}");
     browser.is_for_everybody("figures-behind").await;
     browser.click("[data-view=bars]").await;
     let marks = "return ['late', 'missing'].map(mark => document.querySelectorAll('#bars .' + mark).length)";
@@ -280,6 +311,23 @@ async fn a_day_that_is_not_complete_says_why_and_where_it_can_be_mended() {
     browser.shows("#why", seconds(20), str::is_empty).await;
     assert_eq!(browser.script(state).await, "open");
     browser.shows("#complete", seconds(5), |text| text.starts_with("Complete up to ")).await;
+
+    // Since when counting rests, or announcing, is told with its day and, where it is pointed at, in UTC.
+    let rests_since = (OffsetDateTime::now_utc() - time::Duration::hours(30)).year().to_string();
+    for (announced_to, why, at) in [
+        ("now()", "Counting is paused or behind: order-service has announced up to ", "operations".to_owned()),
+        ("counted_to", "Announcing is paused or behind: order-service has ", format!("{failed}?state=unpublished")),
+    ] {
+        let rests = "UPDATE sources SET counted_to = now() - interval '30 hours'";
+        world.database.execute(rests).await;
+        world.database.execute(&format!("UPDATE sources SET announced_to = {announced_to}")).await;
+        browser.shows("#why", seconds(20), |text| text.starts_with(why)).await;
+        browser.shows("#complete", seconds(5), |text| text.contains(&rests_since)).await;
+        assert_eq!((browser.script(state).await, browser.script(links).await), (json!("behind"), json!([at])));
+        let utc = "return ['#complete', '#why span', '#status-text'].map(place => document.querySelector(place).title)";
+        let utc = browser.script(utc).await;
+        assert!(utc.as_array().unwrap().iter().all(|text| text.as_str().unwrap().ends_with('Z')), "{utc}");
+    }
     // Nobody is at the address of the other service.
     let told = browser.console().await;
     assert!(told.iter().all(|line| is_outage(line)), "{told:?}");
@@ -365,18 +413,25 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     let insert =
         "INSERT INTO activity_types (activity_type_code, activity_type_name) VALUES ('ORDER_EATEN', 'Order Eaten')";
     world.database.execute(insert).await;
+    // Each that is ticked is tried alone; what they would change is told together.
+    browser.click("#list thead input").await;
+    browser.click("#all").await;
+    browser.shows("dialog", seconds(5), has(&["2 would be counted", ": 2 more of ORDER_EATEN"])).await;
+    browser.click("dialog button[type=button]").await;
+    browser.click("#list thead input").await;
     browser.click("#all").await;
     browser
         .shows("dialog", seconds(5), |text| text.contains("2 would be counted, 0 were counted before, 0 would stay."))
         .await;
     browser.is_for_everybody("quarantine-question").await;
+    browser.enter("#reason", "the type is known now").await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(10), |text| text.starts_with("2 counted")).await;
     browser.shows("#list", seconds(10), |text| text.contains("Nothing waits")).await;
     assert_eq!(world.counted().await, 3);
     browser.click("#audit summary").await;
-    let told = |text: &str| text.contains("quarantine discarded") && text.contains("no message at all");
-    browser.shows("#audited", seconds(5), told).await;
+    let told = ["quarantine discarded", "no message at all", "replayed: the type is known now"];
+    browser.shows("#audited", seconds(5), has(&told)).await;
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api()].into());
 
@@ -395,9 +450,13 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() {
     let (world, signer) = (World::new(1).await, Signer::es256("pages"));
-    let issuer = SignIn::start(signer.token(json!({ "scope": "activity:read" }))).await;
-    let setup = world.setup().trusting(&signer).set("pages.oidc.issuer", &issuer.issuer);
-    let service = setup.set("pages.oidc.client_id", CLIENT_ID).start().await;
+    // The issuer gives roles, and scopes with a prefix.
+    let of_role = json!({ "scope": "openid profile", "realm_access": { "roles": ["staff", "analyst"] } });
+    let issuer = SignIn::start(signer.token(of_role)).await;
+    let setup = world.setup().trusting(&signer).set("auth.scope_claims", "scope,realm_access.roles");
+    let setup = setup.set("auth.role_scopes", "analyst=activity:read").set("auth.scope_prefix", "shop/");
+    let setup = setup.set("pages.oidc.issuer", &issuer.issuer).set("pages.oidc.client_id", CLIENT_ID);
+    let service = setup.start().await;
     let browser = Browser::start().await;
     let address = format!("{}/?day=2026-11-20", service.api());
     browser.open(&address).await;
@@ -408,7 +467,9 @@ async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() 
         .shows("#title", seconds(10), |text| text.contains("20 November 2026") || text.contains("November 20, 2026"))
         .await;
     assert_eq!((browser.url().await.as_str(), issuer.granted()), (address.as_str(), 1));
+    assert_eq!(issuer.scope(), "openid shop/orders:read shop/activity:read shop/operations");
     browser.shows("#account", seconds(5), |text| text.contains("tester")).await;
+    browser.shows("#number", seconds(10), |text| text == "0").await;
 
     // A code that somebody else has begun with is not taken.
     browser.click("#account button").await;
@@ -417,6 +478,17 @@ async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() 
         .shows("#signin", seconds(10), |text| text.contains("Signing in failed: it was not begun in this tab."))
         .await;
     assert_eq!((browser.url().await.query(), issuer.granted()), (None, 1));
+    // A pasted token is taken where the API takes it, and else not asked with.
+    for (scope, place, shown) in
+        [("activity:read", "#signin", "the scope activity:read"), ("shop/activity:read", "#title", "2026")]
+    {
+        let token = signer.token(json!({ "scope": scope }));
+        // Of the same page only the part behind # would change.
+        browser.open("about:blank").await;
+        browser.open(&format!("{address}#token={token}")).await;
+        browser.shows(place, seconds(10), |text| text.contains(shown)).await;
+    }
+    browser.shows("#number", seconds(10), |text| text == "0").await;
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api(), issuer.issuer.clone()].into());
     browser.close().await;
@@ -463,6 +535,7 @@ async fn pages_come_without_a_token_and_with_a_policy_unless_they_are_switched_o
     assert_eq!(ask.post("/", &json!({})).await.unwrap().status, 405);
     let told = ask.get("/pages/settings.json").await.body;
     assert_eq!((&told["needsToken"], &told["timeZone"], &told["oidc"]), (&json!(true), &json!("UTC"), &json!(null)));
+    assert_eq!(told["scopes"], json!({ "claims": ["scope", "scp"], "prefix": null, "roles": {} }));
     assert_eq!(service.stop().await, Some(0));
 
     let service = world.setup().trusting(&signer).set("pages.enabled", false).start().await;
@@ -680,6 +753,8 @@ async fn a_replay_is_done_by_keys_alone() {
     let focused = browser.script("return document.activeElement.textContent").await;
     assert_eq!(focused, "Replay …");
     browser.press(&[ENTER]).await;
+    browser.shows("dialog", seconds(10), |text| text.contains("checked and counted like any message")).await;
+    browser.press(&["o", "k"]).await;
     browser.tab_to("it.textContent === 'Replay'").await;
     browser.press(&[ENTER]).await;
     browser.shows("#done", seconds(10), |text| text.starts_with("1 counted")).await;

@@ -86,7 +86,11 @@ async fn one_or_all_are_replayed_and_it_is_kept_who_did_it_and_why() {
 
     world.database.execute("ALTER TABLE processed_messages DROP CONSTRAINT not_these").await;
     let one = operator.id_at(1, "waiting").await;
-    assert_eq!(operator.replay(Some(&one), &json!({})).await.body, replayed(1, 0, 0));
+    for which in [Some(&*one), None] {
+        assert_eq!(operator.replay(which, &json!({"reason": " "})).await.status, 422);
+    }
+    let reason = json!({"reason": " it can be stored now "});
+    assert_eq!(operator.replay(Some(&one), &reason).await.body, replayed(1, 0, 0));
     assert_eq!((world.counted().await, offsets(&operator.quarantine("").await)), (2, vec![0, 2, 3]));
     // A body is not needed.
     let all = operator.0.ask(Method::POST, "/admin/quarantine/replay", &[], Vec::new()).await.unwrap();
@@ -94,8 +98,8 @@ async fn one_or_all_are_replayed_and_it_is_kept_who_did_it_and_why() {
     assert_eq!((world.counted().await, offsets(&operator.quarantine("").await)), (4, vec![3]));
     let counted = operator.quarantine("state=counted").await;
     assert_eq!(offsets(&counted), [0, 1, 2]);
-    for entry in &counted {
-        assert_eq!((&entry["resolvedBy"], &entry["resolution"]), (&json!("anonymous"), &json!("replayed")));
+    for (entry, why) in counted.iter().zip(["replayed", "replayed: it can be stored now", "replayed"]) {
+        assert_eq!((&entry["resolvedBy"], &entry["resolution"]), (&json!("anonymous"), &json!(why)));
         assert!(entry["resolvedAt"].as_str() > entry["receivedAt"].as_str(), "{entry}");
     }
 

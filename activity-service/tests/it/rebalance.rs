@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use rdkafka::{
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 use sqlx::{Postgres, Transaction};
 use testing::wait_until;
 
@@ -205,5 +209,22 @@ async fn a_group_whose_broker_assigns_the_partitions_counts_each_message_once_th
     world.at_rest().await;
     assert_eq!(world.counted().await, 3000);
     assert_eq!(one.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// As where the coordinator moves to another broker just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_the_client_forgets_when_it_is_assigned_is_read_all_the_same() {
+    let cluster = MockCluster::new(1).unwrap();
+    let world = World::with_brokers(cluster.bootstrap_servers()).await;
+    cluster.create_topic(&world.topic().name, 1, 1).unwrap();
+    world.produce(&many(10)).await;
+    // The client that reads asks first. Others ask too, and ask again.
+    cluster.request_errors(RDKafkaApiKey::OffsetFetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 3]);
+    let service = world.setup().start().await;
+    world.has_counted(10, seconds(40)).await;
+    assert!(service.has_logged("the client does not begin to read what it was assigned: joining the group anew"));
+    world.at_rest().await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

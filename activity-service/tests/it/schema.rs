@@ -1,10 +1,11 @@
 use activity_service::app::MIGRATIONS;
+use serde_json::Value;
 use testing::{
     Database, begins_nothing_anew_by_itself, describe, leaves_tables_of_others_alone,
-    only_the_owner_changes_the_schema, permitted_changes, up_down_up,
+    only_the_owner_changes_the_schema, permitted_changes, up_down_up, wait_until,
 };
 
-use crate::world::{binary, seconds};
+use crate::world::{World, binary, seconds};
 
 #[tokio::test]
 async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
@@ -77,7 +78,7 @@ async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
         ("business_calendar", "INSERT, UPDATE"),
         ("complete_days", "INSERT"),
         ("consumer_positions", "INSERT, UPDATE"),
-        ("consumption_gaps", "INSERT, UPDATE, DELETE"),
+        ("consumption_gaps", "INSERT, UPDATE (closed_at, closed_by, reason, state, to_offset), DELETE"),
         ("daily_activity_shards", "INSERT, UPDATE"),
         ("differing_figures", "INSERT, UPDATE, DELETE"),
         ("hourly_activity_shards", "INSERT, UPDATE"),
@@ -87,7 +88,12 @@ async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
         ("pause", "INSERT, UPDATE, DELETE"),
         ("processed_messages", "INSERT"),
         ("processed_messages_undated", "DELETE"),
-        ("quarantine", "INSERT, UPDATE, DELETE"),
+        // Not the bytes of a message, nor where it stood.
+        (
+            "quarantine",
+            "INSERT, UPDATE (activity_type_code, corrected_value, detail, identity, message_ref, reason, resolution, \
+             resolved_at, resolved_by, state), DELETE",
+        ),
         ("quarantine_copies", "INSERT, UPDATE, DELETE"),
         ("source_minutes", "INSERT, UPDATE, DELETE"),
         ("sources", "INSERT, UPDATE"),
@@ -97,8 +103,46 @@ async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
+    let world = World::new(1).await;
+    for (revoke, told, grant) in [
+        (
+            "REVOKE INSERT ON processed_messages FROM test_service",
+            "INSERT on processed_messages",
+            "GRANT INSERT ON processed_messages TO test_service",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION make_key_partition FROM test_service",
+            "EXECUTE on make_key_partition",
+            "GRANT EXECUTE ON FUNCTION make_key_partition TO test_service",
+        ),
+        (
+            "REVOKE SELECT ON _sqlx_migrations FROM test_service",
+            "permission denied for table _sqlx_migrations",
+            "GRANT SELECT ON _sqlx_migrations TO test_service",
+        ),
+        (
+            "REVOKE USAGE ON SCHEMA public FROM test_service",
+            "no schema of search_path",
+            "GRANT USAGE ON SCHEMA public TO test_service",
+        ),
+    ] {
+        world.database.execute(revoke).await;
+        let mut service = world.setup().spawn();
+        let named = |line: &Value| line["error"].as_str().is_some_and(|error| error.contains(told));
+        wait_until(told, seconds(10), async || service.log().iter().any(named)).await;
+        assert_eq!((service.probe("startup").await, service.probe("ready").await), (Some(503), Some(503)));
+        assert_eq!(service.health().await["components"]["database"]["state"], "waiting");
+        world.database.execute(grant).await;
+        service.ready().await;
+        assert_eq!(service.stop().await, Some(0));
+    }
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
 async fn the_tables_of_another_program_are_left_alone() {
-    leaves_tables_of_others_alone(&binary(), "migrations/orders").await;
+    leaves_tables_of_others_alone(&binary(), "migrations/orders", &["calendar", "rename", "UTC"]).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ async fn the_settings_are_shown_without_their_secrets() {
         .set("database.url", URL)
         .set("auth.mode", "disabled")
         .set("kafka.topics", "one, two")
+        .set("kafka.properties.sasl.mechanism", "PLAIN")
+        .set("kafka.properties.sasl.username", "waiter")
         .set("kafka.properties.sasl.password", "hunter4")
         .set("kafka.properties.security.protocol", "SASL_SSL");
     let done = setup.run(&["config"]).await;
@@ -137,4 +139,31 @@ async fn what_the_brokers_decide_and_what_several_instances_cannot_share_is_refu
     assert!(told[0].starts_with("kafka.properties.group.instance.id: cannot be set: all instances"), "{told:?}");
     assert!(told[1].starts_with("kafka.properties.session.timeout.ms: cannot be set with group.protocol"), "{told:?}");
     assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[tokio::test]
+async fn properties_of_kafka_that_do_not_fit_together_are_refused_with_the_reason() {
+    // Below what the service itself says of the session.
+    const POLL: &[(&str, &str)] = &[("max.poll.interval.ms", "5000")];
+    const FETCH: &[(&str, &str)] = &[("message.max.bytes", "2000000"), ("fetch.max.bytes", "1500000")];
+    let home = tempfile::tempdir().unwrap();
+    let no_certificate = home.path().join("ca.pem");
+    std::fs::write(&no_certificate, "not a certificate").unwrap();
+    let no_certificate = [("security.protocol", "SSL"), ("ssl.ca.location", no_certificate.to_str().unwrap())];
+    for (properties, reason) in
+        [(&no_certificate[..], "ssl.ca.location"), (POLL, "max.poll.interval.ms"), (FETCH, "fetch.max.bytes")]
+    {
+        let setup = bare().set("auth.mode", "disabled").set("database.url", URL);
+        let wrong = |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("kafka.properties.{name}"), value);
+        let told = refused(&properties.iter().fold(setup, wrong), "serve").await;
+        let is_told = told.len() == 1 && told[0].starts_with("kafka.properties: ") && told[0].contains(reason);
+        assert!(is_told, "{properties:?}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_topic_of_progress_is_none_of_those_that_are_counted() {
+    let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set("kafka.topics", "one,two");
+    let told = refused(&setup.set("kafka.progress_topic", "two"), "serve").await;
+    assert!(told.len() == 1 && told[0].starts_with("kafka.progress_topic: must be none of kafka.topics"), "{told:?}");
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use testing::{Topic, wait_until};
+use sqlx::{Connection, PgConnection};
+use testing::{Database, Topic, wait_until};
 
 use crate::{
+    key_days::up_to,
     operator::{EATEN, Operator},
     world::{World, created, has_partitions, many, seconds},
 };
@@ -29,6 +31,28 @@ async fn who_counts_alone_has_one_row_a_day_and_type() {
     }
     assert_eq!(world.database.number("SELECT count(*) FROM daily_activity_shards").await, 1);
     world.judge().await;
+}
+
+/// With the shards the newest.
+const SHARDED: i64 = 20_261_129_000_002;
+
+#[tokio::test]
+async fn what_is_being_counted_while_the_shards_are_taken_back_is_carried_back_too() {
+    let migrations = up_to(SHARDED);
+    let database = Database::new(&migrations).await;
+    let mut counting = database.pool.begin().await.unwrap();
+    let counts = "INSERT INTO daily_activity_shards VALUES ('2026-11-20', 'ORDER_CREATED', 0, 7)";
+    sqlx::raw_sql(counts).execute(&mut *counting).await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let commit = async {
+        wait_until("the way back waits", seconds(10), async || database.number(waiting).await > 0).await;
+        counting.commit().await.unwrap();
+    };
+    let mut owner = PgConnection::connect(&database.owner_url()).await.unwrap();
+    let (undone, ()) = tokio::join!(migrations.undo(&mut owner, SHARDED - 1), commit);
+    undone.unwrap();
+    assert_eq!(database.number("SELECT sum(quantity)::bigint FROM daily_activities").await, 7);
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use crate::world::{World, client, created, figures, has_partitions, many, second
 #[ignore = "builds the version before: make upgrade"]
 async fn the_version_before_and_that_of_now_count_every_message_once_on_the_schema_of_now() {
     let world = World::new(4).await;
+    // One from before the columns were named starts only where it may change every one.
+    world.database.execute("GRANT UPDATE ON quarantine, consumption_gaps TO test_service").await;
     let before = world.setup().of(binary_before("activity-service"));
     let (old, new) = (before.start().await, world.setup().start().await);
     for service in [&old, &new] {

@@ -76,6 +76,11 @@ impl World {
         Self::of(Database::new(&MIGRATIONS).await, Topic::unborn_on(kafka))
     }
 
+    /// With other brokers, which have no topic yet.
+    pub async fn with_brokers(brokers: String) -> Self {
+        Self::of(Database::new(&MIGRATIONS).await, Topic::unborn_at(brokers))
+    }
+
     /// With a Postgres of the test's own.
     pub async fn with_postgres(postgres: &Postgres, partitions: i32) -> Self {
         let topic = Topic::new(partitions, &[]).await;

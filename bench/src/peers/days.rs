@@ -43,8 +43,8 @@ pub async fn measure(scale: &Scale) -> Result<Report> {
         figures.push(Figure::new(format!("{name}, counted"), "msgs/s", runs.iter().map(|run| run.per_second)));
         let whole = runs.iter().map(|run| run.since_start_per_second);
         figures.push(Figure::new(format!("{name}, from the start of its process"), "msgs/s", whole));
-        let memory = runs.iter().map(|run| run.memory_mb);
-        figures.push(Figure::new(format!("{name}, most resident memory"), "MB", memory));
+        let memory = Figure::new(format!("{name}, most resident memory"), "MB", runs.iter().map(|run| run.memory_mb));
+        figures.push(if *name == NAMES[0] { memory.aim(Aim::AtMost(64.0)) } else { memory });
     }
     let own = &all.runs[0];
     for (name, runs) in NAMES.iter().zip(&all.runs).skip(1) {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -16,7 +17,8 @@ use order_service::order::OrderRef;
 use rdkafka::Message;
 use testing::{Database, Topic, wait_until};
 use tokio::{
-    task::spawn_blocking,
+    sync::Mutex,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, sleep_until},
 };
 
@@ -25,7 +27,8 @@ use super::{
     delay, relayed,
 };
 use crate::{
-    announced, client,
+    announced,
+    client::{self, Connection},
     figures::{Aim, Figure, Report},
     latency,
     pairs::interleaved,
@@ -37,6 +40,8 @@ const EVERY: Duration = Duration::from_millis(2);
 const BEFORE: Duration = Duration::from_secs(3);
 /// More orders than are due before the kill.
 const UNTIL_KILLED: u32 = 10_000;
+/// An order that finds all of them busy waits.
+const CONNECTIONS: usize = 64;
 /// Longer than a JVM takes to come back.
 const AFTER: Duration = Duration::from_secs(10);
 const WITHIN: Duration = Duration::from_secs(60);
@@ -80,27 +85,54 @@ async fn of_service() -> Result<Death> {
     let watch = Watch::of(&topic).await?;
     let begin = Instant::now();
     let address = client::address(&service)?;
-    let load = tokio::spawn(async move { latency::send(address, begin, EVERY, UNTIL_KILLED).await });
+    let load = tokio::spawn(place_until_killed(address, begin));
     sleep_until((begin + BEFORE).into()).await;
     let killed = Instant::now();
     service.kill().await;
-    // Its connections are gone, and with them the load.
-    load.abort();
     let mut service = setup.spawn();
     // It is not ready yet.
     let before: HashSet<i64> = orders(&database).await?.into_iter().collect();
     service.ready().await;
     let count = u32::try_from(Duration::from_secs(1).as_millis() / EVERY.as_millis())?;
     let after = latency::send(client::address(&service)?, Instant::now(), EVERY, count).await?;
+    let answered_before = load.await.context("the load has ended")??;
     announced::settled(&database).await;
     services::stop(service).await?;
     let seen = watch.end().await?;
-    let all = orders(&database).await?;
-    ensure!(all.len() >= before.len() + after.len(), "{} orders were placed, {} are there", after.len(), all.len());
+    let all: HashSet<i64> = orders(&database).await?.into_iter().collect();
+    let answered = after.iter().map(|sent| &sent.order).chain(&answered_before);
+    let lost = answered.filter(|order| !all.contains(order)).count();
+    ensure!(lost == 0, "{lost} orders were answered 201 and are not there");
     let missing = all.iter().filter(|order| !seen.contains_key(order)).count();
     ensure!(missing == 0, "{missing} orders are not announced");
     topic.delete().await;
     death("order-service", killed, &seen, |order| before.contains(&order))
+}
+
+/// Places orders when they are due, until the service is gone; returns those that it had answered.
+async fn place_until_killed(address: SocketAddr, begin: Instant) -> Result<Vec<i64>> {
+    let requests = (0..UNTIL_KILLED).map(|number| client::request(number, &[])).collect();
+    let waiting = Arc::new(Mutex::new(latency::due(requests, begin, EVERY)));
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = Connection::open(address).await?;
+        let waiting = Arc::clone(&waiting);
+        clients.spawn(async move {
+            let mut answered = Vec::new();
+            loop {
+                let next = waiting.lock().await.recv().await;
+                let Some((request, _)) = next else { return answered };
+                // Its connections end with it.
+                let Ok(order) = connection.place(&request).await else { return answered };
+                answered.push(order);
+            }
+        });
+    }
+    let mut answered = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        answered.append(&mut client.context("a client ended")?);
+    }
+    Ok(answered)
 }
 
 async fn orders(database: &Database) -> Result<Vec<i64>> {

@@ -1,13 +1,10 @@
 //! The outbox table that Debezium reads, with the rows that order-service has, and whether they are on the topic.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::Message;
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 use testing::{Database, Topic};
 use uuid::Uuid;
 
@@ -62,7 +59,7 @@ pub async fn forget(database: &Database) {
     database.execute("SELECT pg_drop_replication_slot('debezium')").await;
 }
 
-/// Every row is on the topic once, with its bytes, and nothing else is.
+/// Every row is on the topic once, with its key and value, and nothing else is.
 pub async fn check(database: &Database, topic: &Topic) -> Result<()> {
     let mut messages: Vec<_> = read(topic).await?;
     let mut rows = rows(database).await?;
@@ -73,7 +70,7 @@ pub async fn check(database: &Database, topic: &Topic) -> Result<()> {
     Ok(())
 }
 
-/// Every row is on the topic with its bytes, and nothing else is; returns how many are there again.
+/// Every row is on the topic with its key and value, and nothing else is; returns how many are there again.
 pub async fn check_at_least_once(database: &Database, topic: &Topic) -> Result<usize> {
     let messages = read(topic).await?;
     let rows: HashMap<_, _> = rows(database).await?.into_iter().collect();
@@ -87,22 +84,18 @@ pub async fn check_at_least_once(database: &Database, topic: &Topic) -> Result<u
 }
 
 async fn rows(database: &Database) -> Result<Vec<(Uuid, u64)>> {
-    let rows = sqlx::query("SELECT message_ref, payload FROM relayed").fetch_all(&database.pool).await?;
-    Ok(rows.iter().map(|row| (row.get(0), hash(row.get::<&str, _>(1).as_bytes()))).collect())
+    let rows = sqlx::query("SELECT message_ref, order_ref, payload FROM relayed").fetch_all(&database.pool).await?;
+    let hash = |row: &PgRow| topic::hash(row.get::<&str, _>(1).as_bytes(), row.get::<&str, _>(2).as_bytes());
+    Ok(rows.iter().map(|row| (row.get(0), hash(row))).collect())
 }
 
 async fn read(topic: &Topic) -> Result<Vec<(Uuid, u64)>> {
     topic::each(topic, &[], |message| {
         let value = message.payload().unwrap_or_default();
-        Ok((topic::message_ref(value).context("a message without messageRef")?, hash(value)))
+        let message_ref = topic::message_ref(value).context("a message without messageRef")?;
+        Ok((message_ref, topic::hash(message.key().unwrap_or_default(), value)))
     })
     .await
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
 }
 
 const STAGED: &str = "

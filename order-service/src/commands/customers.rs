@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Subcommand;
 use shared::{
     contract::{customer::CustomerRef, text::parse_reason},
+    operators::command::Progress,
     runtime::database::Pool,
 };
 
@@ -33,7 +34,9 @@ impl Customers {
     /// The database's; what was done before stays done.
     pub async fn run(self, pool: &Pool) -> anyhow::Result<()> {
         let Self::Erase { customer_ref, reason, json, who } = self;
-        let done = erasure::erase(pool, &customer_ref, &who.author(), &reason).await?;
+        let mut progress = Progress::begin();
+        let tell = |orders: u64| progress.tell(format_args!("{orders} orders have a pseudonym so far"));
+        let done = erasure::erase(pool, &customer_ref, &who.author(), &reason, tell).await?;
         let mut out = std::io::stdout().lock();
         if json {
             writeln!(out, "{}", serde_json::to_string(&done)?)?;

@@ -4,14 +4,16 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
-use outbox::rebroadcast::{self, Span};
+use outbox::rebroadcast::Span;
 use shared::{
     contract::{
         message::{ActivityTypeCode, timestamp},
         text::parse_reason,
     },
-    operators::command::Who,
+    operators::{
+        command::{Progress, Who},
+        table,
+    },
     runtime::{database::Pool, lifecycle::Exit, terminal},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -108,6 +110,9 @@ pub enum Messages {
         all: bool,
         #[command(flatten)]
         choice: Choice,
+        /// Why; kept in the audit.
+        #[arg(long, value_parser = parse_reason)]
+        reason: Option<String>,
         #[command(flatten)]
         who: Who,
         /// Says how many it would be and changes nothing.
@@ -138,6 +143,8 @@ pub enum Messages {
         /// Messages of what happened before this moment (RFC 3339).
         #[arg(long, value_parser = moment)]
         to: OffsetDateTime,
+        #[command(flatten)]
+        who: Who,
         /// Says how many it would be and changes nothing.
         #[arg(long)]
         dry_run: bool,
@@ -194,7 +201,7 @@ impl Messages {
                     writeln!(out, "{}", table(&[discarded]))?;
                 }
             }
-            Self::Retry { message_ref: Some(message_ref), dry_run, json, who, .. } => {
+            Self::Retry { message_ref: Some(message_ref), reason, dry_run, json, who, .. } => {
                 let found =
                     messages::find(pool, message_ref).await?.context("there is no message of this reference")?;
                 anyhow::ensure!(
@@ -203,36 +210,40 @@ impl Messages {
                     found.state
                 );
                 if !dry_run {
-                    let done = messages::retry(pool, message_ref, &who.author()).await?;
+                    let done = messages::retry(pool, message_ref, &who.author(), reason.as_deref()).await?;
                     anyhow::ensure!(matches!(done, Decision::Accepted(_)), "the message is not failed any more");
                 }
                 report(&mut out, "retried", 1, dry_run, json)?;
             }
-            Self::Retry { message_ref: None, choice, dry_run, json, who, .. } => {
+            Self::Retry { message_ref: None, choice, reason, dry_run, json, who, .. } => {
                 let filter = choice.into();
                 let count = if dry_run {
                     messages::count_failed(pool, &filter).await?
                 } else {
-                    messages::retry_all(pool, &filter, &who.author()).await?
+                    let mut progress = Progress::begin();
+                    let tell = |retried: u64| progress.tell(format_args!("retried {retried} messages so far"));
+                    messages::retry_all(pool, &filter, &who.author(), reason.as_deref(), tell).await?
                 };
                 report(&mut out, "retried", count, dry_run, json)?;
             }
-            Self::Rebroadcast { from, to, dry_run, json } => {
-                let span = Span { from, to };
-                let count = if dry_run {
-                    rebroadcast::count(pool, span).await?
-                } else {
-                    rebroadcast::request(pool, span).await?;
-                    rebroadcast::count(pool, span).await?
-                };
+            Self::Rebroadcast { from, to, who, dry_run, json } => {
+                let Some(span) = span(from, to) else { return Ok(Exit::WrongSettings) };
+                if !dry_run {
+                    messages::rebroadcast(pool, span, &who.author()).await?;
+                    // Counting a large span takes a while, and may fail: it is under way all the same.
+                    terminal::complain("it is under way, whatever becomes of this command; counting its messages");
+                }
+                let count = outbox::rebroadcast::count(pool, span).await?;
                 report(&mut out, "rebroadcast", count, dry_run, json)?;
             }
             Self::Verify { from, to, json } => {
+                let Some(span) = span(from, to) else { return Ok(Exit::WrongSettings) };
                 let source = Cell::of(pool).await?.source();
                 let reader = verify::Reader::new(&config.outbox.kafka, &config.outbox.topic.name, source)?;
-                let span = Span { from, to };
+                // Whoever reads: the exit code is what was found.
+                let mut out = terminal::ToWhoeverReads(out);
                 let found = if json {
-                    verify::compare(pool, &reader, span, &mut std::io::stderr()).await?
+                    verify::compare(pool, &reader, span, &mut terminal::ToWhoeverReads(std::io::stderr())).await?
                 } else {
                     verify::compare(pool, &reader, span, &mut out).await?
                 };
@@ -242,6 +253,14 @@ impl Messages {
         }
         Ok(Exit::Stopped)
     }
+}
+
+/// None where nothing is between the two, which is told: it would pass for right.
+fn span(from: OffsetDateTime, to: OffsetDateTime) -> Option<Span> {
+    if from >= to {
+        terminal::complain("--from: must be before --to");
+    }
+    (from < to).then_some(Span { from, to })
 }
 
 fn print_found(out: &mut impl Write, found: &verify::Found, json: bool) -> anyhow::Result<()> {
@@ -301,16 +320,10 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
     timestamp(text).ok_or_else(|| "must be a moment like 2026-11-22T17:04:05Z".into())
 }
 
-fn table(messages: &[OutboxMessage]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    if let Some(width) = terminal::width() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table.set_header(["message", "type", "order", "placed", "state", "failures", "last error", "partition:offset"]);
-    for one in messages {
+fn table(messages: &[OutboxMessage]) -> String {
+    let rows = messages.iter().map(|one| {
         let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));
-        table.add_row([
+        [
             one.message_ref.to_string(),
             one.activity_type_code.clone(),
             one.order_ref.clone(),
@@ -319,25 +332,22 @@ fn table(messages: &[OutboxMessage]) -> Table {
             one.failures.to_string(),
             one.last_error.clone().unwrap_or_default(),
             place.unwrap_or_default(),
-        ]);
-    }
-    table
+        ]
+    });
+    table::table(["message", "type", "order", "placed", "state", "failures", "last error", "partition:offset"], rows)
 }
 
-fn events(events: &[Event]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["at", "event", "by", "failures", "reason", "partition:offset"]);
-    for one in events {
+fn events(events: &[Event]) -> String {
+    let rows = events.iter().map(|one| {
         let place = one.partition.zip(one.offset).map(|(partition, offset)| format!("{partition}:{offset}"));
-        table.add_row([
+        [
             one.at.format(&Rfc3339).unwrap_or_default(),
             one.event.clone(),
             one.by.clone().unwrap_or_default(),
             one.failures.map(|failures| failures.to_string()).unwrap_or_default(),
             one.reason.clone().unwrap_or_default(),
             place.unwrap_or_default(),
-        ]);
-    }
-    table
+        ]
+    });
+    table::table(["at", "event", "by", "failures", "reason", "partition:offset"], rows)
 }

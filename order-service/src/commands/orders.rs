@@ -41,7 +41,8 @@ impl Orders {
             return Ok(Exit::WrongSettings);
         }
         let export = Export { pool: pool.clone(), before, folder: to, format, per_file };
-        export::run(&export, &mut std::io::stderr()).await.map(|()| Exit::Stopped)
+        // Whether anybody reads how far it has come or not.
+        export::run(&export, &mut terminal::ToWhoeverReads(std::io::stderr())).await.map(|()| Exit::Stopped)
     }
 }
 

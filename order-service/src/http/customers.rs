@@ -39,5 +39,5 @@ async fn erase(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Result
     let customer = CustomerRef::parse(&path_parameter(&request)?).ok_or_else(Problem::not_found)?;
     let reason = audit::reason(&mut query)?;
     let author = Author::of_request(&request, &caller);
-    read(erasure::erase(&pool, &customer, &author, &reason)).await.map(Json)
+    read(erasure::erase(&pool, &customer, &author, &reason, |_| {})).await.map(Json)
 }

@@ -8,6 +8,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
+    contract::text,
     operators::audit::{self, Author},
     runtime::database::Pool,
     web::{
@@ -15,7 +16,7 @@ use shared::{
         http::{Operation, Parameter, path_parameter, read, schema},
         json::{self, Object},
         paging,
-        problem::Problem,
+        problem::{Problem, Violation},
         query::Query,
     },
 };
@@ -48,13 +49,13 @@ pub(super) fn operations() -> [Operation; 5] {
                 "Its failures are forgotten. 409 unless it is failed.",
             )
             .parameter(message_ref())
-            .optional_body::<RetryBody>(json!({ "dryRun": false }))
+            .optional_body::<RetryBody>(retry_body())
             .answers::<OutboxMessage>(StatusCode::ACCEPTED, "The message will be sent.", &[], message("unpublished"))
             .problems(&[404, 409]),
         Operation::new(Method::POST, "/admin/messages/retry", "operations", retry_all)
             .named("retryMessages", "Send failed messages again", "Every one, or those that the filters choose.")
             .parameters(MessageFilter::parameters())
-            .optional_body::<RetryBody>(json!({ "dryRun": false }))
+            .optional_body::<RetryBody>(retry_body())
             .answers::<Retried>(StatusCode::ACCEPTED, "They will be sent.", &[], json!({ "retried": 3 })),
         Operation::new(Method::DELETE, "/admin/messages/{messageRef}", "operations", discard)
             .named(
@@ -76,6 +77,12 @@ struct RetryBody {
     /// Says what would be sent again, and changes nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Why; kept in the audit. 1 to 500 visible characters.
+    reason: Option<String>,
+}
+
+fn retry_body() -> Value {
+    json!({ "dryRun": false, "reason": "the topic takes large messages now" })
 }
 
 fn message(state: &str) -> Value {
@@ -115,12 +122,13 @@ async fn find(request: HttpRequest, pool: Data<Pool>) -> Result<HttpResponse, Pr
 
 async fn retry(request: HttpRequest, body: Payload, pool: Data<Pool>, caller: Caller) -> Result<HttpResponse, Problem> {
     let message_ref = message_ref(&request)?;
-    if is_dry_run(&request, body).await? {
+    let wanted = RetryBody::of(&request, body).await?;
+    if wanted.dry_run {
         let message = read(messages::find(&pool, message_ref)).await?.ok_or_else(Problem::not_found)?;
         return if message.state == "failed" { Ok(HttpResponse::Accepted().json(message)) } else { Err(not_failed()) };
     }
     let author = Author::of_request(&request, &caller);
-    match read(messages::retry(&pool, message_ref, &author)).await? {
+    match read(messages::retry(&pool, message_ref, &author, wanted.reason.as_deref())).await? {
         Decision::Accepted(message) => Ok(HttpResponse::Accepted().json(message)),
         Decision::NotFailed => Err(not_failed()),
         Decision::Unknown => Err(Problem::not_found()),
@@ -136,10 +144,11 @@ async fn retry_all(
     let mut query = Query::parse(request.query_string(), &MessageFilter::PARAMETERS)?;
     let filter = MessageFilter::read(&mut query)?;
     let author = Author::of_request(&request, &caller);
-    let retried = if is_dry_run(&request, body).await? {
+    let wanted = RetryBody::of(&request, body).await?;
+    let retried = if wanted.dry_run {
         read(messages::count_failed(&pool, &filter)).await?
     } else {
-        read(messages::retry_all(&pool, &filter, &author)).await?
+        read(messages::retry_all(&pool, &filter, &author, wanted.reason.as_deref(), |_| {})).await?
     };
     Ok(HttpResponse::Accepted().json(Retried { retried }))
 }
@@ -156,9 +165,15 @@ async fn discard(request: HttpRequest, pool: Data<Pool>, caller: Caller) -> Resu
     }
 }
 
-async fn is_dry_run(request: &HttpRequest, body: Payload) -> Result<bool, Problem> {
-    let body = json::optional_body::<Object<RetryBody>>(request, body).await?;
-    Ok(body.is_some_and(|Object(body)| body.dry_run))
+impl RetryBody {
+    /// As it is meant where nothing was sent, and with the reason as it is kept.
+    async fn of(request: &HttpRequest, body: Payload) -> Result<Self, Problem> {
+        let body = json::optional_body::<Object<Self>>(request, body).await?;
+        let Self { dry_run, reason } = body.map_or_else(Self::default, |Object(body)| body);
+        let wrong = |rule: String| Problem::unprocessable(vec![Violation::new("/reason", format!("This {rule}."))]);
+        let reason = reason.map(|reason| text::parse_reason(&reason)).transpose().map_err(wrong)?;
+        Ok(Self { dry_run, reason })
+    }
 }
 
 fn not_failed() -> Problem {

@@ -36,7 +36,7 @@ pub struct Event {
     pub by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// Why it was refused, or discarded.
+    /// Why it was refused, retried or discarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How often it has been refused by then.

@@ -12,7 +12,7 @@ use std::{
 
 use outbox::rebroadcast::Span;
 use serde::Serialize;
-use shared::runtime::database::Pool;
+use shared::runtime::{database::Pool, terminal};
 use time::OffsetDateTime;
 pub use topic::{Reader, Record};
 use uuid::Uuid;
@@ -66,20 +66,21 @@ pub async fn compare(pool: &Pool, reader: &Reader, span: Span, differences: &mut
         anyhow::ensure!(span.from >= first, "the outbox has messages from {first} on only: begin the span there");
     }
     let mut found = Found::default();
-    from_topic(pool, reader, span, &mut found, differences).await?;
-    from_outbox(pool, reader, span, &mut found, differences).await?;
+    let firsts = from_outbox(pool, reader, span, &mut found, differences).await?;
+    from_topic(pool, reader, (span, firsts), &mut found, differences).await?;
     Ok(found)
 }
 
-/// Reads the topic from the beginning of the span to what is its end now: a message can be announced late.
+/// Reads the topic from the beginning of the span to what is its end now: a message can be announced late. `firsts` are the
+/// first offsets of the span that are known.
 async fn from_topic(
     pool: &Pool,
     reader: &Reader,
-    span: Span,
+    (span, firsts): (Span, BTreeMap<i32, i64>),
     found: &mut Found,
     differences: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut records = reader.since(span.from - CLOCKS_DIFFER_BY);
+    let mut records = reader.since(span.from - CLOCKS_DIFFER_BY, firsts);
     let (mut batch, mut progress) = (Vec::with_capacity(PAGE), Progress::of("on the topic"));
     loop {
         let record = records.recv().await.transpose()?;
@@ -101,25 +102,27 @@ async fn from_topic(
     }
 }
 
-/// Reads the span of the outbox, and of the topic the places where its messages should stand.
+/// Reads the span of the outbox, and of the topic the places where its messages should stand; the first of them of each
+/// partition.
 async fn from_outbox(
     pool: &Pool,
     reader: &Reader,
     span: Span,
     found: &mut Found,
     differences: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut progress = Progress::of("in the outbox");
+) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let (mut firsts, mut progress) = (BTreeMap::new(), Progress::of("in the outbox"));
     let mut after = first_reference(pool, span.from - time::Duration::hours(25)).await?;
     loop {
         let page = page(pool, after, span).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(firsts) };
         after = last.message_ref;
         let mut wanted: BTreeMap<i32, BTreeMap<i64, Uuid>> = BTreeMap::new();
         for one in page.iter().filter(|one| one.placed_at.is_some()) {
             match one.place {
                 Some((partition, offset)) => {
                     found.published += 1;
+                    firsts.entry(partition).and_modify(|first: &mut i64| *first = offset.min(*first)).or_insert(offset);
                     wanted.entry(partition).or_default().insert(offset, one.message_ref);
                 }
                 None => found.not_published += 1,
@@ -148,7 +151,17 @@ async fn unknown<'a>(pool: &Pool, records: &'a [Record]) -> Result<Vec<&'a Recor
         &references
     );
     let unknown: std::collections::BTreeSet<_> = unknown.fetch_all(pool).await?.into_iter().collect();
-    Ok(records.iter().filter(|record| unknown.contains(&record.message_ref)).collect())
+    if unknown.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Looked at behind the question: nobody can tell any more of a day that was dropped meanwhile, nor of a reference that
+    // was drawn on a day before those that are kept, just before the message was written.
+    let kept_from = match first_day(pool).await? {
+        Some(day) => first_reference(pool, day).await?,
+        None => Uuid::nil(),
+    };
+    let is_unknown = |one: &&Record| one.message_ref >= kept_from && unknown.contains(&one.message_ref);
+    Ok(records.iter().filter(is_unknown).collect())
 }
 
 /// The next page of references. Those that are not of the span have no time.
@@ -216,7 +229,7 @@ impl Progress {
     fn print(&mut self, count: u64) {
         if self.told.elapsed() >= PROGRESS_EVERY {
             self.told = Instant::now();
-            eprintln!("{count} messages {} compared", self.of);
+            terminal::complain(format_args!("{count} messages {} compared", self.of));
         }
     }
 }

@@ -45,6 +45,7 @@ async fn a_name_of_somebody_else_leads_nowhere_where_no_token_is_asked_for() {
     for (host, status) in [
         ("evil.example", 403),
         ("evil.example:8080", 403),
+        ("", 403),
         ("127.0.0.1.evil.example", 403),
         ("orders.example:8080", 200),
         ("127.0.0.1", 200),

@@ -168,6 +168,10 @@ async fn servers_that_fall_silent_hang_nobody_and_neither_does_an_identity_that_
     client.load(20, 4).await;
     // It is replaced once these have landed.
     world.end(identity(&service)).await;
+    wait_until("orders are taken although these do not land", seconds(10), async || {
+        client.place().await.is_ok_and(|answer| answer.status == 201)
+    })
+    .await;
     lives(10).await;
     proxy.hold();
     lives(14).await;

@@ -3,9 +3,15 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use testing::{Postgres, Proxy, Service, UNPUBLISHED, wait_until};
 
 use crate::world::{TAKEN_OVER, World, identity, seconds};
+
+/// Whether it is told that nothing is sent.
+async fn outage(service: &Service) -> bool {
+    service.metrics().await.sum("outbox_outage") == 1.0
+}
 
 /// One whose session passes a proxy, and another one.
 async fn two(world: &World) -> (Proxy, Service, Service) {
@@ -53,8 +59,10 @@ async fn a_session_cut_for_longer_costs_the_identity_and_no_message_comes_twice(
             proxy.refuse();
             wait_until("the other one takes over", seconds(3), async || other.has_logged(TAKEN_OVER)).await;
             assert_eq!(identity(&cut), me, "without a session there is no new identity");
+            wait_until("that is an outage", seconds(3), async || outage(&cut).await).await;
             proxy.pass();
             wait_until("it takes a new one", seconds(3), async || identity(&cut) != me).await;
+            wait_until("the outage is over", seconds(3), async || !outage(&cut).await).await;
         })
         .await;
     assert!(world.history.others().keys().all(|status| status == "503"), "{:?}", world.history.others());
@@ -65,6 +73,32 @@ async fn a_session_cut_for_longer_costs_the_identity_and_no_message_comes_twice(
     let anew = format!("SELECT count(*) FROM outbox WHERE instance = {}", identity(&cut));
     assert!(world.database.number(&anew).await > 0 && sent_before > 0, "it sends under its new identity");
     assert_eq!((cut.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+/// Without it each session that is made is of no use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privilege_taken_from_a_running_service_is_named_and_given_back_it_sends_again() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    for table in ["instances", "pause"] {
+        world.database.execute(&format!("REVOKE SELECT ON {table} FROM test_service")).await;
+        let named = |line: &Value| {
+            line["message"] == "without a session with the database nothing is sent"
+                && line["error"].as_str().is_some_and(|why| why.contains(table))
+        };
+        wait_until(table, seconds(10), async || service.log().iter().any(named)).await;
+        assert!(outage(&service).await, "{table}");
+        if table == "pause" {
+            // Orders are taken all the same.
+            client.place_one().await;
+        }
+        world.database.execute(&format!("GRANT SELECT ON {table} TO test_service")).await;
+        wait_until("the outage is over", seconds(5), async || !outage(&service).await).await;
+    }
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{Kafka, Service, Signal, order_body, wait_until};
+use testing::{Kafka, Proxy, Service, Signal, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -49,11 +49,51 @@ async fn the_level_can_be_changed_while_it_runs() {
 }
 
 #[tokio::test]
-async fn what_must_be_known_is_logged_whatever_the_variable_says() {
+async fn each_change_of_the_level_is_told_however_many_there_are() {
     let world = World::new().await;
-    let service = world.setup().variable("RUST_LOG", "info,shared::web::auth=off").start().await;
-    let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("auth.mode is disabled"));
-    wait_until("it is told", seconds(20), async || service.log().iter().any(told)).await;
+    let service = world.setup().start().await;
+    for _ in 0..6 {
+        // No request has a span at this level.
+        assert_eq!(change_level(&service, &json!({"level": "order_service=info"})).await, 200);
+    }
+    for message in ["changing the log level", "the log level was changed"] {
+        let told = || service.log().iter().filter(|line| line["message"] == message).count();
+        wait_until(message, seconds(20), async || told() == 6).await;
+    }
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn what_the_audit_has_not_taken_at_the_end_stands_in_the_log() {
+    let world = World::new().await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let url = world.database.url_through(proxy.port());
+    let mut service = world.setup().set("database.url", url).set("shutdown.grace", "5s").start().await;
+    proxy.refuse();
+    for _ in 0..5 {
+        assert_eq!(change_level(&service, &json!({"level": "order_service=error"})).await, 200);
+    }
+    service.terminate();
+    service.ended(seconds(30)).await;
+    let told = service.log().iter().filter(|line| line["message"] == "what was done stands in the log only").count();
+    assert_eq!(told, 5);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn what_must_be_known_is_logged_and_what_callers_send_is_not_whatever_the_variable_says() {
+    let world = World::new().await;
+    for wanted in
+        ["info,shared::web::auth=off", "info,always[{message}]=off,actix_http::h1=trace", "info,order_service=loud"]
+    {
+        let service = world.setup().variable("RUST_LOG", wanted).start().await;
+        wait_until("it is told", seconds(20), async || service.has_logged("auth.mode is disabled")).await;
+        let is_of_connections =
+            |line: &Value| line["target"].as_str().is_some_and(|target| target.starts_with("actix_http"));
+        assert!(!service.log().iter().any(is_of_connections), "{wanted}");
+        assert_eq!(service.has_logged("RUST_LOG cannot be read"), wanted.ends_with("=loud"), "{wanted}");
+        assert_eq!(service.stop().await, Some(0));
+    }
     world.judge_nothing_placed().await;
 }
 

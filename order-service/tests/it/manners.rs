@@ -82,6 +82,10 @@ async fn a_page_leads_to_the_next_whatever_path_leads_here_and_is_small_where_th
     let short = client.ask(Method::GET, "/orders?limit=1", &[("accept-encoding", "gzip")], Vec::new()).await.unwrap();
     assert_eq!((short.header("content-encoding"), short.header("vary")), ("", ""), "not worth it");
 
+    let script = "/docs/swagger-ui-bundle.js";
+    let large = client.ask(Method::GET, script, &[("accept-encoding", "gzip")], Vec::new()).await.unwrap();
+    assert!(large.header("content-encoding") == "gzip" && large.bytes.len() * 2 < client.get(script).await.bytes.len());
+
     let metrics = reqwest::Client::new().get(format!("{}/metrics", service.management()));
     let metrics = metrics.header("accept-encoding", "gzip").send().await.unwrap();
     assert_eq!(metrics.headers()["content-encoding"], "gzip");
@@ -113,8 +117,11 @@ async fn the_documents_are_sent_once_and_found_from_the_root() {
     let orders = client.ask(Method::GET, "/orders", &[("if-none-match", "*")], Vec::new()).await.unwrap();
     assert_eq!((orders.status, orders.header("etag")), (200, ""), "orders are not to be kept");
     let browser = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
-    let root = browser.get(format!("{}/", service.api())).send().await.unwrap();
-    assert_eq!((root.status().as_u16(), root.headers()["location"].to_str().unwrap()), (307, "docs/"));
+    let bare = world.setup().set("pages.enabled", false).start().await;
+    for (service, to) in [(&service, "operations"), (&bare, "docs/")] {
+        let root = browser.get(format!("{}/", service.api())).send().await.unwrap();
+        assert_eq!((root.status().as_u16(), root.headers()["location"].to_str().unwrap()), (307, to));
+    }
     for probe in ["live", "ready", "startup"] {
         let url = format!("{}/health/{probe}", service.management());
         let options = browser.request(Method::OPTIONS, &url).send().await.unwrap();

@@ -37,6 +37,11 @@ async fn messages_are_listed_and_shown_as_the_routes_do() {
     let (code, table) = run(&world, &["list"]).await;
     assert!(code == 0 && failed.iter().all(|one| table.contains(one["messageRef"].as_str().unwrap())), "{table}");
 
+    // As wide as the terminal.
+    let narrow = world.setup().variable("COLUMNS", "80").run(&["messages", "history", one]).await;
+    let printed = String::from_utf8(narrow.stdout).unwrap();
+    assert!(printed.contains("failed") && printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
+
     let unknown = Uuid::now_v7().to_string();
     for (arguments, code) in [
         (vec!["show", &unknown], 1),
@@ -64,7 +69,8 @@ async fn failed_messages_are_retried_one_or_all_and_a_dry_run_changes_nothing() 
     }
     assert_eq!(json!(client.list("/admin/messages").await), json!(failed));
 
-    assert_eq!(json(&world, &["retry", one]).await, json!({"retried": 1, "dryRun": false}));
+    assert_eq!(json(&world, &["retry", one, "--reason", "it fits"]).await, json!({"retried": 1, "dryRun": false}));
+    assert_eq!(client.list("/admin/audit?action=message_retried").await[0]["reason"], "it fits");
     let it_is_published =
         format!("SELECT count(*) FROM outbox_messages WHERE state = 'published' AND message_ref = '{one}'");
     wait_until("it is published", seconds(20), async || world.database.number(&it_is_published).await == 1).await;
@@ -101,7 +107,10 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
     let dry_run = [&span[..], &["--dry-run"]].concat();
     assert_eq!(json(&world, &dry_run).await, json!({"rebroadcast": 1500, "dryRun": true}));
     assert_eq!((world.count("published").await, world.topic.dump().await.len()), (1580, 1580));
-    assert_eq!(run(&world, &span).await, (0, "rebroadcast 1500 messages\n".to_owned()));
+    let done = world.setup().run(&[&["messages"], &span[..]].concat()).await;
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "rebroadcast 1500 messages\n");
+    // Told before they are counted.
+    assert!(String::from_utf8(done.stderr).unwrap().starts_with("it is under way"));
     let open = "SELECT count(*) FROM rebroadcasts WHERE done_at IS NULL";
     wait_until("it is done", seconds(10), async || world.database.number(open).await == 0).await;
     assert_eq!(world.count("published").await, 1580, "what is published stays so");
@@ -113,6 +122,15 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
 
     assert_eq!(run(&world, &["rebroadcast", "--from", &from]).await.0, 2);
     assert_eq!(run(&world, &["rebroadcast", "--from", "yesterday", "--to", &to]).await.0, 2);
+    // Nothing is between these, which looks like success.
+    for (from, to) in [(&to, &from), (&from, &from)] {
+        for command in ["rebroadcast", "verify"] {
+            let done = world.setup().run(&["messages", command, "--from", from, "--to", to]).await;
+            let told = String::from_utf8(done.stderr).unwrap();
+            assert_eq!((done.status.code(), told.as_str()), (Some(2), "--from: must be before --to\n"), "{command}");
+        }
+    }
+    assert_eq!(world.database.number("SELECT count(*) FROM rebroadcasts").await, 1);
     assert_eq!((service.stop().await, other.stop().await), (Some(0), Some(0)));
     world.judge_with(Checker::duplicates_allowed).await;
 }

@@ -1,6 +1,6 @@
 //! What operators are told while it runs.
 
-use testing::{Kafka, wait_until};
+use testing::{Kafka, Proxy, documented_of_database, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -82,4 +82,25 @@ async fn an_outage_of_the_broker_is_told_while_it_lasts_and_its_end_even_without
     kafka.start_again().await;
     wait_until("its end is told", seconds(30), async || told("outbox_outage").await == 0.0).await;
     world.judge().await;
+}
+
+#[tokio::test]
+async fn numbers_of_the_database_are_told_only_while_it_can_be_asked() {
+    let world = World::new().await;
+    let proxy = Proxy::before(world.database.address()).await;
+    let setup = world.setup().set("database.url", world.database.url_through(proxy.port()));
+    let service = setup.set("metrics.database_every", "100ms").start().await;
+    let of_database = documented_of_database("order-service");
+    let untold = async || {
+        let scrape = service.metrics().await;
+        scrape.kinds.keys().filter(|name| of_database.contains(*name) && !scrape.has(name)).count()
+    };
+    wait_until("all are told", seconds(20), async || untold().await == 0).await;
+    proxy.refuse();
+    wait_until("none is told", seconds(20), async || untold().await == of_database.len()).await;
+    assert_eq!(service.metrics().await.sum("database_figures_up"), 0.0);
+    proxy.pass();
+    wait_until("all are told again", seconds(20), async || untold().await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
 }

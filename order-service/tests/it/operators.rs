@@ -113,11 +113,15 @@ async fn messages_are_chosen_by_order_type_time_and_error_and_so_is_what_is_retr
     for (query, dry, count) in
         [(&*mine, true, 1), ("", true, 3), ("error=nothing", false, 0), (&mine, false, 1), (&mine, false, 0)]
     {
-        let answer = retry(query, &json!({"dryRun": dry}).to_string()).await;
+        let answer = retry(query, &json!({"dryRun": dry, "reason": " it fits "}).to_string()).await;
         assert_eq!((answer.status, answer.body), (202, json!({"retried": count})), "{query} {dry}");
     }
     assert_eq!(retry("state=published", "{}").await.status, 400);
-    assert_eq!(retry("", r#"{"dry": true}"#).await.status, 422);
+    for wrong in [json!({"dry": true}), json!({"reason": " "}), json!({"reason": "x".repeat(501)})] {
+        assert_eq!(retry("", &wrong.to_string()).await.status, 422, "{wrong}");
+    }
+    let audited = client.list("/admin/audit?action=message_retried").await;
+    assert_eq!((audited.len(), &audited[0]["reason"]), (1, &json!("it fits")));
     wait_until("it is published", seconds(20), async || world.count("published").await == 7).await;
     assert_eq!(world.count("failed").await, 2, "the others stay as they are");
     assert_eq!(service.stop().await, Some(0));
@@ -161,13 +165,18 @@ async fn everything_that_is_done_leaves_a_row_in_the_audit() {
     assert_eq!(ask(Method::POST, format!("/admin/messages/{}/retry", failed[0])).await, 202);
     assert_eq!(ask(Method::DELETE, format!("/admin/messages/{}?reason=a+test", failed[1])).await, 200);
     assert_eq!(ask(Method::POST, "/admin/messages/retry".into()).await, 202);
+    let (from, to) = ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z");
+    let again = ["messages", "rebroadcast", "--from", from, "--to", to, "--actor", "anna"];
+    assert_eq!(world.setup().run(&[&again[..], &["--dry-run"]].concat()).await.status.code(), Some(0));
+    assert_eq!(world.setup().run(&again).await.status.code(), Some(0));
     let level = reqwest::Client::new().put(format!("{}/log-level", service.management()));
     assert_eq!(level.json(&json!({"level": "debug"})).send().await.unwrap().status(), 200);
-    wait_until("the level is there", seconds(10), async || client.list("/admin/audit").await.len() == 5).await;
+    wait_until("the level is there", seconds(10), async || client.list("/admin/audit").await.len() == 6).await;
 
     let all = client.list("/admin/audit?limit=2").await;
     let expected = [
         ("log_level_changed", "127.0.0.1", "management"),
+        ("messages_rebroadcast", "anna", "command"),
         ("message_retried", "anonymous", "api"),
         ("message_discarded", "anonymous", "api"),
         ("message_retried", "anonymous", "api"),
@@ -177,17 +186,24 @@ async fn everything_that_is_done_leaves_a_row_in_the_audit() {
     let subjects: Vec<_> = all.iter().map(|one| one["subject"].as_str().unwrap().to_owned()).collect();
     assert_eq!(
         subjects,
-        ["debug".into(), failed[2].to_string(), failed[1].to_string(), failed[0].to_string(), order.clone()]
+        [
+            "debug".into(),
+            format!("{from}/{to}"),
+            failed[2].to_string(),
+            failed[1].to_string(),
+            failed[0].to_string(),
+            order.clone()
+        ]
     );
-    assert!(all[1..].iter().all(|one| one["requestId"] == "request-7"), "{all:?}");
-    assert_eq!((&all[2]["reason"], &all[1]["reason"]), (&json!("a test"), &Value::Null));
-    let at = all[2]["at"].as_str().unwrap();
+    assert!(all[2..].iter().all(|one| one["requestId"] == "request-7"), "{all:?}");
+    assert_eq!((&all[3]["reason"], &all[2]["reason"]), (&json!("a test"), &Value::Null));
+    let at = all[3]["at"].as_str().unwrap();
     for (query, count) in [
         ("action=message_retried", 2),
         ("action=order_completed&actor=anonymous", 1),
         ("actor=anonymous", 4),
         ("actor=nobody", 0),
-        (&format!("from={at}"), 3),
+        (&format!("from={at}"), 4),
         (&format!("to={at}&limit=1"), 2),
     ] {
         assert_eq!(client.list(&format!("/admin/audit?{query}")).await.len(), count, "{query}");
@@ -219,7 +235,9 @@ async fn the_way_of_an_order_is_told_oldest_first() {
     let failed = client.list("/admin/messages").await.remove(0);
     let order = failed["orderRef"].as_str().unwrap().to_owned();
     let retry = format!("/admin/messages/{}/retry", failed["messageRef"].as_str().unwrap());
-    assert_eq!(client.ask(Method::POST, &retry, &[("x-request-id", "again")], Vec::new()).await.unwrap().status, 202);
+    let named = [("x-request-id", "again"), ("content-type", "application/json")];
+    let why = json!({"reason": "it fits"}).to_string();
+    assert_eq!(client.ask(Method::POST, &retry, &named, why.into()).await.unwrap().status, 202);
     world.at_rest(seconds(20)).await;
     assert_eq!(client.change(&order, "cancel").await.unwrap().status, 200);
     world.at_rest(seconds(20)).await;
@@ -239,6 +257,7 @@ async fn the_way_of_an_order_is_told_oldest_first() {
     );
     assert!(events[2]["reason"].as_str().unwrap().contains("too large"), "{events:?}");
     assert_eq!((&events[3]["by"], &events[3]["requestId"]), (&json!("anonymous"), &json!("again")));
+    assert_eq!(events[3]["reason"], "it fits");
     assert_eq!(events[5]["by"], "anonymous");
     for (event, on_topic) in [events[4].clone(), events[7].clone()]
         .iter()

@@ -43,7 +43,8 @@ async fn reads_that_hang_are_503_and_keep_no_order_from_being_placed_and_announc
         GRANT SELECT, INSERT ON orders TO test_service";
     world.database.execute(slow).await;
     world.database.execute("GRANT ALL ON orders TO PUBLIC").await;
-    let service = world.setup().set("database.max_connections", 6).start().await;
+    // Three of them are for requests, of which one caller may have two.
+    let service = world.setup().set("database.max_connections", 9).start().await;
     let client = Arc::new(world.client(&service));
     client.place_one().await;
     let mut readers = JoinSet::new();

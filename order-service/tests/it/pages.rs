@@ -15,12 +15,17 @@ const ENTER: &str = "\u{e007}";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
-    let (world, service, _) = failed_and_published(7, 8).await;
+    let (world, service, client) = failed_and_published(7, 8).await;
     let browser = Browser::start().await;
     browser.open(&format!("{}/operations", service.api())).await;
     browser.shows("#strip", seconds(15), |text| text.contains("Failed\n7") && text.contains("Takes all")).await;
     browser.shows("#list tbody", seconds(5), |text| text.matches("ORDER_CREATED").count() == 7).await;
     browser.is_for_everybody("outbox").await;
+    // Times are told in UTC where they are pointed at, and whose they are else.
+    browser.shows("#footnote", seconds(5), |text| text.starts_with("Times are those of ")).await;
+    let utc = "return ['#list tbody td span', '#status-text'].map(place => document.querySelector(place).title)";
+    let utc = browser.script(utc).await;
+    assert!(utc.as_array().unwrap().iter().all(|text| text.as_str().unwrap().ends_with('Z')), "{utc}");
 
     browser.click("#list tbody tr:first-child button").await;
     browser.shows("#opened", seconds(5), |text| text.contains("Last error")).await;
@@ -31,6 +36,7 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.shows("#opened h2", seconds(5), |text| text == opened).await;
     browser.click("#opened header button.primary").await;
     browser.shows("dialog", seconds(5), |text| text.contains(&opened)).await;
+    browser.enter("#reason", "the topic takes it now").await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(5), |text| text == "It will be sent.").await;
     browser.shows("#strip", seconds(15), |text| text.contains("Failed\n6")).await;
@@ -44,8 +50,13 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.is_for_everybody("outbox-ticked").await;
     let ticked = "return [...document.querySelectorAll('#list tbody tr')].filter(row => row.querySelector('input').checked).map(row => row.querySelector('button').textContent)";
     let ticked = browser.script(ticked).await;
+    let asked = "return performance.getEntriesByType('resource').filter(one => one.name.endsWith('/retry')).length";
+    let before = browser.script(asked).await.as_u64().unwrap();
     browser.click("#all").await;
     browser.shows("dialog", seconds(5), |text| text.contains("2 messages will be sent again")).await;
+    assert_eq!(browser.script(asked).await, before + 2, "the service was asked how many");
+    assert_eq!(world.count("failed").await, 6, "nothing is done without consent");
+    browser.enter("#reason", "the topic takes these now").await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(5), |text| text == "2 will be sent.").await;
     browser.shows("#strip", seconds(15), |text| text.contains("Failed\n4")).await;
@@ -70,12 +81,18 @@ async fn an_operator_sees_failed_messages_and_sends_one_again_and_then_all() {
     browser.click("dialog button[type=button]").await;
     assert_eq!(world.count("failed").await, 4, "nothing is done without consent");
     browser.click("#all").await;
+    browser.shows("dialog", seconds(5), |text| text.starts_with("Send failed messages again?\n4 messages")).await;
+    browser.enter("#reason", "the topic takes all now").await;
     browser.click("dialog button.primary").await;
     browser.shows("#done", seconds(5), |text| text == "4 will be sent.").await;
     browser.shows("#list", seconds(15), |text| text.contains("Nothing has failed.")).await;
     world.at_rest(seconds(10)).await;
     browser.click("#states button:nth-child(3)").await;
     testing::wait_until("all are announced", seconds(10), async || browser.script(rows).await == 15).await;
+    let audited = client.list("/admin/audit?action=message_retried").await;
+    let why = |reason: &str| audited.iter().filter(|one| one["reason"] == reason).count();
+    let of_each = ["the topic takes it now", "the topic takes these now", "the topic takes all now"].map(why);
+    assert_eq!(of_each, [1, 2, 4], "{audited:?}");
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api()].into());
     browser.close().await;

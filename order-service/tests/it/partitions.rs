@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
-use testing::{Client, Service, Setup, wait_until};
+use testing::{Client, Service, Setup, order_body, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -53,7 +53,7 @@ async fn spoil(world: &World, log: i64, count: i64) {
 }
 
 fn busy(world: &World) -> Setup {
-    let setup = world.setup().set("partitions.every", "100ms");
+    let setup = world.setup().set("partitions.every", "100ms").set("metrics.database_every", "100ms");
     setup.set("publisher.backoff_initial", "50ms").set("publisher.backoff_max", "100ms")
 }
 
@@ -260,6 +260,61 @@ async fn without_a_day_for_now_references_are_of_the_last_day_there_is_and_order
     world.at_rest(seconds(10)).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+/// As after a stop of more than a week, or with an old backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_any_day_at_the_start_the_first_order_is_accepted() {
+    let world = World::new().await;
+    for table in ["outbox", "published"] {
+        for days_ago in days(&world, table).await {
+            lose_day(&world, table, -days_ago).await;
+        }
+    }
+    // Who else makes days comes too late for it.
+    let service = busy(&world).failpoint("partitions::before_making", "return(error)").start().await;
+    let client = world.client(&service);
+    let order = client.place_one().await;
+    assert_eq!(client.change(&order, "complete").await.unwrap().status, 200);
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_there_is_no_day_at_all_callers_are_told_to_come_again() {
+    let world = World::new().await;
+    let service = busy(&world).start().await;
+    let mut making = world.database.pool.begin().await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock('outbox'::regclass::oid::bigint)";
+    sqlx::raw_sql(lock).execute(&mut *making).await.unwrap();
+    for days_ago in days(&world, "outbox").await {
+        lose_day(&world, "outbox", -days_ago).await;
+    }
+    let order = reqwest::Client::new().post(format!("{}/orders", service.api())).json(&order_body("C-1"));
+    assert_eq!(order.send().await.unwrap().status(), 503);
+    making.rollback().await.unwrap();
+    wait_until("the days are made", seconds(10), async || ahead(&service).await > 7.0).await;
+    world.client(&service).place_one().await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+#[tokio::test]
+async fn for_how_many_days_there_are_partitions_is_told_of_now_whenever_they_were_made_last() {
+    let world = World::new().await;
+    let setup = world.setup().set("partitions.every", "1h").set("metrics.database_every", "100ms");
+    let service = setup.start().await;
+    wait_until("they are made", seconds(10), async || {
+        !service.health().await["components"]["partitions"]["lastSuccess"].is_null()
+    })
+    .await;
+    assert!(ahead(&service).await > 7.0);
+    lose_day(&world, "outbox", 3).await;
+    wait_until("the gap is told", seconds(10), async || ahead(&service).await <= 3.0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
 }
 
 #[tokio::test]

@@ -212,3 +212,18 @@ async fn each_minute_is_told_once_it_is_closed_with_everything_that_was_written_
     world.at_rest(seconds(10)).await;
     world.judge_with(|checker| checker.in_flight(Vec::new())).await;
 }
+
+#[tokio::test]
+async fn the_topic_of_progress_that_somebody_deletes_is_made_again() {
+    let world = World::new().await;
+    // The client finds out that soon.
+    let service = world.setup().set("kafka.properties.topic.metadata.refresh.interval.ms", 500).start().await;
+    wait_until("it is told", seconds(20), async || announced_to(&world).await.is_some()).await;
+    let progress = Topic { name: format!("{}.progress", world.topic.name), ..world.topic.clone() };
+    progress.delete().await;
+    wait_until("it is made again", seconds(30), async || service.has_logged("the topic was gone")).await;
+    wait_until("it is told there", seconds(30), async || announced_to(&world).await.is_some()).await;
+    assert_eq!(progress.get("cleanup.policy").await, "compact");
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
+}

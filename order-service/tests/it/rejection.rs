@@ -75,6 +75,23 @@ async fn a_message_that_fails_is_neither_recorded_as_published_nor_forgotten() {
 }
 
 #[tokio::test]
+async fn logs_that_wait_for_a_refused_message_keep_no_other_log_from_being_sent() {
+    let world = world().await;
+    for _ in 0..20 {
+        world.left_by_ended(3, 1).await;
+    }
+    let setup = world.setup().set("publisher.backoff_initial", "50ms").set("publisher.backoff_max", "200ms");
+    let service = setup.set("publisher.max_failures", 1000).start().await;
+    wait_until("all others are published", seconds(20), async || world.count("published").await == 40).await;
+    assert_eq!(world.count("unpublished").await, 20, "each of them waits in a log of its own");
+
+    world.topic.set("max.message.bytes", "100000").await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_with(testing::Checker::failures_allowed).await;
+}
+
+#[tokio::test]
 async fn more_refused_messages_than_may_wait_in_memory_block_no_other_and_all_end_as_failed() {
     let world = world().await;
     world.left_behind(60, 900).await;

@@ -19,9 +19,13 @@ async fn the_migrations_go_up_down_and_up_again_with_the_real_sqlx_cli() {
 #[tokio::test]
 async fn the_service_brings_the_same_schema_as_its_migrations_and_does_so_twice() {
     let (migrated, expected) = (Database::empty().await, Database::new(&MIGRATIONS).await);
-    for _ in 0..2 {
+    let up = MIGRATIONS.iter().filter(|one| one.migration_type.is_up_migration());
+    let mut told: Vec<_> = up.map(|one| format!("applied {} {}", one.version, one.description)).collect();
+    told.push("the schema is up to date".into());
+    for told in [told.join("\n"), told.pop().unwrap()] {
         let done = binary().set("database.url", migrated.owner_url()).run(&["migrate"]).await;
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim_end(), told);
     }
     assert_eq!(describe(&migrated).await, describe(&expected).await);
 }
@@ -35,6 +39,30 @@ async fn six_may_migrate_an_empty_database_at_once() {
     for done in all {
         assert_eq!(done.status.code(), each, "{}", String::from_utf8_lossy(&done.stderr));
     }
+}
+
+/// Before the outbox got the columns of given messages.
+const BEFORE_GIVEN_MESSAGES: i64 = 20_261_129_000_701;
+
+#[tokio::test]
+async fn a_migration_that_waits_for_a_reader_is_tried_again_until_he_has_gone() {
+    let before: Vec<_> = MIGRATIONS.iter().filter(|one| one.version <= BEFORE_GIVEN_MESSAGES).cloned().collect();
+    let database = Database::new(&Migrator { migrations: before.into(), ..Migrator::DEFAULT }).await;
+    let mut reader = database.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE outbox IN ACCESS SHARE MODE").execute(&mut *reader).await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let reading = async {
+        wait_until("it waits", seconds(10), async || database.number(waiting).await > 0).await;
+        wait_until("it waits no more", seconds(10), async || database.number(waiting).await == 0).await;
+        reader.rollback().await.unwrap();
+    };
+    let setup = binary().set("database.url", database.owner_url());
+    let (done, ()) = tokio::join!(setup.run(&["migrate"]), reading);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{told}");
+    assert!(told.contains("it is tried again"), "{told}");
+    assert_eq!(describe(&database).await, describe(&Database::new(&MIGRATIONS).await).await);
 }
 
 #[tokio::test]
@@ -111,12 +139,17 @@ async fn the_role_of_the_service_may_change_what_it_needs_to_and_no_more() {
         ("instances", "INSERT, UPDATE, DELETE"),
         ("log_progress", "INSERT, DELETE"),
         ("message_counts", "INSERT, UPDATE, DELETE"),
-        ("orders", "INSERT"),
+        ("orders", "INSERT, UPDATE (customer_ref, status, version)"),
         ("outbox", "INSERT"),
         ("pause", "INSERT, UPDATE, DELETE"),
         ("published", "INSERT"),
         ("rebroadcasts", "INSERT, UPDATE, DELETE"),
-        ("rejected_messages", "INSERT, UPDATE, DELETE"),
+        // Not what it takes to send it.
+        (
+            "rejected_messages",
+            "INSERT, UPDATE (discard_reason, discarded_at, discarded_by, failures, holder, last_error, rejected_at, retry_at, \
+             state), DELETE",
+        ),
         ("rejections", "INSERT, DELETE"),
         ("told_counts", "UPDATE"),
     ];
@@ -142,6 +175,11 @@ async fn a_missing_privilege_is_named_at_the_start_and_waited_for() {
             "REVOKE EXECUTE ON FUNCTION make_partitions FROM PUBLIC, test_service",
             "EXECUTE on make_partitions",
             "GRANT EXECUTE ON FUNCTION make_partitions TO PUBLIC",
+        ),
+        (
+            "REVOKE SELECT ON _sqlx_migrations FROM test_service",
+            "permission denied for table _sqlx_migrations",
+            "GRANT SELECT ON _sqlx_migrations TO test_service",
         ),
         (
             "REVOKE USAGE ON SCHEMA public FROM test_service",
@@ -298,6 +336,50 @@ async fn carries_over_and_back(count: i64) {
     assert_eq!((sent.len(), sent.into_iter().collect()), (unpublished.len(), unpublished), "each once, and no other");
 }
 
+/// Of the first messages one each, and a later place of the fourth, as a rebroadcast gives it.
+const DECIDED: &str = "
+    INSERT INTO rejected_messages (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
+        format, failures, last_error, state, discarded_at, discarded_by, discard_reason)
+    SELECT message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at,
+        format, 10, 'message size too large', state, discarded_at, discarded_by, discard_reason
+    FROM (SELECT *, row_number() OVER (ORDER BY message_ref) AS n FROM outbox) AS m
+    JOIN (VALUES (1, 'failed', NULL, NULL, NULL), (2, 'retrying', NULL, NULL, NULL), (3, 'discarded', now(), 'me', 'a test'))
+        AS decided (n, state, discarded_at, discarded_by, discard_reason) USING (n);
+    INSERT INTO published (instance, block, seqs, partitions, offsets, published_at)
+    SELECT instance, seq / 4096, ARRAY[(seq % 4096)::smallint], ARRAY[5], ARRAY[4711::bigint], now() + interval '1 second'
+    FROM outbox ORDER BY message_ref LIMIT 1 OFFSET 3";
+
+#[tokio::test]
+async fn what_several_instances_have_left_is_carried_back_whatever_became_of_it() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        let service = world.setup().start().await;
+        world.client(&service).load(20, 4).await;
+        world.at_rest(seconds(10)).await;
+        assert_eq!(service.stop().await, Some(0));
+    }
+    world.has_no_sessions().await;
+    world.database.execute(DECIDED).await;
+    let rows = |table: &str| {
+        // One that was discarded is failed again.
+        format!(
+            r#"SELECT row(message_ref, order_id, activity_type_code, replace(state, 'discarded', 'failed'), failures,
+                last_error, key, value, headers, published_at, partition, "offset")::text FROM {table} ORDER BY message_ref"#
+        )
+    };
+    let left = told(&world.database, &rows("outbox_messages"), 40).await;
+    assert_eq!(left.len(), 40);
+    assert!(left[3].ends_with(",5,4711)"), "{}", left[3]);
+    let mut owner = PgConnection::connect(&world.database.owner_url()).await.unwrap();
+    for _ in 0..2 {
+        MIGRATIONS.undo(&mut owner, BEFORE_THE_LOG).await.unwrap();
+        assert_eq!(told(&world.database, &rows("outbox"), 40).await, left);
+        MIGRATIONS.run(&mut owner).await.unwrap();
+        assert_eq!(told(&world.database, &rows("outbox_messages"), 40).await, left);
+    }
+    world.without_judgement();
+}
+
 #[tokio::test]
 async fn a_database_that_is_not_utf8_is_refused_by_migrate_and_serve_and_nothing_is_changed() {
     let world = World::new().await;
@@ -327,7 +409,7 @@ async fn migrate_says_once_what_it_may_not_do_and_shows_no_statement() {
 
 #[tokio::test]
 async fn the_tables_of_another_program_are_left_alone() {
-    leaves_tables_of_others_alone(&binary(), "migrations/activity").await;
+    leaves_tables_of_others_alone(&binary(), "migrations/activity", &["messages", "list"]).await;
 }
 
 #[tokio::test]

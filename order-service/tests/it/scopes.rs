@@ -57,16 +57,20 @@ async fn where_all_customers_need_a_scope_a_token_without_one_sees_and_does_noth
     // The claim of the default is not the one that counts here.
     let misspelt = as_who(json!({"customerRef": "C-2"}));
     let path = format!("/orders/{order_ref}");
+    let lacking = r#"Bearer error="insufficient_scope", scope="orders:all""#;
     for path in ["/orders", "/orders/customer/C-1", &path] {
-        assert_eq!(misspelt.get(path).await.status, 403, "{path}");
+        let refused = misspelt.get(path).await;
+        assert_eq!((refused.status, refused.header("www-authenticate")), (403, lacking), "{path}");
         assert_eq!(own.get(path).await.status, 200, "{path}");
         assert_eq!(all.get(path).await.status, 200, "{path}");
     }
     assert_eq!(misspelt.post("/orders", &order_body("C-1")).await.unwrap().status, 403);
     for change in ["cancel", "complete"] {
         let answer = misspelt.ask(Method::POST, &format!("{path}/{change}"), &[], Vec::new()).await.unwrap();
-        assert_eq!(answer.status, 403, "{change}");
+        assert_eq!((answer.status, answer.header("www-authenticate")), (403, lacking), "{change}");
     }
+    let wrong = setup.set("auth.unrestricted_scope", "orders:\"all\"").run(&["config"]).await;
+    assert!(String::from_utf8(wrong.stderr).unwrap().starts_with("auth.unrestricted_scope: "));
     assert_eq!(misspelt.get("/admin/messages").await.status, 200, "messages are of no customer");
     assert_eq!(all.get(&path).await.body["statusName"], "New");
     world.at_rest(seconds(20)).await;

@@ -72,6 +72,9 @@ async fn what_is_wrong_with_the_url_of_a_database_is_said_without_its_parts() {
         ("jdbc:postgresql://canary:canary@db/orders", "must be a URL like"),
         ("mysql://canary:canary@db/orders", "must be a URL like"),
         ("postgres://canary:canary@one:5432,two:5432/orders", "names several hosts"),
+        ("postgres://canary:canary@/orders?host=one,two&sslmode=require", "names several hosts"),
+        ("postgres://canary:canary@/orders?host=one%2Ctwo&sslmode=require", "names several hosts"),
+        ("postgres://canary:canary@one%2ctwo/orders?sslmode=require", "names several hosts"),
         ("postgres://canary:canary@db/orders?sslpassword=canary", "has a parameter that is not known"),
         ("postgres://canary:canary@db/orders?canary", "has a parameter that is not known"),
         ("postgres://canary:canary@db", "names no database"),
@@ -85,6 +88,9 @@ async fn what_is_wrong_with_the_url_of_a_database_is_said_without_its_parts() {
             assert!(!lines[0].contains("canary"), "{lines:?}");
         }
     }
+    let without_host = bare().set("auth.mode", "disabled").set("database.url", "postgres:///orders?sslmode=require");
+    let lines = refused(&without_host.variable("PGHOST", "one,two"), "config").await;
+    assert!(lines.len() == 1 && lines[0].starts_with("database.url: names several hosts"), "{lines:?}");
     // As libpq takes it, too: by a socket.
     let url = "postgresql://clerk@/orders?host=/tmp";
     let done = bare().set("auth.mode", "disabled").set("database.url", url).run(&["config"]).await;
@@ -98,6 +104,7 @@ async fn what_kafka_would_never_understand_is_2_before_anything_starts() {
         ("kafka.brokers", "http://host:9092"),
         ("kafka.brokers", "a b"),
         ("kafka.brokers", "host:9092,"),
+        ("kafka.brokers", "host:9092:9093"),
         ("kafka.topic", "^summ.["),
         ("kafka.topic", ".."),
         ("kafka.properties.session.timeout.ms", "abc"),
@@ -113,6 +120,21 @@ async fn what_kafka_would_never_understand_is_2_before_anything_starts() {
         let setup = bare().set("auth.mode", "disabled").set("database.url", URL).set("kafka.brokers", brokers);
         let setup = setup.set("kafka.properties.security.protocol", "ssl");
         assert_eq!(setup.run(&["config"]).await.status.code(), Some(0), "{brokers}");
+    }
+}
+
+#[tokio::test]
+async fn properties_of_kafka_that_do_not_fit_together_are_refused_with_the_reason() {
+    const KERBEROS: &[(&str, &str)] = &[("security.protocol", "SASL_SSL")];
+    const NOBODY: &[(&str, &str)] = &[("security.protocol", "SASL_SSL"), ("sasl.mechanism", "PLAIN")];
+    // A message that is sent once is one of so many on their way.
+    const FLIGHT: &[(&str, &str)] = &[("max.in.flight", "10")];
+    for (properties, reason) in [(KERBEROS, "GSSAPI"), (NOBODY, "sasl.username"), (FLIGHT, "max.in.flight")] {
+        let setup = bare().set("auth.mode", "disabled").set("database.url", URL);
+        let wrong = |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("kafka.properties.{name}"), value);
+        let told = refused(&properties.iter().fold(setup, wrong), "serve").await;
+        let is_told = told.len() == 1 && told[0].starts_with("kafka.properties: ") && told[0].contains(reason);
+        assert!(is_told, "{properties:?}: {told:?}");
     }
 }
 
@@ -139,6 +161,8 @@ async fn the_settings_are_shown_without_their_secrets() {
     let setup = bare()
         .set("database.url", URL)
         .set("auth.mode", "disabled")
+        .set("kafka.properties.sasl.mechanism", "PLAIN")
+        .set("kafka.properties.sasl.username", "waiter")
         .set("kafka.properties.sasl.password", "hunter4")
         .set("kafka.properties.security.protocol", "SASL_SSL");
     let done = setup.run(&["config"]).await;
@@ -201,9 +225,13 @@ async fn partitions_that_do_not_follow_the_key_and_more_in_sync_than_there_are_r
 #[tokio::test]
 async fn what_would_break_a_promise_is_refused_and_the_reason_said() {
     for (setting, value, reason) in [
-        ("retention.published_messages", "0s", "1d or longer: for so long a placement of unknown outcome"),
-        ("retention.published_messages", "23h", "1d or longer"),
+        ("retention.published_messages", "0s", "from 1d to 36500d: for a day a placement of unknown outcome"),
+        ("retention.published_messages", "23h", "from 1d"),
+        ("retention.published_messages", "36501d", "to 36500d"),
+        ("partitions.every", "61m", "from 1ms to 1h"),
         ("publisher.outage_backoff_max", "4s", "sending resumes within 5s"),
+        ("publisher.linger", "61s", "at most 1m"),
+        ("kafka.properties.reconnect.backoff.max.ms", "2001", "sending resumes within 5s"),
         ("instance.takeover_after", "11m", "from 500ms to 10m"),
         ("health.task_hung_after", "4s", "5s or longer"),
         ("placement.batch_max_orders", "1001", "from 1 to 1000"),
@@ -217,5 +245,44 @@ async fn what_would_break_a_promise_is_refused_and_the_reason_said() {
         let told = refused(&setup, "serve").await;
         let is_told = told.len() == 1 && told[0].starts_with(&format!("{setting}: ")) && told[0].contains(reason);
         assert!(is_told, "{setting} = {value}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn properties_on_which_promises_rest_are_refused_and_the_promise_said() {
+    let names = [
+        "acks",
+        "allow.auto.create.topics",
+        "auto.offset.reset",
+        "batch.num.messages",
+        "bootstrap.servers",
+        "delivery.timeout.ms",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "group.id",
+        "group.instance.id",
+        "linger.ms",
+        "message.send.max.retries",
+        "message.timeout.ms",
+        "metadata.broker.list",
+        "partition.assignment.strategy",
+        "queue.buffering.backpressure.threshold",
+        "queue.buffering.max.kbytes",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.ms",
+        "request.required.acks",
+        "retries",
+        "statistics.interval.ms",
+        "transactional.id",
+    ];
+    let setup = bare().set("auth.mode", "disabled").set("database.url", URL);
+    let setup = names.iter().fold(setup, |setup, name| setup.set(&format!("kafka.properties.{name}"), 1));
+    let mut told = refused(&setup, "serve").await;
+    told.sort_unstable();
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    for (name, line) in names.iter().zip(&told) {
+        let why = line.strip_prefix(&format!("kafka.properties.{name}: cannot be set: "));
+        assert!(why.is_some_and(|why| !why.is_empty()), "{name}: {line}");
     }
 }

@@ -206,6 +206,41 @@ async fn two_thousand_connections_that_send_their_largest_head_stay_inside_the_m
     world.judge_nothing_placed().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_the_largest_files_and_reads_nothing_takes_no_memory() {
+    const CALLERS: u32 = 80;
+    // Each would have a copy of 1.5 MB of its own.
+    const LIMIT: u64 = 48 * 1024 * 1024;
+    const LARGEST: &str = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n";
+    let world = World::new().await;
+    let signer = Signer::es256("main");
+    let service = world.setup().trusting(&signer).start().await;
+    let before = service.own_memory();
+    let mut unread = Vec::new();
+    for _ in 0..CALLERS {
+        let mut caller = Raw::connect(&service.api()).await;
+        // More than the network takes.
+        assert!(caller.send(format!("{LARGEST}\r\n").repeat(4).as_bytes()).await);
+        unread.push(caller);
+    }
+    let mut last = 0.0;
+    wait_until("all that is taken is answered", seconds(30), async || {
+        let answered = service.metrics().await.sum("http_server_request_duration_seconds_count");
+        std::mem::replace(&mut last, answered) == answered && answered >= f64::from(CALLERS)
+    })
+    .await;
+    let more = service.own_memory().saturating_sub(before);
+    assert!(more < LIMIT, "{more} bytes");
+
+    let mut reader = Raw::connect(&service.api()).await;
+    reader.send(format!("{LARGEST}Connection: close\r\n\r\n").as_bytes()).await;
+    let answers = RawAnswer::all(&reader.rest().await);
+    let length = answers[0].body.len();
+    assert!(length > 1_000_000 && answers[0].header("content-length") == length.to_string(), "{length}");
+    drop(unread);
+    world.judge_nothing_placed().await;
+}
+
 #[tokio::test]
 async fn a_401_ends_the_connection_and_who_gets_many_is_429_while_others_are_served() {
     let world = World::new().await;

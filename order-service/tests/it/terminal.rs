@@ -6,7 +6,8 @@ use testing::{Database, Setup, binary, terminal};
 #[tokio::test]
 async fn commands_need_what_they_use_tell_what_is_wrong_and_bear_that_nobody_reads() {
     let database = Database::new(&MIGRATIONS).await;
-    terminal::commands_are_kind(Setup::bare(binary("order-service")), &["messages", "list"], &database).await;
+    let (program, list) = (Setup::bare(binary("order-service")), ["messages", "list"]);
+    terminal::commands_are_kind(program, &list, &[&["messages", "retry", "--all"]], &database).await;
 }
 
 #[tokio::test]

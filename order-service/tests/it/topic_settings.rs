@@ -36,8 +36,8 @@ async fn settings_that_break_a_promise_are_told_with_what_to_do_and_measured() {
     let world = World::with_kafka(&kafka).await;
     let settings = [("retention.ms", "60000"), ("message.timestamp.before.max.ms", "60000")];
     world.topic.create_on(&[&[1], &[1]], &settings).await;
-    let service = world.setup().start().await;
-    for one in ["short retention", "not replicated", "timestamps refused"] {
+    let service = world.setup().set("kafka.replication", 2).start().await;
+    for one in ["short retention", "few replicas", "not replicated", "timestamps refused"] {
         wait_until("it is told", seconds(20), async || problem(&service, one).is_some()).await;
         let line = problem(&service, one).unwrap();
         assert_eq!(line["level"], "WARN");
@@ -45,7 +45,7 @@ async fn settings_that_break_a_promise_are_told_with_what_to_do_and_measured() {
         let metrics = service.metrics().await;
         assert_eq!(metrics.sum_of("kafka_topic_problems", "problem", one), 1.0, "{one}");
     }
-    assert_eq!(service.metrics().await.sum("kafka_topic_problems"), 3.0);
+    assert_eq!(service.metrics().await.sum("kafka_topic_problems"), 4.0);
     assert_eq!(service.health().await["components"]["topics"]["state"], "waiting");
     assert_eq!(service.probe("ready").await, Some(200));
     assert_eq!(service.stop().await, Some(0));

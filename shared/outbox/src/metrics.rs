@@ -5,23 +5,28 @@ use shared::runtime::metrics::{Counter, Gauge, Histogram, LONG_SECONDS, Metric};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-pub const UNPUBLISHED: Gauge = Gauge::new("outbox_unpublished_messages", "Messages to be sent, of all instances");
+use crate::tables;
+
+pub const UNPUBLISHED: Gauge =
+    Gauge::new("outbox_unpublished_messages", "Messages to be sent, of all instances").of_database();
 pub const OLDEST_UNPUBLISHED: Gauge =
-    Gauge::new("outbox_oldest_unpublished_age_seconds", "Age of the oldest message to be sent, of all instances");
+    Gauge::new("outbox_oldest_unpublished_age_seconds", "Age of the oldest message to be sent, of all instances")
+        .of_database();
 pub const UNOWNED: Gauge =
-    Gauge::new("outbox_unowned_messages", "Messages to be sent in logs that no living instance sends");
+    Gauge::new("outbox_unowned_messages", "Messages to be sent in logs that no living instance sends").of_database();
 pub const FAILED: Gauge = Gauge::new(
     "outbox_failed_messages",
     "Messages at the failure threshold, waiting for an operator; 100001 means more than 100000",
-);
+)
+.of_database();
 pub const OLDEST_FAILED: Gauge =
-    Gauge::new("outbox_oldest_failed_age_seconds", "Age of the oldest message at the failure threshold");
+    Gauge::new("outbox_oldest_failed_age_seconds", "Age of the oldest message at the failure threshold").of_database();
 pub const QUEUE_LENGTH: Gauge =
     Gauge::new("outbox_queue_length", "Messages in this instance's memory, from placed or reloaded to marked");
 pub const QUEUE_CAPACITY: Gauge = Gauge::new("outbox_queue_capacity", "Messages that fit into this instance's memory");
 pub const IN_FLIGHT: Gauge = Gauge::new("outbox_in_flight_messages", "Messages with the producer or being marked");
 pub const OUTAGE: Gauge =
-    Gauge::new("outbox_outage", "1 while Kafka takes no messages from this instance, or none for some partition");
+    Gauge::new("outbox_outage", "1 while this instance can send no messages, or none for some partition");
 pub const LEADERLESS: Gauge =
     Gauge::new("outbox_partitions_without_leader", "Partitions of the topic without a leader, as this instance knows");
 pub const STANDING: Gauge = Gauge::new(
@@ -71,7 +76,8 @@ pub const DROPPED: Counter = Counter::new(
 pub const PARTITIONS_AHEAD: Gauge = Gauge::new(
     "outbox_partitions_ahead",
     "For how many days from now there are partitions of the outbox; without one for today nothing can be marked as published",
-);
+)
+.of_database();
 pub const RETRIED: Counter = Counter::new(
     "outbox_retried_messages_total",
     "Messages that operators let be sent again over the API, after a failure",
@@ -85,7 +91,8 @@ pub const ANNOUNCEMENTS: Counter = Counter::new(
 pub const ANNOUNCED_AGE: Gauge = Gauge::new(
     "outbox_announced_to_age_seconds",
     "How long ago the moment is up to which everything is announced, as any instance told it last",
-);
+)
+.of_database();
 
 /// Every metric of the outbox.
 pub const ALL: &[&dyn Metric] = &[
@@ -204,12 +211,14 @@ pub fn of_database(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sq
         let announced = sqlx::query_scalar!(
             r#"SELECT EXTRACT(EPOCH FROM now() - max(announced_to))::double precision AS age FROM announced"#
         );
-        ANNOUNCED_AGE.set(announced.fetch_one(connection).await?.unwrap_or(0.0).max(0.0));
+        ANNOUNCED_AGE.set(announced.fetch_one(&mut *connection).await?.unwrap_or(0.0).max(0.0));
         UNPUBLISHED.set_count(found.unpublished.unsigned_abs());
         UNOWNED.set_count(found.unowned.unsigned_abs());
         FAILED.set_count(found.failed.unsigned_abs());
         OLDEST_UNPUBLISHED.set(found.unpublished_age.unwrap_or(0.0).max(0.0));
         OLDEST_FAILED.set(found.failed_age.unwrap_or(0.0).max(0.0));
+        let (now, end) = tables::end_of_partitions(connection).await?;
+        PARTITIONS_AHEAD.set((end - now).as_seconds_f64() / 86_400.0);
         Ok(())
     })
 }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::runtime::{
-    database::{Failure, OwnFinding, Pool, backoff, is_rolled_back},
+    database::{Failure, OwnFinding, Pool, backoff, has_no_partition, is_rolled_back},
     health::TaskStatus,
 };
 use sqlx::postgres::PgConnection;
@@ -100,6 +100,8 @@ pub async fn until_known<R: Repeatable + Send + Sync>(
         };
         if sent {
             match Failure::of(&error) {
+                // Its day is about to be made.
+                Failure::Refused if has_no_partition(&error) => {}
                 Failure::Refused | Failure::Defect => {
                     return Outcome::Refused { error: Arc::new(error), earlier };
                 }

@@ -11,17 +11,14 @@ use shared::runtime::{
     health::TaskStatus,
     lifecycle::Shutdown,
 };
-use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::{
-    instance::Instance,
-    metrics::{DROPPED, PARTITIONS_AHEAD},
-    settings,
-};
+use crate::{instance::Instance, metrics::DROPPED, settings, tables::end_of_partitions};
 
 /// After this long the connection is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Days ahead that are made before the first message: midnight may come. The task makes the others.
+const AT_FIRST: i32 = 1;
 
 /// The background task that makes and drops partitions.
 #[derive(Debug)]
@@ -62,7 +59,7 @@ impl Partitions {
     /// The database's.
     pub async fn keep_up(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let made = self.make(status).await;
-        // What there is is told whether or not more could be made.
+        // What there is is noted whether or not more could be made.
         self.look(status).await?;
         let mut done = made;
         for (name, of_messages) in status.busy(ANSWER_WITHIN, old(&self.pool, self.kept_for)).await? {
@@ -77,15 +74,14 @@ impl Partitions {
         let days = i32::try_from(self.settings.days_ahead).expect("it is at most 60");
         let making = async {
             fail_point!("partitions::before_making", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
-            sqlx::query!("SELECT make_partitions($1)", days).execute(&self.pool).await
+            make_days(&self.pool, days).await
         };
-        status.busy(ANSWER_WITHIN, making).await.map(drop)
+        status.busy(ANSWER_WITHIN, making).await
     }
 
     async fn look(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
-        let (now, end) = status.busy(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
+        let (_, end) = status.busy(ANSWER_WITHIN, end_of_partitions(&self.pool)).await?;
         self.instance.partitions_end_at(end);
-        PARTITIONS_AHEAD.set((end - now).as_seconds_f64() / 86_400.0);
         Ok(())
     }
 
@@ -121,23 +117,22 @@ impl Partitions {
     }
 }
 
-/// The database's time, and up to when there are partitions without a gap from today on.
-async fn end_of_partitions(pool: &Pool) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
-    let found = sqlx::query!(
-        r#"
-        SELECT now() AS "now!", (
-            SELECT min(day) FROM generate_series(0, 62) AS ahead (days),
-                LATERAL (SELECT date_trunc('day', now(), 'UTC') + days * interval '24 hours') AS of_one (day)
-            WHERE NOT EXISTS (
-                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-                WHERE inhparent = 'outbox'::regclass AND partition_day(relname) = day)
-                OR NOT EXISTS (
-                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-                WHERE inhparent = 'published'::regclass AND partition_day(relname) = day)
-        ) AS "end!"
-        "#
-    );
-    found.fetch_one(pool).await.map(|found| (found.now, found.end))
+/// Makes the days that are missing for now, before anything is written: after a stop of a week, or with an old backup, there
+/// are none. No start fails by it: the task tries again, and whoever writes meanwhile is told to come again.
+pub async fn prepare(pool: &Pool, instance: &Instance, status: &TaskStatus) {
+    let preparing = async {
+        make_days(pool, AT_FIRST).await?;
+        let (_, end) = end_of_partitions(pool).await?;
+        instance.partitions_end_at(end);
+        Ok::<_, sqlx::Error>(())
+    };
+    if let Err(error) = status.busy(ANSWER_WITHIN, preparing).await {
+        tracing::debug!(error = %error, "cannot make partitions of the outbox at the start; trying again");
+    }
+}
+
+async fn make_days(pool: &Pool, ahead: i32) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT make_partitions($1)", ahead).execute(pool).await.map(drop)
 }
 
 /// The partitions that may be old enough, the oldest first; and whether each is of messages.

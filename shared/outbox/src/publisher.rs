@@ -21,20 +21,22 @@ use backoff::BackoffHeap;
 use fail::fail_point;
 use lanes::Admission;
 pub use lanes::Lanes;
-use outage::{Outage, Reach};
+use outage::Outage;
 use parked::Parked;
 use producer::Producers;
+pub use producer::clients;
 use rdkafka::types::RDKafkaErrorCode;
 use shared::runtime::{health::TaskStatus, lifecycle::Shutdown};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
     flight::{Flight, Permit},
     instance::Instance,
     queue,
+    reach::Reach,
     settings::{self, Settings},
 };
 
@@ -85,16 +87,18 @@ impl Publisher {
         flight: Flight,
         instance: Instance,
         lanes: Lanes,
+        reach: Reach,
         status: TaskStatus,
     ) -> anyhow::Result<Self> {
         let Channels { queue, answers, returned } = channels;
-        let (outage, reach) = (Outage::new(&config.publisher), Reach::default());
+        let outage = Outage::new(&config.publisher);
         Ok(Self {
             queue,
             returned,
             producers: Producers::new(
                 config,
                 answers,
+                flight.clone(),
                 outage.delivered(),
                 reach.clone(),
                 lanes.clone(),
@@ -120,8 +124,8 @@ impl Publisher {
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         self.topic.ensure(Some(&self.lanes), &self.status, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
-            sleep_until(self.outage.over_at()).await;
-            if self.may_announce(&shutdown).await {
+            self.wait_out().await?;
+            if self.may_announce(&shutdown).await? {
                 self.hand_over(batch).await?;
             }
         }
@@ -130,25 +134,50 @@ impl Publisher {
 
     /// Waits while an operator has paused announcing. False where the process ends meanwhile: what is in memory is left
     /// in its log, for whoever resumes.
-    async fn may_announce(&self, shutdown: &Shutdown) -> bool {
-        if !self.instance.may_be_paused() {
-            return true;
+    async fn may_announce(&mut self, shutdown: &Shutdown) -> anyhow::Result<bool> {
+        let instance = self.instance.clone();
+        if !instance.may_be_paused() {
+            return Ok(true);
         }
-        let mut resumed = pin!(shutdown.unless_draining(self.instance.resumed()));
+        let mut resumed = pin!(shutdown.unless_draining(instance.resumed()));
         loop {
             // Again and again: what is in flight lands meanwhile, and writes on the same page.
-            if self.instance.is_paused() {
+            if instance.is_paused() {
                 self.status.waiting("announcing is paused by an operator");
             }
-            match timeout(TELL_EVERY, &mut resumed).await {
-                Ok(Some(())) => {
-                    self.status.ok();
-                    return true;
+            tokio::select! {
+                resumed = &mut resumed => {
+                    if resumed.is_some() {
+                        self.status.ok();
+                    }
+                    return Ok(resumed.is_some());
                 }
-                Ok(None) => return false,
-                Err(_) => {}
+                () = self.producers.failure() => self.replace_failed().await?,
+                () = sleep(TELL_EVERY) => {}
             }
         }
+    }
+
+    /// Waits until an outage is over, or something may be tried again.
+    async fn wait_out(&mut self) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.outage.over_at()) => return Ok(()),
+                () = self.producers.failure() => self.replace_failed().await?,
+            }
+        }
+    }
+
+    /// A producer has failed for good, is not let in any more, or what it has is given up.
+    async fn replace_failed(&mut self) -> anyhow::Result<()> {
+        if self.producers.have_failed() {
+            self.reach.failed();
+            self.status.waiting("the producer has failed for good");
+            // Another one may at once like it.
+            self.outage.goes_on();
+            sleep_until(self.outage.over_at()).await;
+        }
+        self.producers.rebuild(FAILED)
     }
 
     fn lingers_for(&self) -> Duration {
@@ -187,7 +216,7 @@ impl Publisher {
             tokio::select! {
                 biased;
                 Some(returned) = self.returned.recv() => self.take_back(returned)?,
-                () = self.producers.failure() => self.producers.rebuild(FAILED)?,
+                () = self.producers.failure() => self.replace_failed().await?,
                 () = self.lanes.answered(), if !self.parked.is_empty() => {}
                 received = self.queue.recv_many(&mut fresh, full - batch.len()), if !is_closed => {
                     is_closed = received == 0;
@@ -219,8 +248,16 @@ impl Publisher {
         let count = u32::try_from(batch.len()).expect("a batch is bounded by a u32");
         // Whoever replaces the identity holds all permits while it changes: nobody waits for a
         // confirmation with permits in hand.
+        let instance = self.instance.clone();
         let (mut permits, holder) = loop {
-            self.instance.confirmation().await;
+            tokio::select! {
+                () = instance.confirmation() => {}
+                // Which may wait for what it has.
+                () = self.producers.failure() => {
+                    self.replace_failed().await?;
+                    continue;
+                }
+            }
             let permits = self.permits(count).await?;
             if let Some(holder) = self.instance.confirmed() {
                 break (permits, holder);
@@ -247,7 +284,7 @@ impl Publisher {
         loop {
             tokio::select! {
                 permits = &mut permits => return Ok(permits),
-                () = self.producers.failure() => self.producers.rebuild(FAILED)?,
+                () = self.producers.failure() => self.replace_failed().await?,
             }
         }
     }
@@ -267,7 +304,10 @@ impl Publisher {
                 self.outage.goes_on();
             }
             Verdict::Nowhere => {}
-            Verdict::Fatal(error) => self.producers.rebuild(&error)?,
+            Verdict::Fatal(error) => {
+                self.outage.goes_on();
+                self.producers.rebuild(&error)?;
+            }
         }
         self.waiting.push(due.unwrap_or_else(Instant::now), message);
         Ok(())

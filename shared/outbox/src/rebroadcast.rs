@@ -5,6 +5,7 @@
 //! that one has ended another goes on from there. Nothing is copied, and no message is changed.
 
 use shared::runtime::database::Pool;
+use sqlx::PgConnection;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -57,7 +58,7 @@ pub async fn count(pool: &Pool, span: Span) -> Result<u64, sqlx::Error> {
 ///
 /// # Errors
 /// The database's; doing it again is harmless.
-pub async fn request(pool: &Pool, span: Span) -> Result<Uuid, sqlx::Error> {
+pub async fn request(connection: &mut PgConnection, span: Span) -> Result<Uuid, sqlx::Error> {
     let rebroadcast_id = Uuid::now_v7();
     sqlx::query!(
         r#"
@@ -68,7 +69,7 @@ pub async fn request(pool: &Pool, span: Span) -> Result<Uuid, sqlx::Error> {
         span.from,
         span.to
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(rebroadcast_id)
 }

@@ -12,7 +12,6 @@ use shared::runtime::{
     health::TaskStatus,
     lifecycle::Shutdown,
 };
-use time::OffsetDateTime;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -37,7 +36,8 @@ use crate::{
 
 /// After this long the connection is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Logs that one identity reads at a time, beside its own. Each takes a turn.
+/// Logs that one identity reads at a time, beside its own. Each takes a turn. One that is read and not
+/// settled counts no more: what waits in it would keep all others waiting.
 const ADOPTED_AT_ONCE: usize = 16;
 /// When it is looked again whether it is a message's turn: after a quarter of the time since what it tells of, so that
 /// one that waits for an operator costs little. At least, and at most:
@@ -195,7 +195,7 @@ impl Reloader {
             Ok(waiting) => (waiting.into_iter().filter_map(|one| places.get(one).copied()).collect(), Ok(())),
             Err(error) => (BTreeSet::from_iter(places), Err(error)),
         };
-        let (now, clock) = (Instant::now(), OffsetDateTime::now_utc());
+        let (now, clock) = (Instant::now(), self.queue.instance().now());
         let (mut ready, (least, most)) = (Vec::new(), TURN_LOOKS);
         for (place, message) in messages.into_iter().enumerate() {
             if waiting.contains(&place) {
@@ -276,7 +276,7 @@ impl Reloader {
     }
 
     async fn adopt(&mut self, status: &TaskStatus) -> Result<(), sqlx::Error> {
-        let read = self.work.adopted.iter().filter(|one| !one.only_waits()).count();
+        let read = self.work.adopted.iter().filter(|one| one.is_being_read()).count();
         let room = ADOPTED_AT_ONCE.saturating_sub(read);
         let limit = i64::try_from(room).expect("it is small");
         let adopting = async {

@@ -57,7 +57,11 @@ impl Topic {
             partitions: s.within("kafka.partitions", 1..=10_000, "from 1 to 10000"),
             replication,
             min_insync_replicas,
-            expected: Expected { min_insync_replicas: Some(min_insync_replicas), ..Expected::read(s) },
+            expected: Expected {
+                min_insync_replicas: Some(min_insync_replicas),
+                replication: Some(replication),
+                ..Expected::read(s)
+            },
         }
     }
 }
@@ -130,7 +134,9 @@ impl Settings {
     pub fn read(s: &mut Reader, service: Service, database: &database::Settings) -> Self {
         const A_MOMENT: Duration = Duration::from_millis(1);
         const TEN_MINUTES: Duration = Duration::from_mins(10);
+        const AN_HOUR: Duration = Duration::from_hours(1);
         const A_DAY: Duration = Duration::from_hours(24);
+        const A_CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
         let of_session = database::Address::optional(s, "database.session_url");
         let of_session = of_session.unwrap_or_else(|| database.address.clone());
         let session = session::Settings {
@@ -149,7 +155,11 @@ impl Settings {
             topic: Topic::read(s),
             publisher: PublisherSettings {
                 queue_capacity: s.within("publisher.queue_capacity", 1..=1_000_000, "from 1 to 1000000"),
-                linger: s.get("publisher.linger"),
+                linger: s.within(
+                    "publisher.linger",
+                    ..=Duration::from_mins(1),
+                    "at most 1m: nobody waits longer for an order to be announced",
+                ),
                 is_strict: s.checked("publisher.order", |order: &String| match (order.as_str(), service.format) {
                     ("loose", _) | ("strict", Format::Things { .. }) => Ok(()),
                     ("strict", Format::Given) => Err("must be loose: messages of this service have no versions".into()),
@@ -173,14 +183,14 @@ impl Settings {
             },
             partitions: PartitionsSettings {
                 days_ahead: s.within("partitions.days_ahead", 4..=60, "from 4 to 60"),
-                every: s.within("partitions.every", A_MOMENT.., "1ms or longer"),
+                every: s.within("partitions.every", A_MOMENT..=AN_HOUR, "from 1ms to 1h"),
             },
             session,
             retention: RetentionSettings {
                 published_messages: s.within(
                     "retention.published_messages",
-                    A_DAY..,
-                    "1d or longer: for so long a placement of unknown outcome may be repeated",
+                    A_DAY..=A_CENTURY,
+                    "from 1d to 36500d: for a day a placement of unknown outcome may be repeated",
                 ),
                 every: s.within("retention.every", A_MOMENT.., "1ms or longer"),
                 batch_size: s.within("retention.batch_size", 1..=100_000, "from 1 to 100000"),

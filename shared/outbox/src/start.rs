@@ -8,6 +8,7 @@ use shared::{
     runtime::{
         database::{self, Pool, Tables},
         health::TaskStatus,
+        kafka::topics::Watch,
         lifecycle::{Exit, Shutdown, Tasks},
     },
 };
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     flight::Flight,
     instance::{Instance, session::Session},
-    partitions::Partitions,
+    partitions::{self, Partitions},
     progress::{Progress, announcer::Announcer},
     publisher::{Channels, Lanes, Publisher, marks::Marks},
     queue::Queue,
@@ -31,7 +32,7 @@ use crate::{
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is done with the tables of the outbox.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("announced", "SELECT, INSERT, DELETE"),
     ("counted_logs", "SELECT, INSERT, UPDATE, DELETE"),
     ("drop_outbox_partition", "EXECUTE"),
@@ -44,7 +45,8 @@ const NEEDED: [(&str, &str); 15] = [
     ("pause", "SELECT"),
     ("published", "SELECT, INSERT"),
     ("rebroadcasts", "SELECT, INSERT, UPDATE, DELETE"),
-    ("rejected_messages", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rejected_messages", "SELECT, INSERT, DELETE"),
+    ("rejected_messages (state, failures, last_error, rejected_at, retry_at, holder)", "UPDATE"),
     ("rejections", "SELECT, INSERT, DELETE"),
     ("told_counts", "SELECT, UPDATE"),
 ];
@@ -65,20 +67,24 @@ pub struct Begun {
     flight: Flight,
     session: Session,
     instance: Instance,
+    topics: Watch,
 }
 
 /// Waiting does not help, but somebody who does something about it.
 #[derive(Debug)]
 pub struct Unfit {
     exit: Exit,
-    why: String,
+    /// None: the operator is told already.
+    why: Option<String>,
 }
 
 impl Unfit {
     /// Logs why; how the process is to end.
     #[must_use]
     pub fn log(self) -> Exit {
-        tracing::error!("{}", self.why);
+        if let Some(why) = self.why {
+            tracing::error!("{why}");
+        }
         self.exit
     }
 }
@@ -92,7 +98,7 @@ pub struct Pools<'a> {
     pub requests: &'a Pool,
 }
 
-/// Waits for the database and takes an identity.
+/// Looks at the topic, waits for the database and takes an identity.
 ///
 /// # Errors
 /// See [`Unfit`].
@@ -105,10 +111,16 @@ pub async fn begin(
 ) -> Result<Begun, Unfit> {
     let (pool, requests) = (pools.work, pools.requests);
     let flight = Flight::new(settings.publisher.max_in_flight);
-    let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why }));
+    let topic = &settings.topic;
+    let topics = match Watch::begin(&settings.kafka, vec![topic.name.clone()], topic.expected.clone()).await {
+        Ok(Ok(watch)) => watch,
+        Ok(Err(exit)) => return Err(Unfit { exit, why: None }),
+        Err(error) => return Err(Unfit { exit: Exit::Failed, why: Some(format!("{error:#}")) }),
+    };
+    let wrong_settings = |why: String| Ok(Err(Unfit { exit: Exit::WrongSettings, why: Some(why) }));
     let attempt = async || {
         if let Some(why) = unfit_for_poolers(settings, database).await? {
-            return wrong_settings(why.to_owned());
+            return wrong_settings(why);
         }
         if let Some(found) = database::shortcoming(requests, &schema.tables).await? {
             return wrong_settings(format!("database.url: {found}"));
@@ -116,19 +128,20 @@ pub async fn begin(
         // The first connections are one for requests and the session's: the work takes what is left.
         if !database::schema_fits(requests, schema.tables.migrations).await? {
             let why = format!("the schema is older than this version needs: run {} migrate", settings.service.name);
-            return Ok(Err(Unfit { exit: Exit::OldSchema, why }));
+            return Ok(Err(Unfit { exit: Exit::OldSchema, why: Some(why) }));
         }
         database::may_work(requests, &[schema.needed, &NEEDED].concat()).await?;
         let (session, instance) = Session::begin(settings.session.clone(), pool.clone(), flight.clone()).await?;
         database::compare_limits(requests, database.max_connections + 1).await?;
-        let (settings, pool, flight) = (settings.clone(), pool.clone(), flight.clone());
-        Ok(Ok(Begun { settings, pool, flight, session, instance }))
+        Ok(Ok((session, instance)))
     };
     for pause in database::backoff() {
         match attempt().await {
-            Ok(begun) => {
+            Ok(taken) => {
                 status.ok();
-                return begun;
+                let ((session, instance), settings, pool) = (taken?, settings.clone(), pool.clone());
+                partitions::prepare(requests, &instance, &status).await;
+                return Ok(Begun { settings, pool, flight: flight.clone(), session, instance, topics });
             }
             Err(error) => {
                 let error: sqlx::Error = error;
@@ -141,23 +154,15 @@ pub async fn begin(
 }
 
 /// What a pooler in between takes away, if it does.
-async fn unfit_for_poolers(
-    settings: &Settings,
-    database: &database::Settings,
-) -> Result<Option<&'static str>, sqlx::Error> {
+async fn unfit_for_poolers(settings: &Settings, database: &database::Settings) -> Result<Option<String>, sqlx::Error> {
     let application = format!("{} start", settings.service.name);
-    if !database::keeps_prepared_statements(&database.address, &application).await? {
-        return Ok(Some(
-            "database.url: leads to a pooler that does not keep prepared statements; see connection poolers in docs/operations.md",
-        ));
-    }
     if !database::is_session(&settings.session.address, &application).await? {
-        return Ok(Some(
-            "database.session_url: leads to a pooler that lends a session for one transaction at a time, but the session's \
-             lock has to last: give a URL that leads to Postgres directly",
-        ));
+        let why = "database.session_url: leads to a pooler that lends a session for one transaction at a time, but the \
+                   session's lock has to last: give a URL that leads to Postgres directly";
+        return Ok(Some(why.to_owned()));
     }
-    Ok(None)
+    let unfit = database.unfit_pooler().await?;
+    Ok(unfit.map(|why| format!("database.url: {why}")))
 }
 
 impl Begun {
@@ -187,9 +192,10 @@ impl Begun {
     /// # Errors
     /// librdkafka refuses its settings.
     pub fn start(self, tasks: &mut Tasks, exposition: &Exposition) -> anyhow::Result<(Queue, HandOver)> {
-        let Self { settings, pool, flight, session, instance } = self;
+        let Self { settings, pool, flight, session, instance, topics } = self;
         // The session outlives the drain: without its confirmations nothing is handed over.
         let drained = CancellationToken::new();
+        let reach = session.reach();
         tasks.spawn("session", {
             let drained = drained.clone();
             |_, status| session.run(drained, status)
@@ -201,11 +207,12 @@ impl Begun {
         let lanes = Lanes::new(&settings);
         exposition.at_scrape(queue.gauges());
         exposition.at_scrape(flight.gauges());
+        tasks.spawn("topics", |shutdown, status| topics.run(shutdown, status));
         tasks.spawn("publisher", {
             let (settings, instance, lanes) = (settings.clone(), instance.clone(), lanes.clone());
             let channels = Channels { queue: queued, answers, returned };
             |shutdown, status| async move {
-                Publisher::new(&settings, channels, flight, instance, lanes, status)?.run(shutdown).await
+                Publisher::new(&settings, channels, flight, instance, lanes, reach, status)?.run(shutdown).await
             }
         });
         tasks.spawn("progress", {

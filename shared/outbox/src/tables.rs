@@ -12,6 +12,7 @@ pub use published::{Published, SettledTo, mark_published};
 pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
 use shared::runtime::database::Pool;
 use shared::runtime::traces::TraceContext;
+use sqlx::{Executor, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -168,4 +169,28 @@ pub async fn answered(pool: &Pool, log: InstanceId, from: i64, to: i64) -> Resul
     );
     let known = |failures: Option<i32>| failures.map_or(Answered::Settled, Answered::Refused);
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.seq, known(row.failures))).collect())
+}
+
+/// The database's time, and up to when there are partitions without a gap from today on.
+///
+/// # Errors
+/// The database's.
+pub async fn end_of_partitions(
+    executor: impl Executor<'_, Database = Postgres>,
+) -> Result<(OffsetDateTime, OffsetDateTime), sqlx::Error> {
+    let found = sqlx::query!(
+        r#"
+        SELECT now() AS "now!", (
+            SELECT min(day) FROM generate_series(0, 62) AS ahead (days),
+                LATERAL (SELECT date_trunc('day', now(), 'UTC') + days * interval '24 hours') AS of_one (day)
+            WHERE NOT EXISTS (
+                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                WHERE inhparent = 'outbox'::regclass AND partition_day(relname) = day)
+                OR NOT EXISTS (
+                SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                WHERE inhparent = 'published'::regclass AND partition_day(relname) = day)
+        ) AS "end!"
+        "#
+    );
+    found.fetch_one(executor).await.map(|found| (found.now, found.end))
 }

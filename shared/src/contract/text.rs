@@ -20,19 +20,35 @@ pub fn visible(text: &str, most: usize) -> Option<String> {
 /// letters without a trace), none for private use or not assigned, and none that is left out where it is shown.
 #[must_use]
 pub fn is_visible(text: &str) -> bool {
-    text.chars().all(|one| {
-        let hides = matches!(
-            get_general_category(one),
-            GeneralCategory::Control
-                | GeneralCategory::Format
-                | GeneralCategory::PrivateUse
-                | GeneralCategory::Unassigned
-                | GeneralCategory::Surrogate
-                | GeneralCategory::LineSeparator
-                | GeneralCategory::ParagraphSeparator
-        );
-        !hides && !is_ignorable(one)
-    })
+    text.chars().all(is_seen)
+}
+
+/// The text with an escape like `\u{1b}` for each character that is not seen: a terminal or a log does nothing of it.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for one in text.chars() {
+        if is_seen(one) {
+            escaped.push(one);
+        } else {
+            escaped.extend(one.escape_default());
+        }
+    }
+    escaped
+}
+
+fn is_seen(one: char) -> bool {
+    let hides = matches!(
+        get_general_category(one),
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::PrivateUse
+            | GeneralCategory::Unassigned
+            | GeneralCategory::Surrogate
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+    );
+    !hides && !is_ignorable(one)
 }
 
 /// Unicode's Default_Ignorable_Code_Point, as far as the categories do not have it.

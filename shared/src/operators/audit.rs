@@ -18,6 +18,7 @@ use utoipa::{
 
 use crate::{
     contract::text::{self, MOST_OF_A_REASON},
+    runtime::telemetry::ALWAYS,
     web::{
         http::{Operation, Parameter, schema},
         paging::Cursor,
@@ -33,6 +34,7 @@ pub enum Action {
     OrderCancelled,
     MessageRetried,
     MessageDiscarded,
+    MessagesRebroadcast,
     CustomerErased,
     AnnouncingPaused,
     AnnouncingResumed,
@@ -44,15 +46,17 @@ pub enum Action {
     QuarantineDiscarded,
     QuarantineEdited,
     GapClosed,
+    CalendarRenamed,
     LogLevelChanged,
 }
 
 impl Action {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::OrderCompleted,
         Self::OrderCancelled,
         Self::MessageRetried,
         Self::MessageDiscarded,
+        Self::MessagesRebroadcast,
         Self::CustomerErased,
         Self::AnnouncingPaused,
         Self::AnnouncingResumed,
@@ -64,6 +68,7 @@ impl Action {
         Self::QuarantineDiscarded,
         Self::QuarantineEdited,
         Self::GapClosed,
+        Self::CalendarRenamed,
         Self::LogLevelChanged,
     ];
 
@@ -74,6 +79,7 @@ impl Action {
             Self::OrderCancelled => "order_cancelled",
             Self::MessageRetried => "message_retried",
             Self::MessageDiscarded => "message_discarded",
+            Self::MessagesRebroadcast => "messages_rebroadcast",
             Self::CustomerErased => "customer_erased",
             Self::AnnouncingPaused => "announcing_paused",
             Self::AnnouncingResumed => "announcing_resumed",
@@ -85,6 +91,7 @@ impl Action {
             Self::QuarantineDiscarded => "quarantine_discarded",
             Self::QuarantineEdited => "quarantine_edited",
             Self::GapClosed => "gap_closed",
+            Self::CalendarRenamed => "calendar_renamed",
             Self::LogLevelChanged => "log_level_changed",
         }
     }
@@ -113,7 +120,7 @@ pub struct Entry {
     pub via: String,
     #[schema(schema_with = Action::schema)]
     pub action: String,
-    /// What was changed: an order, a message, a type, a level.
+    /// What was changed: an order, a message or a span of them, a type, a level.
     pub subject: String,
     #[schema(required)]
     pub reason: Option<String>,
@@ -233,6 +240,14 @@ pub struct Deed {
     pub author: Author,
     pub action: Action,
     pub subject: String,
+}
+
+impl Deed {
+    /// Tells of one that the table will not have.
+    pub fn stands_in_the_log_only(&self) {
+        let (action, subject, actor) = (self.action.as_str(), self.subject.as_str(), self.author.actor.as_str());
+        tracing::warn!(target: ALWAYS, action, subject, actor, "what was done stands in the log only");
+    }
 }
 
 /// Deeds that wait for the database: whoever does more of them meanwhile finds them in the log only.

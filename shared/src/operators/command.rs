@@ -1,6 +1,10 @@
-//! What commands of both services are given: who asks, and how a pause is wanted.
+//! What commands of both services are given: who asks, and how a pause is wanted. And how long ones tell that they get on.
 
-use std::{io::Write, time::Duration};
+use std::{
+    fmt::Display,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use time::format_description::well_known::Rfc3339;
@@ -11,7 +15,32 @@ use crate::{
         audit::{Author, parse_actor},
         pause::{self, Wanted},
     },
+    runtime::terminal,
 };
+
+/// How often a long command tells how far it has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells on standard error how far a command has come that goes page by page.
+#[derive(Debug)]
+pub struct Progress {
+    told: Instant,
+}
+
+impl Progress {
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { told: Instant::now() }
+    }
+
+    /// Now and then: `done` is what was done so far.
+    pub fn tell(&mut self, done: impl Display) {
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            terminal::complain(done);
+        }
+    }
+}
 
 #[derive(Args, Debug)]
 pub struct Who {

@@ -28,7 +28,7 @@ pub struct Reader {
     effective: toml::Table,
     mistakes: Vec<String>,
     in_clear: Vec<String>,
-    /// Groups whose mistakes matter; all, where none are named.
+    /// Groups or settings whose mistakes matter; all, where none are named.
     needed: &'static [&'static str],
 }
 
@@ -78,8 +78,8 @@ impl Reader {
         self
     }
 
-    /// Only what is wrong with settings of these groups matters: a command need not know of the others. Settings that
-    /// do not exist are a mistake all the same.
+    /// Only what is wrong with these settings, or with those of these groups, matters: a command need not know of the
+    /// others. Settings that do not exist are a mistake all the same.
     #[must_use]
     pub fn needing(self, needed: &'static [&'static str]) -> Self {
         Self { needed, ..self }
@@ -146,8 +146,15 @@ impl Reader {
         }
     }
 
+    /// Whether the settings that begin so matter, and nothing was found wrong with them so far.
+    pub(crate) fn is_right(&self, prefix: &str) -> bool {
+        self.matters(prefix) && !self.mistakes.iter().any(|mistake| mistake.starts_with(prefix))
+    }
+
     fn matters(&self, key: &str) -> bool {
-        self.needed.is_empty() || self.needed.contains(&key.split('.').next().unwrap_or_default())
+        let is_of =
+            |needed: &&str| key.strip_prefix(*needed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.needed.is_empty() || self.needed.iter().any(is_of)
     }
 
     /// What is in force, for people.

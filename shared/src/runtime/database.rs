@@ -11,25 +11,24 @@ mod schema;
 mod server;
 mod url;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use address::Address;
 use anyhow::Context;
 use failure::is_of_the_session;
-pub use failure::{Failure, OwnFinding, has_too_many, is_missing, is_rolled_back};
+pub use failure::{Failure, OwnFinding, has_no_partition, has_too_many, is_forbidden, is_missing, is_rolled_back};
 pub use ownership::Tables;
 use pool::Kind;
 pub use pool::{Lease, Pool, Transaction};
-pub use pooler::{is_session, keeps_prepared_statements};
+use pooler::Way;
+pub use pooler::is_session;
 pub use renewal::PasswordRenewal;
 use schema::has_schema;
 pub use schema::{Migrate, may_work, migrate, schema_fits, shortcoming};
-use sqlx::{Connection, Executor, PgConnection, Row, migrate::Migrator};
+use sqlx::{Connection, Executor, PgConnection, Row, migrate::Migrator, postgres::PgConnectOptions};
+use tokio::sync::OnceCell;
 
-use crate::runtime::{
-    config::Reader,
-    health::{TaskStatus, limited},
-};
+use crate::runtime::{config::Reader, health::limited};
 
 /// How long background work waits for a free connection before it counts as an outage.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
@@ -49,7 +48,7 @@ macro_rules! durable {
 /// For connections outside of pools.
 pub const DURABLE: &str = durable!();
 
-/// What every pooled session is told.
+/// What every pooled session is told, where it is not lent by a pooler.
 ///
 /// No statement of the work runs for 10 s: one that does holds locks nobody will release. A caller waits
 /// for 2.5 s, so a request's statement is ended soon enough to give its connection back. No plan depends on what
@@ -74,11 +73,16 @@ macro_rules! session {
 const WORK: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_secs(11), session: session!("10s") };
 const REQUESTS: Kind =
     Kind { patience: REQUESTS_ACQUIRE_WITHIN, limit: Duration::from_millis(2_500), session: session!("2s") };
+/// Some commands have much to do, and whoever waits for one may end it. On a large table a time-out would only have them begin
+/// again.
+const COMMANDS: Kind = Kind { patience: ACQUIRE_WITHIN, limit: Duration::from_hours(24), session: session!("0") };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub address: Address,
     pub max_connections: u32,
+    /// What stands before the database, once somebody has looked.
+    way: Arc<OnceCell<Way>>,
 }
 
 impl Settings {
@@ -86,6 +90,7 @@ impl Settings {
         Self {
             address: Address::read(settings, "database.url"),
             max_connections: settings.within("database.max_connections", 2..=1000, "from 2 to 1000"),
+            way: Arc::default(),
         }
     }
 
@@ -107,12 +112,21 @@ impl Settings {
         self.part(application, self.for_requests(), REQUESTS)
     }
 
+    /// The pool of a command.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn command_pool(&self, application: &str) -> anyhow::Result<Pool> {
+        self.part(application, self.max_connections, COMMANDS)
+    }
+
     fn for_requests(&self) -> u32 {
         (self.max_connections / 3).max(1)
     }
 
     fn part(&self, application: &str, size: u32, kind: Kind) -> anyhow::Result<Pool> {
-        Ok(Pool::new(self.address.options()?.application_name(application), size, kind))
+        let options = self.address.options()?.application_name(application);
+        Ok(Pool::new(options, size, kind, Arc::clone(&self.way)))
     }
 }
 
@@ -132,7 +146,11 @@ fn standby() -> sqlx::Error {
 /// # Errors
 /// The database's.
 pub async fn connect(address: &Address, application: &str) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = PgConnection::connect_with(&address.options()?.application_name(application)).await?;
+    connect_with(&address.options()?.application_name(application)).await
+}
+
+async fn connect_with(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
     if takes_writes(&mut connection).await? { Ok(connection) } else { Err(standby()) }
 }
 
@@ -177,17 +195,6 @@ pub async fn is_usable(pool: &Pool, needed: &Migrator) -> bool {
 /// The pause between attempts at something that is out of reach.
 pub fn backoff() -> impl Iterator<Item = Duration> + Send {
     crate::runtime::backoff::backoff(Duration::from_millis(50), Duration::from_secs(2))
-}
-
-/// Waits until the database answers.
-pub async fn reached(pool: &Pool, status: &TaskStatus) {
-    for pause in backoff() {
-        match sqlx::raw_sql("SELECT 1").execute(pool).await {
-            Ok(_) => return status.ok(),
-            Err(error) => status.failing(&error, "waiting for the database"),
-        }
-        tokio::time::sleep(pause).await;
-    }
 }
 
 /// The connection of a command, which does not wait for an outage to end.

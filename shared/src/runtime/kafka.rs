@@ -6,6 +6,7 @@ pub mod topics;
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
+    net::Ipv6Addr,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -13,10 +14,12 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext,
+    client::Client,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers},
+    types::RDKafkaType,
 };
 
 pub use self::renewal::{Credentials, Renewed};
@@ -29,7 +32,7 @@ use crate::runtime::{
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Properties of librdkafka on which promises rest, each with what would break.
-const OWN: [(&str, &str); 23] = [
+const OWN: [(&str, &str); 24] = [
     ("bootstrap.servers", "kafka.brokers is the setting for that"),
     ("metadata.broker.list", "kafka.brokers is the setting for that"),
     ("group.id", "kafka.group_id is the setting for that"),
@@ -46,6 +49,7 @@ const OWN: [(&str, &str); 23] = [
     ("queue.buffering.max.ms", "publisher.linger is the setting for that"),
     ("queue.buffering.max.messages", "publisher.max_in_flight is the setting for that"),
     ("queue.buffering.max.kbytes", "publisher.max_in_flight bounds what is in flight"),
+    ("queue.buffering.backpressure.threshold", "publisher.max_in_flight bounds what is in flight"),
     ("statistics.interval.ms", "the end of an outage is seen by the statistics"),
     ("allow.auto.create.topics", "a topic made by its name alone has the cluster's settings, not those it needs"),
     ("enable.auto.commit", "offsets follow the database, never the reading"),
@@ -57,6 +61,10 @@ const OWN: [(&str, &str); 23] = [
         "all instances have the same settings, and of several with one id the group keeps the last: the others end",
     ),
 ];
+
+/// The longest pause between two attempts at a connection, in milliseconds. 5 s are promised until sending resumes, of which
+/// `publisher.outage_backoff_max` may take 3.
+const RECONNECTS_WITHIN: u32 = 2000;
 
 /// A host that has vanished resets nothing. Its silence ends what is in flight after 10 s instead of a minute (sent
 /// again, under the same sequence numbers), and a connection that is being made after 4 s instead of 30, TLS and SASL
@@ -75,7 +83,7 @@ const CLASSIC: [&str; 4] =
 
 /// Whether the broker decides which member of a group has which partitions (KIP-848).
 fn is_by_broker(properties: &BTreeMap<String, String>) -> bool {
-    properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
+    properties.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
 }
 
 /// Ways to choose the partition of a key, always the same for the same key.
@@ -115,6 +123,11 @@ impl Settings {
                     "kafka.properties.partitioner",
                     format!("must be one of {}: the messages of one order share a partition", PARTITIONERS.join(", ")),
                 );
+            } else if name == "reconnect.backoff.max.ms"
+                && value.parse().is_ok_and(|pause: u32| pause > RECONNECTS_WITHIN)
+            {
+                let rule = format!("must be at most {RECONNECTS_WITHIN}: sending resumes within 5s of an outage");
+                settings.mistake("kafka.properties.reconnect.backoff.max.ms", rule);
             } else if let Err(rule) = is_understood(name, value) {
                 settings.mistake(&format!("kafka.properties.{name}"), rule);
             }
@@ -131,6 +144,14 @@ impl Settings {
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name).map(String::as_str)
+    }
+
+    /// `fetch.max.bytes` of a consumer that wants `bytes` at a time: librdkafka refuses less than the largest message that the
+    /// operator permits.
+    #[must_use]
+    pub fn fetch_max_bytes(&self, bytes: u32) -> String {
+        let largest = self.property("message.max.bytes").and_then(|value| value.parse().ok()).unwrap_or(0);
+        bytes.max(largest).to_string()
     }
 
     /// What every client has in common, then `own`, then the operator's properties: they win.
@@ -189,6 +210,28 @@ fn in_files(settings: &mut Reader, properties: &mut BTreeMap<String, String>) ->
     found
 }
 
+/// Properties may be right each by itself and wrong together, or with what a service tells its `clients`: found out before
+/// anything starts.
+pub fn check(settings: &mut Reader, clients: impl IntoIterator<Item = (RDKafkaType, ClientConfig)>) {
+    if settings.is_right("kafka.properties")
+        && let Some(why) = clients.into_iter().find_map(|(kind, config)| refusal(kind, config))
+    {
+        settings.mistake("kafka.properties", format!("librdkafka refuses them: {why}"));
+    }
+}
+
+/// What librdkafka has against a client. It says so as it makes one: this one knows no broker, and is dropped.
+fn refusal(kind: RDKafkaType, mut config: ClientConfig) -> Option<String> {
+    // Without a group the end of a consumer waits for nobody.
+    config.remove("bootstrap.servers").remove("group.id");
+    match config.create_native_config().and_then(|native| Client::new(&config, native, kind, Quiet)) {
+        Ok(_) => None,
+        Err(KafkaError::ClientCreation(why)) => Some(why),
+        // It would quote the value.
+        Err(_) => Some("one of them is no property, or not with this value".into()),
+    }
+}
+
 /// Found out before anything starts, without a word of the value: it may be a secret.
 fn is_understood(name: &str, value: &str) -> Result<(), &'static str> {
     if ClientConfig::new().set(name, value).create_native_config().is_err() {
@@ -208,8 +251,8 @@ fn is_encrypted(properties: &BTreeMap<String, String>) -> bool {
 
 fn host_and_port(broker: &str) -> (&str, Option<&str>) {
     match broker.rsplit_once(':') {
-        // An IPv6 address has colons of its own.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        // An IPv6 address has colons of its own, and stands in brackets before a port.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (broker, None),
     }
 }
@@ -217,7 +260,10 @@ fn host_and_port(broker: &str) -> (&str, Option<&str>) {
 fn are_brokers(brokers: &[String]) -> Result<(), String> {
     let is_broker = |broker: &String| {
         let (host, port) = host_and_port(broker);
-        let has_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace());
+        let is_address = host.starts_with('[') && host.ends_with(']') || host.parse::<Ipv6Addr>().is_ok();
+        let has_host = !host.is_empty()
+            && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace())
+            && (is_address || !host.contains(':'));
         has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     };
     let rule = "must be a list of HOST:PORT with commas";
@@ -367,5 +413,52 @@ mod tests {
         let slower = settings(&[("socket.timeout.ms", "60000")]).client(&[]);
         assert_eq!(slower.get("socket.timeout.ms"), Some("60000"));
         assert_eq!(slower.get("socket.keepalive.enable"), Some("true"));
+    }
+
+    #[test]
+    fn the_broker_decides_in_whatever_case_that_is_written() {
+        let own = [("session.timeout.ms", "6000"), ("enable.auto.commit", "false")];
+        let by_broker = settings(&[("group.protocol", "CONSUMER")]).client(&own);
+        assert_eq!((by_broker.get("session.timeout.ms"), by_broker.get("enable.auto.commit")), (None, Some("false")));
+        assert_eq!(settings(&[("group.protocol", "classic")]).client(&own).get("session.timeout.ms"), Some("6000"));
+    }
+
+    #[test]
+    fn a_broker_is_one_host_with_one_port() {
+        for (broker, is_one) in [
+            ("host:9092", true),
+            ("host", true),
+            ("[::1]:9092", true),
+            ("[::1]", true),
+            ("fe80::1", true),
+            ("host:9092:9093", false),
+            ("host:9092,", false),
+            ("host:", false),
+            (":9092", false),
+            ("[::1:9092", false),
+        ] {
+            assert_eq!(are_brokers(&[broker.to_owned()]).is_ok(), is_one, "{broker}");
+        }
+    }
+
+    #[test]
+    fn what_librdkafka_refuses_of_properties_that_are_right_each_by_itself_is_said() {
+        let told = |properties: &[_], kind, own: &[_]| refusal(kind, settings(properties).client(own));
+        let (consumer, producer) = (RDKafkaType::RD_KAFKA_CONSUMER, RDKafkaType::RD_KAFKA_PRODUCER);
+        assert_eq!(told(&[], consumer, &[]), None);
+        let with_sasl = [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")];
+        assert!(told(&with_sasl, producer, &[]).unwrap().contains("sasl.username"));
+        // Wrong only where somebody joins a group, or sends each message once.
+        let (poll, flight) = ([("max.poll.interval.ms", "5000")], [("max.in.flight", "10")]);
+        let (session, once) = ([("session.timeout.ms", "6000")], [("enable.idempotence", "true")]);
+        assert!(told(&poll, consumer, &session).unwrap().contains("max.poll.interval.ms"));
+        assert!(told(&flight, producer, &once).unwrap().contains("max.in.flight"));
+        assert_eq!((told(&poll, producer, &once), told(&flight, consumer, &session)), (None, None));
+    }
+
+    #[test]
+    fn as_much_is_fetched_as_a_message_may_have() {
+        assert_eq!(settings(&[]).fetch_max_bytes(1000), "1000");
+        assert_eq!(settings(&[("message.max.bytes", "2000")]).fetch_max_bytes(1000), "2000");
     }
 }

@@ -1,5 +1,6 @@
 //! Metrics. Each service lists its own in one table; from it they are described and registered, so
-//! that every series is there from the start, at zero. docs/metrics.md says what each one means.
+//! that every series is there from the start, at zero, but for what nobody knows yet. docs/metrics.md says what each
+//! one means.
 //!
 //! What happens is counted where it happens. What can be looked up (a queue's length, a number in
 //! the database) is looked up when somebody asks: see [`crate::operators::management::exposition`].
@@ -8,6 +9,11 @@ pub mod now;
 pub mod own;
 
 use metrics::Label;
+
+tokio::task_local! {
+    /// While the numbers in the database are read: what is set then is a gauge of [`Gauge::of_database`], and only then.
+    pub(crate) static READING: ();
+}
 
 /// A label and every value that it can have.
 pub type Values = (&'static str, &'static [&'static str]);
@@ -19,6 +25,10 @@ pub trait Metric: Sync {
     fn register(&self);
     /// The upper bounds of a histogram's buckets.
     fn buckets(&self) -> Option<&'static [f64]> {
+        None
+    }
+    /// Itself, where its value lives in the database.
+    fn as_of_database(&'static self) -> Option<&'static Gauge> {
         None
     }
 }
@@ -37,6 +47,7 @@ pub struct Gauge {
     pub name: &'static str,
     pub help: &'static str,
     pub label: Option<Values>,
+    is_of_database: bool,
 }
 
 /// Tells how values are distributed.
@@ -85,7 +96,13 @@ impl Counter {
 impl Gauge {
     #[must_use]
     pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, label: None }
+        Self { name, help, label: None, is_of_database: false }
+    }
+
+    /// Its value lives in the database: it is told only while that can be read.
+    #[must_use]
+    pub const fn of_database(self) -> Self {
+        Self { is_of_database: true, ..self }
     }
 
     #[must_use]
@@ -99,17 +116,26 @@ impl Gauge {
     }
 
     pub fn set(&self, value: f64) {
+        self.is_set_by_whom_it_should();
         metrics::gauge!(self.name).set(value);
     }
 
     /// Nobody knows its value now: the scrape does not tell it until it is set again.
     pub fn forget(&self) {
-        self.set(f64::NAN);
+        series(self.label).into_iter().for_each(|labels| metrics::gauge!(self.name, labels).set(f64::NAN));
     }
 
     /// As [`Gauge::set`], under one value of its label.
     pub fn set_of(&self, label: &'static str, value: f64) {
+        self.is_set_by_whom_it_should();
         metrics::gauge!(self.name, labels(self.label, label)).set(value);
+    }
+
+    /// A gauge of the database that is not marked so would be told for as long as the database is away: each test that
+    /// scrapes a service finds it out.
+    fn is_set_by_whom_it_should(&self) {
+        let Self { name, is_of_database, .. } = self;
+        debug_assert_eq!(*is_of_database, READING.try_with(|()| ()).is_ok(), "{name}: is it of the database?");
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nothing here is counted beyond 2^53")]
@@ -173,6 +199,13 @@ impl Metric for Gauge {
     fn register(&self) {
         metrics::describe_gauge!(self.name, self.help);
         series(self.label).into_iter().for_each(|labels| metrics::gauge!(self.name, labels).set(0.0));
+        if self.is_of_database {
+            self.forget();
+        }
+    }
+
+    fn as_of_database(&'static self) -> Option<&'static Gauge> {
+        self.is_of_database.then_some(self)
     }
 }
 

@@ -68,7 +68,7 @@ impl Telemetry {
     /// # Errors
     /// The files cannot be written, or the address of the collector is none.
     pub fn start(settings: &Settings, service: &'static str) -> anyhow::Result<Self> {
-        let (level, filter) = Level::new(&settings.level);
+        let (level, filter, is_unreadable) = Level::new(&settings.level);
         let (mut lines, mut writers, lost) = (Vec::new(), Vec::new(), Arc::default());
         let mut unblocked = |(writer, guard): (NonBlocking, WorkerGuard)| {
             lines.push(writer.error_counter());
@@ -87,6 +87,9 @@ impl Telemetry {
         let files = files.map(|files| fmt::layer().json().flatten_event(true).with_writer(files));
         tracing_subscriber::registry().with(filter).with(Repeated::default()).with(out).with(files).init();
         panics::log();
+        if is_unreadable {
+            tracing::warn!(target: ALWAYS, "RUST_LOG cannot be read: log.level is in force");
+        }
         let traces = settings.traces.start(service)?;
         Ok(Self { level, lines, lost, _traces: traces, _writers: writers })
     }

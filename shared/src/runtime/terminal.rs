@@ -31,6 +31,27 @@ pub fn complain(line: impl std::fmt::Display) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
+/// Output that nobody has to read to its end: what is written after its reader has gone goes nowhere. For work that is worth
+/// its end, or its exit code, all the same.
+#[derive(Debug)]
+pub struct ToWhoeverReads<W>(pub W);
+
+impl<W: Write> Write for ToWhoeverReads<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
 /// Whether this is about the reader of standard output having gone: no failure of ours.
 #[must_use]
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -75,20 +75,25 @@ impl Settings {
 /// Where traces go to: by the setting, or by a variable, to which the same rule applies. They name customers' orders.
 fn endpoint(settings: &mut Reader) -> Option<WebUrl> {
     const ALLOWED_BY: &str = "traces.allow_plaintext";
-    let endpoint = settings.optional("traces.otlp_endpoint", |endpoint: &WebUrl| {
+    let rule = |endpoint: &WebUrl| {
         // The exporter writes it into its lines.
         let rule = "must be a URL like https://collector:4318/v1/traces, without a query";
-        if endpoint.url().query().is_none() { Ok(()) } else { Err(rule.into()) }
-    });
+        if endpoint.url().query().is_none() { Ok(()) } else { Err(rule.to_owned()) }
+    };
+    // It is a setting whatever the others are.
+    settings.get::<bool>(ALLOWED_BY);
+    let endpoint = settings.optional("traces.otlp_endpoint", rule);
     let variable = ENDPOINTS.iter().find(|name| is_set(name));
     match (&endpoint, variable) {
         (Some(endpoint), _) => settings.check_way_to("traces.otlp_endpoint", endpoint, ALLOWED_BY),
-        (None, Some(variable)) => match WebUrl::parse(&std::env::var(variable).unwrap_or_default()) {
-            Ok(endpoint) => settings.check_way_to(variable, &endpoint, ALLOWED_BY),
-            Err(rule) => settings.mistake(variable, rule),
-        },
-        // It is a setting all the same.
-        (None, None) => drop(settings.get::<bool>(ALLOWED_BY)),
+        (None, Some(variable)) => {
+            let given = WebUrl::parse(&std::env::var(variable).unwrap_or_default());
+            match given.and_then(|endpoint| rule(&endpoint).map(|()| endpoint)) {
+                Ok(endpoint) => settings.check_way_to(variable, &endpoint, ALLOWED_BY),
+                Err(mistake) => settings.mistake(variable, mistake),
+            }
+        }
+        (None, None) => {}
     }
     endpoint
 }

@@ -69,7 +69,8 @@ impl Caller {
     pub fn customer(&self) -> Result<Option<&CustomerRef>, Problem> {
         match (&self.customer_ref, &self.lacks) {
             (None, Some(scope)) => {
-                Err(Problem::forbidden(format!("The token names no customer, and has not the scope {scope}.")))
+                let detail = format!("The token names no customer, and has not the scope {scope}.");
+                Err(Problem::forbidden(detail).lacking(scope))
             }
             (own, _) => Ok(own.as_ref()),
         }

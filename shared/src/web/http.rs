@@ -11,6 +11,7 @@ mod cors;
 mod docs;
 mod document;
 mod encoding;
+mod fixed;
 mod measure;
 mod operation;
 mod panics;
@@ -22,6 +23,7 @@ mod security_headers;
 mod server;
 mod settings;
 mod share;
+mod sliced;
 mod slots;
 mod streamed;
 
@@ -41,6 +43,7 @@ use actix_web::{
 pub use api::Api;
 pub(crate) use authenticate::WithoutToken;
 pub use channel::{Channel, Direction, Header};
+pub(crate) use fixed::Fixed;
 pub use operation::Operation;
 pub use parameter::Parameter;
 pub use request_id::RequestId;
@@ -49,7 +52,7 @@ pub use settings::Settings;
 pub use share::Shares;
 use tracing::Instrument;
 
-use self::{connection::Phase, encoding::Acceptable, streamed::Streamed};
+use self::{connection::Phase, encoding::Acceptable, sliced::Sliced, streamed::Streamed};
 pub use crate::contract::schema;
 use crate::{
     runtime::{lifecycle::Shutdown, traces::Trace},
@@ -91,7 +94,7 @@ pub async fn around(
         let mut response = with_problem(response, &path, &id);
         stamp(response.headers_mut(), &path, &id);
         if let Some(asked) = asked {
-            response = asked.pack(response);
+            response = asked.pack(response).await;
         }
         if is_head {
             // By the framework it would be sent where the next request is there already.
@@ -101,6 +104,7 @@ pub async fn around(
             let under_way = phase.goes_on();
             response = response.map_body(|_, body| Streamed::new(body, under_way).boxed());
         }
+        response = response.map_body(|_, body| Sliced::of(body));
         let is_wanted = phase.as_ref().is_some_and(|phase| phase.must_end());
         // Whoever has no token keeps no connection, and while stopping the caller's next request finds another
         // instance instead of a closed connection.

@@ -77,7 +77,11 @@ async fn bounded(mut payload: Payload) -> Result<BytesMut, Problem> {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let not_json = || Problem::bad_request("The body is not valid JSON in UTF-8.");
     let text = std::str::from_utf8(bytes).map_err(|_| not_json())?;
-    // The whole text first: a wrong field before a syntax error is still not JSON.
+    if let Ok(fitting) = serde_json::from_str(text) {
+        return Ok(fitting);
+    }
+    // Others are read again, to tell what is wrong and where. The whole text first: a wrong field before a syntax error
+    // is still not JSON.
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| not_json())?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -190,6 +194,15 @@ mod tests {
             );
         }
         assert!(refused(r#"{"name": "\ud800", "amount": 1}"#).contains("status: 400"));
+    }
+
+    #[test]
+    fn nothing_may_follow_what_fits() {
+        let fitting = r#" {"name": "x", "amount": 1} "#;
+        assert!(parse::<Object<Line>>(fitting.as_bytes()).is_ok());
+        for more in ["x", "}", "1", "\u{a0}"] {
+            assert!(refused(&format!("{fitting}{more}")).contains("status: 400"), "{more}");
+        }
     }
 
     #[test]

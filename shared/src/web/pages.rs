@@ -7,16 +7,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
-    web::{self, Bytes, Data, ServiceConfig},
+    http::header::{CONTENT_SECURITY_POLICY, HeaderValue},
+    web::{self, Data, ServiceConfig},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 pub use settings::{Oidc, Settings};
-use sha2::{Digest, Sha256};
 
 use crate::web::{
-    http::{Api, WithoutToken, only},
+    http::{Api, Fixed, WithoutToken, only},
     problem::Problem,
 };
 
@@ -80,36 +78,30 @@ pub struct Pages(Arc<Contents>);
 
 #[derive(Debug)]
 struct Contents {
-    by_path: BTreeMap<String, Content>,
-    policy: String,
-}
-
-#[derive(Debug)]
-struct Content {
-    kind: &'static str,
-    bytes: Bytes,
-    tag: String,
+    by_path: BTreeMap<String, Fixed>,
+    policy: HeaderValue,
 }
 
 impl Pages {
-    /// None where `pages.enabled` is false. `needs_token` says whether the API asks for one.
+    /// None where `pages.enabled` is false. `scopes` says where a token has them; none where the API asks for no token.
     ///
     /// # Panics
     /// An entry names a file that is not there.
     #[must_use]
-    pub fn new(settings: &Settings, site: Site<'_>, api: &Api, needs_token: bool) -> Option<Self> {
+    pub fn new(settings: &Settings, site: Site<'_>, api: &Api, scopes: Option<&Value>) -> Option<Self> {
         settings.enabled.then(|| {
             let mut by_path = BTreeMap::new();
             for file in COMMON.iter().chain(site.files) {
-                by_path.insert(format!("{FILES}{}", file.name), Content::new(file.name, file.bytes.into()));
+                by_path.insert(format!("{FILES}{}", file.name), Fixed::new(kind(file.name), file.bytes));
             }
-            let told = told(settings, site, api, needs_token).to_string();
-            by_path.insert(format!("{FILES}settings.json"), Content::new("settings.json", told.into()));
+            let told = told(settings, site, api, scopes).to_string();
+            by_path.insert(format!("{FILES}settings.json"), Fixed::new(kind("settings.json"), told));
             for (path, name) in site.entries {
                 let file = site.files.iter().find(|file| file.name == *name).expect("a test opens every entry");
-                by_path.insert((*path).into(), Content::new(name, file.bytes.into()));
+                by_path.insert((*path).into(), Fixed::new(kind(name), file.bytes));
             }
-            Self(Arc::new(Contents { by_path, policy: policy(settings) }))
+            let policy = HeaderValue::from_str(&policy(settings)).expect("origins are visible");
+            Self(Arc::new(Contents { by_path, policy }))
         })
     }
 
@@ -125,11 +117,12 @@ impl Pages {
 }
 
 /// What the scripts have to know beforehand. The routes tell them which parts of a page have something to show.
-fn told(settings: &Settings, site: Site<'_>, api: &Api, needs_token: bool) -> Value {
+fn told(settings: &Settings, site: Site<'_>, api: &Api, scopes: Option<&Value>) -> Value {
     json!({
         "service": site.service,
         "version": env!("CARGO_PKG_VERSION"),
-        "needsToken": needs_token,
+        "needsToken": scopes.is_some(),
+        "scopes": scopes,
         "oidc": settings.oidc.as_ref().map(|oidc| json!({ "issuer": oidc.issuer, "clientId": oidc.client_id })),
         "peerUrl": settings.peer_url,
         "timeZone": site.time_zone,
@@ -147,33 +140,21 @@ fn policy(settings: &Settings) -> String {
     )
 }
 
-impl Content {
-    fn new(name: &str, bytes: Bytes) -> Self {
-        let kind = match name.rsplit('.').next() {
-            Some("html") => "text/html; charset=utf-8",
-            Some("css") => "text/css; charset=utf-8",
-            Some("js") => "text/javascript; charset=utf-8",
-            Some("svg") => "image/svg+xml",
-            _ => "application/json",
-        };
-        let tag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..12]));
-        Self { kind, bytes, tag }
+fn kind(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/json",
     }
 }
 
 /// # Errors
 /// 404.
 async fn serve(request: HttpRequest, pages: Data<Pages>) -> Result<HttpResponse, Problem> {
-    let content = pages.0.by_path.get(request.path()).ok_or_else(Problem::not_found)?;
-    let is_known = request.headers().get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == content.tag.as_bytes());
-    let mut answer = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    // Kept by the browser, but asked for each time: after an update no page is put together of old and new.
-    answer
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((ETAG, content.tag.as_str()))
-        .insert_header((CONTENT_SECURITY_POLICY, pages.0.policy.as_str()));
-    if is_known {
-        return Ok(answer.finish());
-    }
-    Ok(answer.insert_header((CONTENT_TYPE, content.kind)).body(content.bytes.clone()))
+    let file = pages.0.by_path.get(request.path()).ok_or_else(Problem::not_found)?;
+    let mut answer = file.answer();
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, pages.0.policy.clone());
+    Ok(answer)
 }

@@ -79,9 +79,14 @@ impl Problem {
     /// The token is good, but not for this.
     #[must_use]
     pub fn insufficient_scope(scope: &str) -> Self {
+        Self::forbidden(format!("The token must have the scope {scope}.")).lacking(scope)
+    }
+
+    /// Says in its header too which scope the token lacks.
+    #[must_use]
+    pub fn lacking(self, scope: &str) -> Self {
         let lacking = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
-        let refused = Self::forbidden(format!("The token must have the scope {scope}."));
-        Self { header: Some(Box::new((WWW_AUTHENTICATE, lacking))), ..refused }
+        Self { header: Some(Box::new((WWW_AUTHENTICATE, lacking))), ..self }
     }
 
     #[must_use]

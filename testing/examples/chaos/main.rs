@@ -98,7 +98,7 @@ async fn main() -> ExitCode {
     let placed = u64::try_from(stack.history.acknowledged().len()).unwrap();
     stack.client.load(size.orders.saturating_sub(placed), CALLERS).await;
 
-    stack.come_to_rest(&mut report).await;
+    report.memory(stack.come_to_rest().await);
     report.judged(&stack).await;
     let passed = report.write(begun.elapsed());
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }

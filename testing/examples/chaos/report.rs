@@ -4,14 +4,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::{complete::Told, faults::Fault, stack::Stack};
-
-/// How long after a fault was mended things were as they should be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Recovery {
-    pub published: Duration,
-    pub counted: Duration,
-}
+use crate::{
+    complete::Told,
+    faults::Fault,
+    stack::{Recovery, Stack},
+};
 
 /// I9: what any instance may take at most.
 const MEMORY: u64 = 256 << 20;
@@ -49,7 +46,7 @@ impl Report {
     }
 
     pub fn memory(&mut self, most: u64) {
-        self.memory = self.memory.max(most);
+        self.memory = most;
     }
 
     pub fn told(&mut self, told: Told) {

@@ -11,11 +11,17 @@ use testing::{
 use crate::{
     complete::Witness,
     faults::{Fault, Random},
-    report::{Recovery, Report},
 };
 
 /// Far above every promise: what takes longer has not recovered at all.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long after a fault was mended things were as they should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovery {
+    pub published: Duration,
+    pub counted: Duration,
+}
 
 pub struct Stack {
     postgres: Postgres,
@@ -248,16 +254,18 @@ impl Stack {
         Witness::new(self.reader.clone(), self.orders.pool.clone(), self.recount.pool.clone())
     }
 
-    /// Waits until nothing is on its way any more, then stops the services in order.
-    pub async fn come_to_rest(&mut self, report: &mut Report) {
+    /// Waits until nothing is on its way any more, then stops the services in order: the most memory that one had.
+    pub async fn come_to_rest(&mut self) -> u64 {
         let unpublished = format!("SELECT count(*) FROM {UNPUBLISHED} AS m");
         wait_until("everything is published", PATIENCE, async || self.orders.number(&unpublished).await == 0).await;
         self.recount.at_rest(PATIENCE).await;
+        let mut most = 0;
         for one in self.placing.iter_mut().chain(&mut self.counting) {
             let service = one.service.take().unwrap();
-            report.memory(service.memory().1);
+            most = most.max(service.memory().1);
             assert_eq!(service.stop().await, Some(0), "it stops in order");
         }
+        most
     }
 
     /// After kills and cuts messages may come twice, in the same bytes.

@@ -81,6 +81,8 @@ struct ReplayBody {
     /// reference in two of them is counted twice.
     #[serde(default)]
     dry_run: bool,
+    /// Why; kept with each message that is counted. 1 to 500 visible characters.
+    reason: Option<String>,
     #[serde(default = "most")]
     #[schema(minimum = 1, maximum = 100_000)]
     limit: u32,
@@ -90,7 +92,7 @@ struct ReplayBody {
 
 impl Default for ReplayBody {
     fn default() -> Self {
-        Self { filter: None, force: false, dry_run: false, limit: MOST, cursor: None }
+        Self { filter: None, force: false, dry_run: false, reason: None, limit: MOST, cursor: None }
     }
 }
 
@@ -169,9 +171,9 @@ async fn replay(
         json::optional_body::<Object<ReplayBody>>(&request, body).await?.map_or_else(Default::default, |body| body.0);
     let filter = body.filter.as_ref().map(|filter| &filter.0);
     let pass = pass(filter, body.cursor.as_deref(), body.limit)?;
-    let (why, dry_run) = (Reason::of_replay(body.force), body.dry_run);
+    let (why, dry_run) = (why_replayed(body.force, body.reason.as_deref())?, body.dry_run);
     let author = Author::of_request(&request, &caller);
-    let how = How { time_zone: &api.time_zone, force: body.force, author: &author, why, dry_run };
+    let how = How { time_zone: &api.time_zone, force: body.force, author: &author, why: &why, dry_run };
     let (mut replay, mut replayed) = (Replay::new(&api.pool, pass, how), Replayed::default());
     let (begin, limit) = (Instant::now(), u64::from(body.limit));
     // What was looked for is tried before it stops: the cursor stands behind it.
@@ -215,6 +217,15 @@ async fn discard(
 pub(super) fn why(text: &str) -> Result<String, Problem> {
     let rule = "This must be 1 to 500 visible characters.";
     text::reason(text).ok_or_else(|| Problem::unprocessable(vec![Violation::new("/reason", rule)]))
+}
+
+/// That it is a replay, and what its caller says.
+///
+/// # Errors
+/// 422.
+pub(super) fn why_replayed(force: bool, reason: Option<&str>) -> Result<String, Problem> {
+    let name = Reason::of_replay(force);
+    reason.map_or_else(|| Ok(name.into()), |reason| why(reason).map(|reason| format!("{name}: {reason}")))
 }
 
 fn at_most(limit: u64, looked_at: u64) -> i64 {

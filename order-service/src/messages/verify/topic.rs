@@ -79,22 +79,24 @@ impl Reader {
             // Somebody else's open transaction hides nothing of ours.
             ("isolation.level", "read_uncommitted"),
             ("queued.max.messages.kbytes", "4096"),
-            ("fetch.max.bytes", "2097152"),
+            ("fetch.max.bytes", &kafka.fetch_max_bytes(2_097_152)),
         ]);
         let consumer = config.create_with_context(Quiet).context("kafka.properties")?;
         Ok(Self { consumer: Arc::new(consumer), topic: topic.into(), source })
     }
 
-    /// Every message of this service that was sent since, up to what is the end now.
-    pub fn since(&self, since: OffsetDateTime) -> mpsc::Receiver<anyhow::Result<Record>> {
+    /// Every message of this service that was sent since, up to what is the end now, and more where that is in doubt: a
+    /// message has the time of the host that sent it, whose clock may be off by days. So times are believed of a partition of
+    /// which one of the `firsts` since then is known, and stands behind what they say.
+    pub fn since(&self, since: OffsetDateTime, firsts: BTreeMap<i32, i64>) -> mpsc::Receiver<anyhow::Result<Record>> {
         let (found, records) = mpsc::channel(BUFFERED);
         let reader = self.clone();
         tokio::task::spawn_blocking(move || {
             let read = reader.bounds().and_then(|bounds| {
-                let from = reader.offsets_at(bounds.keys().copied(), since)?;
+                let by_time = reader.offsets_at(bounds.keys().copied(), since)?;
                 let spans = bounds.iter().map(|(partition, (low, high))| {
-                    let from = from.get(partition).copied().unwrap_or(*high).max(*low);
-                    (*partition, from, *high)
+                    let (by_time, first) = (by_time.get(partition), firsts.get(partition));
+                    (*partition, begin(*low, by_time.copied(), first.copied()), *high)
                 });
                 reader.read(&spans.collect::<Vec<_>>(), |record| match record {
                     // An error says that nobody listens any more.
@@ -228,6 +230,12 @@ impl Reader {
     }
 }
 
+/// Where to begin to read a partition.
+fn begin(low: i64, by_time: Option<i64>, first: Option<i64>) -> i64 {
+    let is_believed = |by_time: &i64| first.is_some_and(|first| *by_time <= first);
+    by_time.filter(is_believed).unwrap_or(low).max(low)
+}
+
 /// A message of this source; others may use the topic too.
 fn record(message: &impl Message, source: &str) -> Option<Record> {
     let Value { message_ref, activity_at } = serde_json::from_slice(message.payload()?).ok()?;
@@ -247,4 +255,19 @@ fn stretches(places: impl Iterator<Item = i64>) -> impl Iterator<Item = (i64, i6
         }
     }
     runs.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_believed_where_a_place_that_is_known_agrees() {
+        assert_eq!(begin(3, Some(50), Some(60)), 50);
+        // The host of what is known is behind; nothing is known, or all that was sent since has an older time.
+        assert_eq!(begin(3, Some(50), Some(40)), 3);
+        assert_eq!(begin(3, Some(50), None), 3);
+        assert_eq!(begin(3, None, Some(60)), 3);
+        assert_eq!(begin(55, Some(50), Some(60)), 55);
+    }
 }

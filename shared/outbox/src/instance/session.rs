@@ -18,7 +18,7 @@ use shared::runtime::{
     health::TaskStatus,
 };
 use sqlx::{Executor, postgres::PgConnection};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,7 +29,11 @@ use crate::{
     flight::{Flight, Permit},
     instance_id::InstanceId,
     metrics::{ENDED_BY_OTHERS, IDENTITIES, SESSIONS_LOST, TAKEN_OVER},
+    reach::Reach,
 };
+
+/// How long what is in flight is waited for once others send it: callers wait for a new identity meanwhile.
+const LANDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The process's session with the database.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ pub struct Session {
     connection: PgConnection,
     instance: Instance,
     flight: Flight,
+    reach: Reach,
     /// The server's, as the look before showed it.
     timeline: Option<String>,
     /// The identity that this process has begun to end itself.
@@ -106,7 +111,8 @@ impl Settings {
         // long as a take-over waits. It is idle between two looks, whatever is permitted elsewhere.
         let seconds = self.takeover_after.as_secs().max(3) / 3;
         let limits = format!(
-            "SET idle_session_timeout = 0; SET jit = off; SET tcp_keepalives_idle = {seconds}; \
+            "SET default_transaction_isolation = 'read committed'; \
+                 SET idle_session_timeout = 0; SET jit = off; SET tcp_keepalives_idle = {seconds}; \
                  SET tcp_keepalives_interval = {seconds}; SET tcp_keepalives_count = 2; \
                  SET tcp_user_timeout = '{}ms'; SET statement_timeout = '{}ms'; SET lock_timeout = '{}ms'; {DURABLE}",
             self.takeover_after.as_millis(),
@@ -130,9 +136,15 @@ impl Session {
         IDENTITIES.add(1);
         tracing::info!(instance = taken.id.number(), "took an identity");
         let instance = Instance::new(&taken, asked_at, settings.takeover_after);
-        let session =
-            Self { settings, pool, connection, instance: instance.clone(), flight, timeline: None, ending: None };
+        let (reach, timeline, ending) = (Reach::default(), None, None);
+        let session = Self { settings, pool, connection, instance: instance.clone(), flight, reach, timeline, ending };
         Ok((session, instance))
+    }
+
+    /// Where it tells that it is gone.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.reach.clone()
     }
 
     /// Keeps the identity, or another one, until `stop`.
@@ -145,19 +157,28 @@ impl Session {
     }
 
     async fn live(mut self, status: &TaskStatus) {
+        let mut lost = None;
         loop {
-            let lost = match self.hold(status).await {
+            let done = match self.hold(&mut lost, status).await {
                 Ok(nothing_in_flight) => self.replace(nothing_in_flight, status).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = lost {
-                SESSIONS_LOST.add(1);
-                status.failing(&error, "lost the session with the database");
+            if let Err(error) = done {
+                let is_new = lost.is_none();
+                let lost = lost.get_or_insert_with(|| Lost::now(&self.settings, &self.reach));
+                if is_new {
+                    SESSIONS_LOST.add(1);
+                    status.failing(&error, "lost the session with the database");
+                }
+                lost.note(&error, status);
                 // Its connection goes first: as long as it is open it may hold the lock.
-                let Self { settings, pool, connection, instance, flight, timeline, ending } = self;
+                let Self { settings, pool, connection, instance, flight, reach, timeline, ending } = self;
                 drop(connection);
-                let connection = resume(&settings, &pool, &instance, status).await;
-                self = Self { settings, pool, connection, instance, flight, timeline, ending };
+                if !is_new {
+                    lost.pause().await;
+                }
+                let connection = resume(&settings, &pool, &instance, lost, status).await;
+                self = Self { settings, pool, connection, instance, flight, reach, timeline, ending };
             }
         }
     }
@@ -165,7 +186,7 @@ impl Session {
     /// Looks once a second, until the identity has to be replaced and nothing is in flight any more,
     /// and keeps that so by the permit it returns. A look that succeeds proves that the lock is held,
     /// because the lock is the connection's; it is needed for as long as messages are in flight.
-    async fn hold(&mut self, status: &TaskStatus) -> Result<Permit, sqlx::Error> {
+    async fn hold(&mut self, lost: &mut Option<Lost>, status: &TaskStatus) -> Result<Permit, sqlx::Error> {
         let id = self.instance.id();
         let flight = self.flight.clone();
         let mut landed = pin!(flight.landed());
@@ -193,6 +214,12 @@ impl Session {
                         "another instance has taken this one for gone; what was in flight is sent twice"
                     );
                 }
+                // Others send what is in flight by now. While Kafka takes nothing it would never land, and no order would
+                // be taken.
+                if let Ok(permit) = timeout(LANDS_WITHIN, &mut landed).await {
+                    return Ok(permit);
+                }
+                flight.give_up();
                 return Ok(landed.await);
             }
             if !look.is_held {
@@ -204,6 +231,9 @@ impl Session {
                 self.instance.distrust();
             } else {
                 self.instance.confirm(asked_at, look.now);
+            }
+            if lost.take().is_some() {
+                self.reach.lacks_session(false);
             }
             status.ok();
             gone_since.retain(|other, _| look.gone.contains(other));
@@ -307,6 +337,48 @@ impl Session {
     }
 }
 
+/// The session is lost, until a look succeeds: one on which none does is of no use.
+struct Lost {
+    at: Instant,
+    takeover_after: Duration,
+    longest_pause: Duration,
+    pauses: Box<dyn Iterator<Item = Duration> + Send>,
+    /// That it takes long, and that a privilege is missing.
+    told: [bool; 2],
+    reach: Reach,
+}
+
+impl Lost {
+    fn now(settings: &Settings, reach: &Reach) -> Self {
+        Self {
+            at: Instant::now(),
+            takeover_after: settings.takeover_after,
+            // Others give everyone `takeover_after` to return, counted from their own return.
+            longest_pause: settings.look_every(),
+            pauses: Box::new(backoff()),
+            told: [false; 2],
+            reach: reach.clone(),
+        }
+    }
+
+    /// What keeps it away now may not be what broke it. For a privilege nobody need wait to be told.
+    fn note(&mut self, error: &sqlx::Error, status: &TaskStatus) {
+        status.waiting(error);
+        let is_forbidden = database::is_forbidden(error);
+        let is_told = &mut self.told[usize::from(is_forbidden)];
+        if !*is_told && (is_forbidden || self.at.elapsed() > self.takeover_after) {
+            *is_told = true;
+            self.reach.lacks_session(true);
+            tracing::error!(error = %error, "without a session with the database nothing is sent");
+        }
+    }
+
+    async fn pause(&mut self) {
+        let pause = self.pauses.next().expect("the back-off never ends");
+        sleep(pause.min(self.longest_pause)).await;
+    }
+}
+
 /// Whether somebody else has locked what a statement wants to change.
 fn is_locked(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("55P03"))
@@ -314,11 +386,15 @@ fn is_locked(error: &sqlx::Error) -> bool {
 
 /// Connects again and takes the same lock. The next look says what it is worth: the identity may have been
 /// ended meanwhile, and the server may be another one.
-async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, status: &TaskStatus) -> PgConnection {
+async fn resume(
+    settings: &Settings,
+    pool: &Pool,
+    instance: &Instance,
+    lost: &mut Lost,
+    status: &TaskStatus,
+) -> PgConnection {
     let id = instance.id();
-    let lost_at = Instant::now();
-    let mut is_told = false;
-    for pause in backoff() {
+    loop {
         let resuming = async {
             let mut connection = match settings.connect().await {
                 Err(error) if database::has_too_many(&error) => settings.take_from(pool).await?.ok_or(error)?,
@@ -336,17 +412,8 @@ async fn resume(settings: &Settings, pool: &Pool, instance: &Instance, status: &
         match resuming.await {
             Ok(Some(connection)) => return connection,
             Ok(None) => {}
-            Err(error) => {
-                // What keeps it away now may not be what broke it.
-                status.waiting(&error);
-                if !is_told && lost_at.elapsed() > settings.takeover_after {
-                    is_told = true;
-                    tracing::error!(error = %error, "without a session with the database nothing is sent");
-                }
-            }
+            Err(error) => lost.note(&error, status),
         }
-        // Others give everyone `takeover_after` to return, counted from their own return.
-        sleep(pause.min(settings.look_every())).await;
+        lost.pause().await;
     }
-    unreachable!("the back-off never ends")
 }

@@ -176,10 +176,11 @@ impl Adopted {
         }
     }
 
-    /// Whether nothing is left to be read of it before it is closed.
+    /// Whether pages of it are left to be read. Once they are not, it may wait for as long as somebody's transaction, a
+    /// partition of the topic or a back-off lasts.
     #[must_use]
-    pub fn only_waits(&self) -> bool {
-        self.reading == Reading::WaitsToBeClosed
+    pub fn is_being_read(&self) -> bool {
+        matches!(self.reading, Reading::Early | Reading::Last)
     }
 
     /// Whether it is to be looked at again very soon.

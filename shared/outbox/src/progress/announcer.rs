@@ -9,6 +9,7 @@ use anyhow::Context;
 use fail::fail_point;
 use rdkafka::{
     config::FromClientConfigAndContext,
+    error::RDKafkaErrorCode,
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use serde::Serialize;
@@ -41,6 +42,14 @@ const ANNOUNCES_WITHIN: Duration = Duration::from_secs(30);
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What Kafka has not taken by then is out of date.
 const DELIVERED_WITHIN: &str = "3000";
+
+/// The topic may not be there any more. Nobody loses anything by another one: it tells how things stand.
+const MAY_BE_GONE: [RDKafkaErrorCode; 4] = [
+    RDKafkaErrorCode::UnknownTopic,
+    RDKafkaErrorCode::UnknownPartition,
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::MessageTimedOut,
+];
 
 /// Of the topic. Whoever was away for a week still reads each minute.
 const TOPIC: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "604800000")];
@@ -104,7 +113,11 @@ impl Announcer {
         let own =
             [("message.timeout.ms", DELIVERED_WITHIN), ("max.in.flight.requests.per.connection", "1"), ("acks", "all")];
         let make = move |kafka: &kafka::Settings| {
-            let made = FutureProducer::from_config_and_context(&kafka.client(&own), kafka::Quiet);
+            let mut config = kafka.client(&own);
+            // Of the ends that it is asked for. Where a transaction of somebody else is open, what stands behind its
+            // beginning would be left out.
+            config.set("isolation.level", "read_uncommitted");
+            let made = FutureProducer::from_config_and_context(&config, kafka::Quiet);
             made.context("librdkafka refuses the settings")
         };
         let creation = Creation::new(&config.kafka, config.topic.of_progress(), config.topic.properties(&TOPIC))?;
@@ -196,9 +209,15 @@ impl Announcer {
             counts,
         };
         let value = serde_json::to_string(&announcement).context("an announcement is JSON")?;
-        let record = FutureRecord::to(&self.topic).key(self.source).payload(&value);
+        // The partition that is read, however many somebody else has given the topic.
+        let record = FutureRecord::to(&self.topic).partition(0).key(self.source).payload(&value);
         let sent = self.producer.now().send(record, Duration::ZERO).await;
-        sent.map_err(|(error, _)| error).context("kafka has not taken it")?;
+        if let Err((error, _)) = sent {
+            if MAY_BE_GONE.contains(&kafka::code(&error)) {
+                self.creation.again().await;
+            }
+            return Err(error).context("kafka has not taken it");
+        }
         fail_point!("announcer::told", |_| std::process::abort());
         if let Some(counts) = &announcement.counts {
             within(ANSWER_WITHIN, counting::told(&self.pool, counts)).await?;
@@ -213,7 +232,9 @@ impl Announcer {
         let ask = move || {
             let client = producer.client();
             let metadata = client.fetch_metadata(Some(&topic), ENDS_WITHIN).context("the partitions cannot be had")?;
-            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
+            // None where it is not there: whoever reads that counts nothing as complete.
+            let partitions = there.flat_map(|topic| topic.partitions());
             partitions
                 .map(|partition| {
                     let ends = client.fetch_watermarks(&topic, partition.id(), ENDS_WITHIN);

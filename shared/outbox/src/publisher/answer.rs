@@ -89,6 +89,8 @@ impl Verdict {
             | Code::MessageBatchTooLarge
             | Code::PolicyViolation) => Self::Rejected(code.to_string()),
             code @ Code::Fatal => Self::Fatal(code.to_string()),
+            // Let go by the producer that had it, for another one.
+            Code::PurgeQueue | Code::PurgeInflight => Self::Nowhere,
             code => Self::Outage(code),
         }
     }

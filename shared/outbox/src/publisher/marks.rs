@@ -259,12 +259,19 @@ impl Marks {
 
     async fn until_committed(&self, fact: Fact<'_>) -> bool {
         let begin = Instant::now();
-        let mut pauses = database::backoff();
+        let (mut pauses, mut is_told) = (database::backoff(), false);
         loop {
             match self.once(fact).await {
                 Ok(answer) => {
                     MARK_DURATION.record(begin.elapsed().as_secs_f64());
                     return answer;
+                }
+                // No outage: it lasts until somebody gives a privilege back.
+                Err(error) if database::is_forbidden(&error) => {
+                    self.status.waiting(&error);
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::error!(error = %error, "cannot mark messages; trying again");
+                    }
                 }
                 Err(error) => self.status.failing(&error, "cannot mark messages; trying again"),
             }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::backoff;
-use crate::{metrics::OUTAGE, settings};
+use crate::settings;
 
 #[derive(Debug)]
 pub(super) struct Outage {
@@ -26,61 +26,6 @@ pub(super) struct Outage {
 
 /// How many messages got through, counted where the answers arrive.
 pub(super) type Delivered = Arc<AtomicU64>;
-
-/// Whether Kafka takes messages, as operators see it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reach(Arc<Seen>);
-
-#[derive(Debug, Default)]
-struct Seen {
-    cluster: AtomicU8,
-    /// Some partition takes nothing.
-    stands: AtomicBool,
-}
-
-impl Reach {
-    const GOOD: u8 = 0;
-    const NO_BROKER: u8 = 1;
-    const REFUSED: u8 = 2;
-
-    pub(super) fn no_broker(&self) {
-        self.0.cluster.store(Self::NO_BROKER, Ordering::Relaxed);
-        self.set_gauge();
-    }
-
-    pub(super) fn refused(&self) {
-        self.0.cluster.store(Self::REFUSED, Ordering::Relaxed);
-        self.set_gauge();
-    }
-
-    /// Whether some partition takes nothing.
-    pub(super) fn stands(&self, stands: bool) {
-        self.0.stands.store(stands, Ordering::Relaxed);
-        self.set_gauge();
-    }
-
-    /// A message got through.
-    pub(super) fn delivered(&self) {
-        if self.0.cluster.swap(Self::GOOD, Ordering::Relaxed) != Self::GOOD {
-            self.set_gauge();
-        }
-    }
-
-    /// A broker is connected. Whether that ends the outage: with nothing to send, nothing else would.
-    pub(super) fn connected(&self) -> bool {
-        let (from, to) = (Self::NO_BROKER, Self::GOOD);
-        let ended = self.0.cluster.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if ended {
-            self.set_gauge();
-        }
-        ended
-    }
-
-    fn set_gauge(&self) {
-        let is_good = self.0.cluster.load(Ordering::Relaxed) == Self::GOOD && !self.0.stands.load(Ordering::Relaxed);
-        OUTAGE.set(if is_good { 0.0 } else { 1.0 });
-    }
-}
 
 impl Outage {
     pub(super) fn new(settings: &settings::PublisherSettings) -> Self {

@@ -11,11 +11,12 @@ use std::{
 use anyhow::Context;
 use fail::fail_point;
 use rdkafka::{
-    ClientContext, Statistics,
+    ClientConfig, ClientContext, Statistics,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    types::RDKafkaType,
 };
 use shared::runtime::{health::TaskStatus, kafka};
 use tokio::sync::{Notify, mpsc};
@@ -24,9 +25,14 @@ use super::{
     BrokerAnswer, Outgoing,
     answer::{self, Verdict},
     lanes::{Entry, Lanes},
-    outage::{Delivered, Reach},
+    outage::Delivered,
 };
-use crate::{flight::Permit, message::Service, settings::Settings};
+use crate::{
+    flight::{Flight, Permit},
+    message::Service,
+    reach::Reach,
+    settings::Settings,
+};
 
 /// More than any message has: what is given is bounded, and so are the names and texts of the headers.
 const KILOBYTES: u32 = 20;
@@ -36,7 +42,7 @@ pub(super) struct Producers {
     service: Service,
     kafka: kafka::Settings,
     topic: Arc<str>,
-    max_in_flight: u32,
+    flight: Flight,
     answers: Answers,
     batched: Lane,
     /// Made when the first message has to be sent alone: most processes never need it.
@@ -55,6 +61,7 @@ impl Producers {
     pub(super) fn new(
         config: &Settings,
         answers: mpsc::UnboundedSender<BrokerAnswer>,
+        flight: Flight,
         delivered: Delivered,
         reach: Reach,
         lanes: Lanes,
@@ -73,24 +80,25 @@ impl Producers {
             status,
             is_alone: false,
         };
-        let max_in_flight = config.publisher.max_in_flight;
-        let batched = batching(&config.kafka, max_in_flight, answers.clone())?;
-        Ok(Self {
-            service: config.service,
-            kafka: config.kafka.clone(),
-            topic,
-            max_in_flight,
-            answers,
-            batched,
-            alone: None,
-        })
+        let batched = batching(&config.kafka, flight.bound(), answers.clone())?;
+        Ok(Self { service: config.service, kafka: config.kafka.clone(), topic, flight, answers, batched, alone: None })
     }
 
-    /// Until a producer may have failed for good, or is not let in any more with what it knows. From then on it sends
-    /// nothing, and says nothing of what it has.
+    /// Until a producer may have failed for good, or is not let in any more with what it knows: from then on it sends
+    /// nothing, and says nothing of what it has. Or until somebody gives up what is in flight.
     pub(super) fn failure(&self) -> impl Future<Output = ()> + use<> {
-        let failed = Arc::clone(&self.answers.failed);
-        async move { failed.notified().await }
+        let (failed, given_up) = (Arc::clone(&self.answers.failed), self.flight.is_given_up());
+        async move {
+            tokio::select! {
+                () = failed.notified() => {}
+                () = given_up => {}
+            }
+        }
+    }
+
+    /// Whether the producer has failed for good, and not for what it did not know any better.
+    pub(super) fn have_failed(&self) -> bool {
+        self.batched.has_failed() && !self.batched.is_outdated()
     }
 
     /// Hands a message over. What librdkafka refuses at once comes back as an answer like any other.
@@ -123,20 +131,24 @@ impl Producers {
         }
     }
 
-    /// Replaces the producers that have failed for good, or that no broker lets in any more.
+    /// Replaces the producers that have failed for good, that no broker lets in any more, or whose messages are given up.
+    /// What they have comes back.
     pub(super) fn rebuild(&mut self, error: &str) -> anyhow::Result<()> {
-        if self.batched.has_failed() {
-            if self.batched.is_outdated() {
+        let is_given_up = self.flight.take_given_up();
+        if self.batched.has_failed() || is_given_up {
+            if is_given_up {
+                tracing::warn!("what is in flight is others' to send by now: making a new producer");
+            } else if self.batched.is_outdated() {
                 tracing::info!(
                     "the secrets in files have changed, and a broker refuses the old ones: making a new producer"
                 );
             } else {
                 tracing::error!(error, "the producer failed for good; making a new one");
             }
-            let new = batching(&self.kafka, self.max_in_flight, self.answers.clone())?;
+            let new = batching(&self.kafka, self.flight.bound(), self.answers.clone())?;
             drop_elsewhere(std::mem::replace(&mut self.batched, new));
         }
-        if let Some(failed) = self.alone.take_if(|lane| lane.has_failed()) {
+        if let Some(failed) = self.alone.take_if(|lane| is_given_up || lane.has_failed()) {
             drop_elsewhere(failed);
         }
         Ok(())
@@ -150,7 +162,7 @@ impl Producers {
             Some(lane) => lane,
             None => {
                 let answers = Answers { is_alone: true, ..self.answers.clone() };
-                producer(&self.kafka, self.max_in_flight, &[("batch.num.messages", "1")], answers)?
+                producer(&self.kafka, self.flight.bound(), &[("batch.num.messages", "1")], answers)?
             }
         };
         Ok(self.alone.insert(made))
@@ -172,9 +184,19 @@ fn drop_elsewhere(lane: Lane) {
     drop(tokio::task::spawn_blocking(move || drop(lane)));
 }
 
+/// The clients that are made with these settings: a service that reads them gives them to [`kafka::check`].
+#[must_use]
+pub fn clients(settings: &Settings) -> [(RDKafkaType, ClientConfig); 2] {
+    let sends = config(&settings.kafka, settings.publisher.max_in_flight, &BATCHING);
+    let makes_topics = settings.kafka.client(&[]);
+    [sends, makes_topics].map(|config| (RDKafkaType::RD_KAFKA_PRODUCER, config))
+}
+
+/// The publisher lingers itself, so that a stop need not wait for librdkafka's linger to end.
+const BATCHING: [(&str, &str); 1] = [("linger.ms", "0")];
+
 fn batching(kafka: &kafka::Settings, max_in_flight: u32, answers: Answers) -> anyhow::Result<Lane> {
-    // The publisher lingers itself, so that a stop need not wait for librdkafka's linger to end.
-    producer(kafka, max_in_flight, &[("linger.ms", "0")], answers)
+    producer(kafka, max_in_flight, &BATCHING, answers)
 }
 
 fn producer(
@@ -183,6 +205,12 @@ fn producer(
     own: &[(&str, &str)],
     answers: Answers,
 ) -> anyhow::Result<Lane> {
+    let answers = Answers { credentials: kafka::Credentials::new(kafka), ..answers };
+    let made = config(kafka, max_in_flight, own).create_with_context(answers);
+    made.map(Lane).context("librdkafka refuses the producer's settings")
+}
+
+fn config(kafka: &kafka::Settings, max_in_flight: u32, own: &[(&str, &str)]) -> ClientConfig {
     // What bounds the messages in flight are the permits. librdkafka counts a message until it has told of all that it
     // tells of together, and by then others may have the permits of these: twice as many are never too many for it.
     let (messages, kilobytes) = (2 * max_in_flight, 2 * max_in_flight * KILOBYTES);
@@ -198,9 +226,7 @@ fn producer(
         ("statistics.interval.ms", "1000"),
     ];
     settings.extend_from_slice(own);
-    let answers = Answers { credentials: kafka::Credentials::new(kafka), ..answers };
-    let config = kafka.client(&settings);
-    config.create_with_context(answers).map(Lane).context("librdkafka refuses the producer's settings")
+    kafka.client(&settings)
 }
 
 /// Where librdkafka's thread leaves the answers.
@@ -289,7 +315,8 @@ impl ClientContext for Answers {
         if self.credentials.are_outdated() {
             self.failed.notify_one();
         }
-        if connected && self.reach.connected() {
+        let is_let_in = statistics.eos.as_ref().is_some_and(|eos| eos.idemp_state == "Assigned");
+        if connected && self.reach.connected() || is_let_in && self.reach.let_in() {
             self.status.ok();
         }
         if !self.is_alone {

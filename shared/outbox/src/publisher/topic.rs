@@ -48,18 +48,12 @@ impl Creation {
     /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
     pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, status: &TaskStatus, shutdown: &Shutdown) {
         let settings::NewTopic { name, partitions, replication } = &self.topic;
-        let mut wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
-        for (property, value) in &self.properties {
-            wanted = wanted.set(property, value);
-        }
+        let (wanted, options) = (self.wanted(), options());
         let know = |count| {
             if let Some(lanes) = lanes {
                 lanes.know(count, BTreeSet::new(), true);
             }
         };
-        let options = AdminOptions::new()
-            .request_timeout(Some(kafka::ANSWER_WITHIN))
-            .operation_timeout(Some(kafka::ANSWER_WITHIN));
         let mut refused = false;
         for mut pause in shared::runtime::database::backoff() {
             // Only the controller creates topics; what is there can be written to without it.
@@ -109,6 +103,20 @@ impl Creation {
         }
     }
 
+    /// Makes it once more, for whoever has found out that it is not there any more, and asks again where this fails.
+    pub(crate) async fn again(&self) {
+        let (admin, wanted, options) = (self.admin.now(), self.wanted(), options());
+        if matches!(admin.create_topics([&wanted], &options).await.as_deref(), Ok([Ok(_)])) {
+            tracing::warn!(topic = self.topic.name, "the topic was gone: it was made again");
+        }
+    }
+
+    fn wanted(&self) -> NewTopic<'_> {
+        let settings::NewTopic { name, partitions, replication } = &self.topic;
+        let wanted = NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication));
+        self.properties.iter().fold(wanted, |wanted, (property, value)| wanted.set(property, value))
+    }
+
     /// How many there are; 0 where the topic is not there, or nobody says.
     async fn partitions(&self) -> i32 {
         let (admin, name) = (self.admin.now(), self.topic.name.clone());
@@ -118,6 +126,10 @@ impl Creation {
         let found = metadata.topics().iter().find(|topic| topic.error().is_none());
         found.map_or(0, |topic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
     }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(kafka::ANSWER_WITHIN)).operation_timeout(Some(kafka::ANSWER_WITHIN))
 }
 
 /// Whether asking again may bring another answer.

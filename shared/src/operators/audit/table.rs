@@ -86,7 +86,8 @@ macro_rules! audit_table {
             Ok((found, next))
         }
 
-        /// Writes down what was done outside of any transaction, once the database is there. Ends with the drain.
+        /// Writes down what was done outside of any transaction, once the database is there. Ends with the drain:
+        /// what is left then is tried once, and told in the log from the first on that cannot be written.
         ///
         /// # Errors
         /// None.
@@ -106,9 +107,19 @@ macro_rules! audit_table {
                         Err(error) => status.failing(&error, "cannot write the audit; trying again"),
                     }
                     if shutdown.unless_draining(::tokio::time::sleep(pause)).await.is_none() {
-                        ::tracing::warn!(action = deed.action.as_str(), "what was done stands in the log only");
+                        deed.stands_in_the_log_only();
                         break;
                     }
+                }
+            }
+            // Who does something from now on is told that there is no place for it.
+            deeds.close();
+            let mut is_there = true;
+            while let Some(deed) = deeds.recv().await {
+                let written = write_down(&pool, &deed);
+                is_there = is_there && status.busy($crate::operators::audit::WRITTEN_WITHIN, written).await.is_ok();
+                if !is_there {
+                    deed.stands_in_the_log_only();
                 }
             }
             Ok(())

@@ -12,8 +12,10 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use sqlx::PgConnection;
 use tokio::time::sleep;
 
 use super::from_database::{FromDatabase, Question};
@@ -23,7 +25,7 @@ use crate::{
         database::Pool,
         health::TaskStatus,
         lifecycle::Shutdown,
-        metrics::{Metric, now::Now, own},
+        metrics::{Gauge, Metric, now::Now, own},
     },
     web::http::only,
 };
@@ -48,6 +50,8 @@ impl Settings {
 pub struct Exposition {
     handle: Option<PrometheusHandle>,
     process: Collector,
+    /// Those of the table whose values live in the database.
+    of_database: Arc<[&'static Gauge]>,
     sources: Arc<Mutex<Sources>>,
 }
 
@@ -94,7 +98,8 @@ impl Exposition {
         own::POOLS.iter().for_each(|pool| connections(pool, 0, 0));
         let process = Collector::default();
         process.describe();
-        Ok(Self { handle: Some(handle), process, sources: Arc::default() })
+        let of_database = table.iter().filter_map(|&metric| metric.as_of_database()).collect();
+        Ok(Self { handle: Some(handle), process, of_database, sources: Arc::default() })
     }
 
     /// Calls `source` with each scrape, before it is answered. It must not wait for anything.
@@ -103,9 +108,15 @@ impl Exposition {
     }
 
     /// Asks `question` with a scrape, on `pool`, at most every `metrics.database_every`.
-    pub fn of_database(&self, pool: &Pool, question: Question, settings: &Settings) {
-        let (pool, kept_for) = (pool.clone(), settings.database_every);
-        self.sources().database = Some(FromDatabase { pool, question, kept_for, asked: Arc::default() });
+    pub fn of_database(
+        &self,
+        pool: &Pool,
+        question: impl for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(), sqlx::Error>> + Send + Sync + 'static,
+        settings: &Settings,
+    ) {
+        let question: Question = Arc::new(question);
+        let (pool, gauges, kept_for) = (pool.clone(), Arc::clone(&self.of_database), settings.database_every);
+        self.sources().database = Some(FromDatabase { pool, question, gauges, kept_for, asked: Arc::default() });
     }
 
     /// Tells of the connections of `pool`, one of [`own::POOLS`].

@@ -1,7 +1,7 @@
 //! Numbers that live in the database, read when somebody asks for them, and not more often than
 //! every few seconds, however many ask.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{Executor, PgConnection};
@@ -9,7 +9,10 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::runtime::{
     database::{Pool, within},
-    metrics::own::{FIGURES_AGE, FIGURES_UP},
+    metrics::{
+        Gauge, READING,
+        own::{FIGURES_AGE, FIGURES_UP},
+    },
 };
 
 /// How long a connection and then the answer are waited for: whatever the database does, a scrape is
@@ -19,15 +22,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const SESSION: &str =
     "BEGIN READ ONLY; SET LOCAL statement_timeout = '900ms'; SET LOCAL plan_cache_mode = force_custom_plan";
 
-/// Reads the numbers and sets the gauges.
-pub type Question = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+/// Reads the numbers and sets the gauges, each of which is [`Gauge::of_database`].
+pub type Question = Arc<dyn for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<(), sqlx::Error>> + Send + Sync>;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct FromDatabase {
     pub pool: Pool,
     pub question: Question,
+    /// All that the question sets.
+    pub gauges: Arc<[&'static Gauge]>,
     pub kept_for: Duration,
     pub asked: Arc<Mutex<Asked>>,
+}
+
+impl fmt::Debug for FromDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromDatabase").field("kept_for", &self.kept_for).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +48,8 @@ pub(super) struct Asked {
 }
 
 impl FromDatabase {
-    /// Asks if the last answer, or the last attempt, is too old. What could not be read stays as it was.
+    /// Asks if the last answer, or the last attempt, is too old. What could not be read is not told: an old number beside
+    /// fresh ones would pass for one of them.
     pub async fn refresh(&self) {
         let mut asked = self.asked.lock().await;
         if asked.last.is_none_or(|last| last.elapsed() >= self.kept_for) {
@@ -46,8 +58,11 @@ impl FromDatabase {
             FIGURES_UP.set(if answered.is_ok() { 1.0 } else { 0.0 });
             match answered {
                 Ok(()) => asked.answered = asked.last,
-                // The tasks that need the database say so themselves.
-                Err(error) => tracing::debug!(error = %error, "the numbers in the database cannot be read"),
+                Err(error) => {
+                    self.gauges.iter().for_each(|gauge| gauge.forget());
+                    // The tasks that need the database say so themselves.
+                    tracing::debug!(error = %error, "the numbers in the database cannot be read");
+                }
             }
         }
         FIGURES_AGE.set(asked.answered.map_or(0.0, |then| then.elapsed().as_secs_f64()));
@@ -57,7 +72,7 @@ impl FromDatabase {
         let mut connection = within(ANSWER_WITHIN, self.pool.acquire()).await?;
         let asking = async {
             connection.execute(SESSION).await?;
-            (self.question)(&mut connection).await?;
+            READING.scope((), (self.question)(&mut connection)).await?;
             connection.execute("COMMIT").await.map(|_| ())
         };
         let answer = within(ANSWER_WITHIN, asking).await;

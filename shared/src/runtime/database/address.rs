@@ -73,5 +73,7 @@ fn is_usable(url: &Secret, allows_clear: bool) -> Result<PgConnectOptions, Strin
 fn is_in_clear(options: &PgConnectOptions) -> bool {
     let is_encrypted =
         matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-    !is_encrypted && options.get_socket().is_none() && !is_this_machine(options.get_host())
+    // Without a host in the URL the folder of the socket is the host: that of PGHOST, or the system's.
+    let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+    !is_encrypted && !is_socket && !is_this_machine(options.get_host())
 }

@@ -19,6 +19,19 @@ pub fn is_missing(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| MISSING.contains(&code.as_ref()))
 }
 
+/// Whether a row has no partition to go to: a constraint that it breaks would have a name.
+#[must_use]
+pub fn has_no_partition(error: &sqlx::Error) -> bool {
+    let answer = error.as_database_error();
+    answer.is_some_and(|answer| answer.code().as_deref() == Some("23514") && answer.constraint().is_none())
+}
+
+/// Whether the role may not do what it asked for: it waits for somebody who permits it.
+#[must_use]
+pub fn is_forbidden(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("42501"))
+}
+
 /// What this program finds wrong itself, on its way through functions that answer with the database's errors.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnFinding {

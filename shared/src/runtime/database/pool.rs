@@ -26,11 +26,11 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{backoff, no_answer, standby, takes_writes};
+use super::{backoff, no_answer, pooler::Way, server, standby, takes_writes};
 use crate::runtime::health::{TaskStatus, TimedOut};
 
 /// A connection idle for longer is asked whether it still lives before it is used: after an outage
@@ -68,6 +68,7 @@ pub struct Pool(Arc<Connections>);
 struct Connections {
     options: Mutex<PgConnectOptions>,
     kind: Kind,
+    way: Arc<OnceCell<Way>>,
     size: u32,
     /// One for each connection that is lent, or that the server may be at work on.
     permits: Arc<Semaphore>,
@@ -90,10 +91,11 @@ pub struct Backend(i32);
 
 impl Pool {
     /// One of at most `size` connections, which connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32, kind: Kind) -> Self {
+    pub(super) fn new(options: PgConnectOptions, size: u32, kind: Kind, way: Arc<OnceCell<Way>>) -> Self {
         let connections = Arc::new(Connections {
             options: Mutex::new(options),
             kind,
+            way,
             size,
             permits: Arc::new(Semaphore::new(size as usize)),
             idle: Mutex::default(),
@@ -226,9 +228,14 @@ impl Pool {
 
 impl Connections {
     async fn connect(&self) -> Result<Connected, sqlx::Error> {
+        let is_lent = self.is_lent().await?;
         let options = self.options().clone();
         let mut connection = PgConnection::connect_with(&options).await?;
-        connection.execute(self.kind.session).await?;
+        // What a lent session is told others would find. A server that is too old does not know all of it: what is asked next
+        // is its version.
+        if !is_lent && !server::is_too_old(connection.server_version_num()) {
+            connection.execute(self.kind.session).await?;
+        }
         // Not prepared, for poolers.
         let row = connection.fetch_one("SELECT pg_is_in_recovery(), pg_backend_pid()").await?;
         if row.try_get(0)? {
@@ -236,6 +243,17 @@ impl Connections {
         }
         let now = Instant::now();
         Ok(Connected { connection, backend: Backend(row.try_get(1)?), since: now, idle_since: now })
+    }
+
+    /// Whether a pooler lends the session. Where there is no room to find out it is taken for none, and looked at again.
+    async fn is_lent(&self) -> Result<bool, sqlx::Error> {
+        let options = self.options().clone();
+        let seeing = || async { Way::of(&options).await.map_err(Some)?.ok_or(None) };
+        match self.way.get_or_try_init(seeing).await {
+            Ok(way) => Ok(way.lends_sessions),
+            Err(None) => Ok(false),
+            Err(Some(error)) => Err(error),
+        }
     }
 
     fn take_idle(&self) -> Option<Connected> {

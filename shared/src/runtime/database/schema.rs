@@ -1,15 +1,29 @@
 //! The schema: whether a service can work with it, and what brings it up to date.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use anyhow::Context;
 use clap::Args;
-use sqlx::{PgConnection, migrate::Migrator};
+use sqlx::{
+    PgConnection,
+    migrate::{Migrate as _, MigrateError, Migrator},
+};
+use tokio::time::{Instant, sleep};
 
 use super::{ACQUIRE_WITHIN, OwnFinding, Pool, Settings, Tables, ownership, privileges, reach, server, within};
 use crate::runtime::{lifecycle::Exit, terminal};
 
-/// What a migration is told, whatever the role or the database was given: a backslash is a backslash, and a large table takes
-/// its time. A `lock_timeout` stays: it keeps others from waiting behind a migration that waits.
-const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0";
+/// What a migration is told, whatever the role or the database was given: a backslash is a backslash, a large table takes
+/// its time, and so does whoever migrates already.
+const MIGRATION: &str = "SET standard_conforming_strings = on; SET statement_timeout = 0; SET idle_session_timeout = 0; \
+     SET lock_timeout = 0";
+/// Everybody else waits behind a migration that waits for a table: for no longer than this, or what the role or the database
+/// was given.
+const LOCKS: &str =
+    "RESET lock_timeout; SELECT set_config('lock_timeout', '2s', false) WHERE current_setting('lock_timeout') = '0'";
+/// For so long a migration is tried again that did not get its locks; others get theirs in the pauses.
+const TRIED_FOR: Duration = Duration::from_mins(5);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether the schema has everything that the program's own migrations make: each of them, done to its end. More is
 /// no harm: the next version may already be rolling out.
@@ -109,8 +123,49 @@ pub async fn migrate(settings: &Settings, tables: &Tables, how: Migrate) -> anyh
         return Ok(Exit::WrongSettings);
     }
     sqlx::raw_sql(MIGRATION).execute(&mut connection).await?;
-    // A newer version may have migrated further.
-    let mut migrator = Migrator { migrations: tables.migrations.migrations.clone(), ..Migrator::DEFAULT };
-    migrator.set_ignore_missing(true).run(&mut connection).await.context("a migration failed")?;
+    // The end of the session lets it go.
+    connection.lock().await.context("a migration failed")?;
+    run(&mut connection, tables.migrations).await.context("a migration failed")?;
     Ok(Exit::Stopped)
+}
+
+/// Says of each migration that it is applied, as soon as it is.
+async fn run(connection: &mut PgConnection, migrations: &Migrator) -> Result<(), MigrateError> {
+    let end = Instant::now() + TRIED_FOR;
+    connection.ensure_migrations_table().await?;
+    let before: BTreeSet<_> = connection.list_applied_migrations().await?.iter().map(|one| one.version).collect();
+    for one in migrations.iter().filter(|one| !one.migration_type.is_down_migration()) {
+        // What needs no transaction builds an index CONCURRENTLY: it waits for those of others, and nobody for it.
+        sqlx::raw_sql(if one.no_tx { MIGRATION } else { LOCKS }).execute(&mut *connection).await?;
+        let migrator = Migrator {
+            migrations: vec![one.clone()].into(),
+            // The others of this version; a newer one may have migrated further.
+            ignore_missing: true,
+            locking: false,
+            ..Migrator::DEFAULT
+        };
+        while let Err(error) = migrator.run(&mut *connection).await {
+            let left = end.saturating_duration_since(Instant::now());
+            if !is_lock_timeout(&error) || left.is_zero() {
+                return Err(error);
+            }
+            terminal::complain(format_args!("{error}; it is tried again, for {} s at most", left.as_secs()));
+            sleep(PAUSE).await;
+        }
+        if !before.contains(&one.version) {
+            say(&format!("applied {} {}", one.version, one.description));
+        }
+    }
+    say("the schema is up to date");
+    Ok(())
+}
+
+/// Nobody has to read it: what is applied is applied.
+fn say(line: &str) {
+    drop(terminal::print(line));
+}
+
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+    error.as_database_error().is_some_and(|answer| answer.code().as_deref() == Some("55P03"))
 }

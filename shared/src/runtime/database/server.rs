@@ -15,6 +15,11 @@ pub(super) async fn shortcoming(connection: &mut PgConnection) -> Result<Option<
     Ok(judge(row.try_get(0)?, row.try_get(1)?))
 }
 
+/// Whether it says that it is older, in what it says to every client.
+pub(super) fn is_too_old(version_number: Option<u32>) -> bool {
+    version_number.is_some_and(|number| number / 10_000 < LEAST_VERSION.unsigned_abs())
+}
+
 fn judge(version_number: i32, encoding: &str) -> Option<String> {
     let version = version_number / 10_000;
     if version < LEAST_VERSION {
@@ -35,5 +40,7 @@ mod tests {
         assert_eq!(judge(140_000, "UTF8"), None);
         let told = judge(130_022, "UTF8").unwrap();
         assert_eq!(told, "the server is Postgres 13, but 14 or newer is needed");
+        let too_old = [None, Some(90_624), Some(130_022), Some(140_000), Some(180_001)].map(is_too_old);
+        assert_eq!(too_old, [false, true, true, false, false]);
     }
 }

@@ -7,6 +7,8 @@ use sqlx::postgres::PgConnectOptions;
 use crate::runtime::config::Secret;
 
 const FORM: &str = "must be a URL like postgres://user@host:5432/database";
+const SEVERAL: &str =
+    "names several hosts, of which one may be a standby: give the one address that leads to the primary";
 /// Those that are understood. Others would be ignored, and what was meant by them would not hold.
 const PARAMETERS: [&str; 18] = [
     "application_name",
@@ -45,9 +47,7 @@ pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
     }
     let parameters: Vec<_> = query.split('&').filter(|one| !one.is_empty()).map(|one| one.split('=').next()).collect();
     if host.contains(',') {
-        return Err(
-            "names several hosts, of which one may be a standby: give the one address that leads to the primary".into(),
-        );
+        return Err(SEVERAL.into());
     }
     let is_known =
         |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[") || name.starts_with("options%5B");
@@ -60,5 +60,11 @@ pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
     // With a user and no host, as libpq takes it: the host is a parameter then, or this machine.
     let complete =
         if host.is_empty() && !user.is_empty() { url.replacen("@/", "@localhost/", 1) } else { url.to_owned() };
-    PgConnectOptions::from_str(&complete).map_err(|_| FORM.into())
+    let options = PgConnectOptions::from_str(&complete).map_err(|_| FORM)?;
+    // Whoever named it: a parameter, or PGHOST. In the URL itself it stays encoded.
+    let host = options.get_host().to_ascii_lowercase();
+    if options.get_socket().is_none() && (host.contains(',') || host.contains("%2c")) {
+        return Err(SEVERAL.into());
+    }
+    Ok(options)
 }

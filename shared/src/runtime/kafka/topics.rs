@@ -24,8 +24,9 @@ use super::{ANSWER_WITHIN, Quiet, Renewed, Settings};
 use crate::runtime::{
     config::Reader,
     health::TaskStatus,
-    lifecycle::Shutdown,
+    lifecycle::{Exit, Shutdown},
     metrics::own::{TOPIC_PROBLEMS, TOPICS_MISSING, TopicProblem},
+    terminal,
 };
 
 /// How often it is asked whether the topics are there: one small request.
@@ -33,8 +34,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How often their settings are asked for.
 const SETTINGS_EVERY: Duration = Duration::from_secs(300);
+/// How long a start waits to hear of the topics' settings. Without Kafka it goes on without.
+const START_WITHIN: Duration = Duration::from_secs(1);
 /// Less than that between the broker's clock and a host's is usual.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(300);
+
+/// A client may not know a topic's settings.
+const FORBIDDEN: [RDKafkaErrorCode; 2] =
+    [RDKafkaErrorCode::TopicAuthorizationFailed, RDKafkaErrorCode::ClusterAuthorizationFailed];
 
 /// What is held against a topic's settings.
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct Expected {
     pub may_be_compacted: bool,
     /// As many replicas in sync as a message needs; one less than the topic has, where it is not given.
     pub min_insync_replicas: Option<i32>,
+    /// As many replicas of each partition.
+    pub replication: Option<i32>,
 }
 
 impl Expected {
@@ -53,6 +62,7 @@ impl Expected {
             longest_outage: settings.get("kafka.longest_outage"),
             may_be_compacted: settings.get("kafka.allow_compacted"),
             min_insync_replicas: None,
+            replication: None,
         }
     }
 }
@@ -72,6 +82,10 @@ impl TopicProblem {
             Self::FewInSync => {
                 "the topic acknowledges messages with fewer replicas than it should: the loss of one broker can lose \
                  them; raise min.insync.replicas"
+            }
+            Self::FewReplicas => {
+                "the topic has fewer replicas of a partition than kafka.replication: fewer brokers may be lost than the \
+                 settings say; add replicas"
             }
             Self::NotReplicated => {
                 "the topic has one replica of each partition on a cluster of several brokers: the loss of a disk loses \
@@ -102,6 +116,9 @@ pub enum Presence {
     Forbidden,
 }
 
+/// What is wrong with the settings of a topic, or why nobody says.
+pub type Answer = Result<BTreeSet<TopicProblem>, RDKafkaErrorCode>;
+
 /// Asks the cluster.
 pub struct Topics {
     admin: Renewed<AdminClient<Quiet>>,
@@ -126,7 +143,8 @@ impl Topics {
     /// Why the service must not start, if it must not: a topic is compacted. None where nobody answers in time.
     pub async fn refusal(&self, within: Duration) -> Option<String> {
         let asked = tokio::time::timeout(within, self.settings(within)).await.ok()?.ok()?;
-        let compacted = asked.into_iter().find(|(_, found)| found.contains(&TopicProblem::Compacted))?.0;
+        let is_compacted = |found: &Answer| found.as_ref().is_ok_and(|found| found.contains(&TopicProblem::Compacted));
+        let compacted = asked.into_iter().find(|(_, found)| is_compacted(found))?.0;
         (!self.expected.may_be_compacted).then(|| {
             format!("kafka: {compacted}: {} (kafka.allow_compacted lets it be)", TopicProblem::Compacted.advice())
         })
@@ -153,11 +171,11 @@ impl Topics {
         Ok(found)
     }
 
-    /// What is wrong with the settings of each topic that is there.
+    /// What is wrong with the settings of each topic that is there, or why that is not told of it.
     ///
     /// # Errors
-    /// No broker answers, or this client may not ask.
-    pub async fn settings(&self, within: Duration) -> anyhow::Result<BTreeMap<String, BTreeSet<TopicProblem>>> {
+    /// No broker answers.
+    pub async fn settings(&self, within: Duration) -> anyhow::Result<BTreeMap<String, Answer>> {
         let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
         let wanted: Vec<_> = self.names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = self.admin.now().describe_configs(&wanted, &options).await.context("the topics' settings")?;
@@ -166,12 +184,21 @@ impl Topics {
             let described = match answer {
                 Ok(described) => described,
                 Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => continue,
-                Err(code) => return Err(code).context("the topics' settings"),
+                Err(code) => {
+                    found.insert(name.clone(), Err(code));
+                    continue;
+                }
             };
             let metadata = self.metadata(name, within).await.context("the topics' replicas")?;
             let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            let replicas = partitions.map(|partition| partition.replicas().len()).min().unwrap_or(0);
-            found.insert(name.clone(), self.problems(&described, replicas, metadata.brokers().len()));
+            let Some(replicas) = partitions.map(|partition| partition.replicas().len()).min() else { continue };
+            // Each topic has settings: where none is shown the broker has refused, of which the client says nothing.
+            let answer = if described.entries.is_empty() {
+                Err(RDKafkaErrorCode::TopicAuthorizationFailed)
+            } else {
+                Ok(self.problems(&described, replicas, metadata.brokers().len()))
+            };
+            found.insert(name.clone(), answer);
         }
         Ok(found)
     }
@@ -200,6 +227,9 @@ impl Topics {
             TopicProblem::Compacted => text("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
             TopicProblem::ShortRetention => is_short("retention.ms", outage),
             TopicProblem::FewInSync => is_short("min.insync.replicas", in_sync.min(replicas)),
+            TopicProblem::FewReplicas => {
+                self.expected.replication.is_some_and(|wanted| (1..i64::from(wanted)).contains(&replicas))
+            }
             TopicProblem::NotReplicated => replicas == 1 && brokers > 1,
             // Before 3.6 one setting stood for both.
             TopicProblem::TimestampsRefused => {
@@ -220,7 +250,8 @@ pub struct Watch {
     presence: BTreeMap<String, Presence>,
     problems: BTreeMap<String, BTreeSet<TopicProblem>>,
     settings_at: Instant,
-    may_not_ask: bool,
+    /// Of these this service may not know the settings.
+    hidden: BTreeSet<String>,
     away: Away,
 }
 
@@ -236,14 +267,27 @@ impl Away {
 }
 
 impl Watch {
-    #[must_use]
-    pub fn new(topics: Topics) -> Self {
+    /// Looks at the topics before a service uses them. Where it must not, the operator is told, and this is how the process is
+    /// to end.
+    ///
+    /// # Errors
+    /// librdkafka refuses a setting.
+    pub async fn begin(kafka: &Settings, names: Vec<String>, expected: Expected) -> anyhow::Result<Result<Self, Exit>> {
+        let topics = Topics::new(kafka, names, expected)?;
+        if let Some(refusal) = topics.refusal(START_WITHIN).await {
+            terminal::complain(refusal);
+            return Ok(Err(Exit::WrongSettings));
+        }
+        Ok(Ok(Self::new(topics)))
+    }
+
+    fn new(topics: Topics) -> Self {
         Self {
             topics,
             presence: BTreeMap::new(),
             problems: BTreeMap::new(),
             settings_at: Instant::now(),
-            may_not_ask: false,
+            hidden: BTreeSet::new(),
             away: Away::default(),
         }
     }
@@ -289,7 +333,8 @@ impl Watch {
         });
         let mut news: Vec<String> = away.collect();
         if self.settings_at <= Instant::now() {
-            self.settings_at = Instant::now() + SETTINGS_EVERY;
+            // Soon again, unless it is told of each of them.
+            self.settings_at = Instant::now() + LOOK_EVERY;
             self.look_at_settings().await?;
         }
         for (topic, problems) in &self.problems {
@@ -305,27 +350,32 @@ impl Watch {
     }
 
     async fn look_at_settings(&mut self) -> anyhow::Result<()> {
-        let found = match self.topics.settings(ANSWER_WITHIN).await {
-            Ok(found) => found,
-            Err(error) => {
-                let code = error.downcast_ref::<RDKafkaErrorCode>();
-                let forbidden =
-                    [RDKafkaErrorCode::TopicAuthorizationFailed, RDKafkaErrorCode::ClusterAuthorizationFailed];
-                if code.is_none_or(|code| !forbidden.contains(code)) {
-                    self.settings_at = Instant::now() + LOOK_EVERY;
-                    return Err(error);
+        let (mut found, mut failed) = (BTreeMap::new(), None);
+        for (topic, answer) in self.topics.settings(ANSWER_WITHIN).await? {
+            let code = match answer {
+                Ok(problems) => {
+                    self.hidden.remove(&topic);
+                    found.insert(topic, problems);
+                    continue;
                 }
-                if !std::mem::replace(&mut self.may_not_ask, true) {
-                    tracing::warn!(
-                        "the topics' settings cannot be checked: this service may not describe them; grant \
-                         DescribeConfigs, or see that they are what the documentation asks for"
-                    );
-                }
-                return Ok(());
+                Err(code) => code,
+            };
+            // What was found before stands.
+            found.extend(self.problems.get(&topic).map(|problems| (topic.clone(), problems.clone())));
+            if !FORBIDDEN.contains(&code) {
+                failed = Some(code);
+            } else if self.hidden.insert(topic.clone()) {
+                tracing::warn!(
+                    messaging.destination.name = topic,
+                    "the topics' settings cannot be checked: this service may not describe them; grant \
+                     DescribeConfigs, or see that they are what the documentation asks for"
+                );
             }
-        };
+        }
         for (topic, problems) in &found {
             let before = self.problems.get(topic);
+            // In a span of its own each is written, however many there are: none of them repeats another.
+            let _of_topic = tracing::warn_span!("topic").entered();
             for problem in problems.iter().filter(|problem| before.is_none_or(|before| !before.contains(problem))) {
                 let (problem, advice) = (*problem, problem.advice());
                 if problem == TopicProblem::Compacted && !self.topics.expected.may_be_compacted {
@@ -340,6 +390,10 @@ impl Watch {
             TOPIC_PROBLEMS.set_count_of(problem.as_str(), count as u64);
         }
         self.problems = found;
+        if let Some(code) = failed {
+            return Err(code).context("the topics' settings");
+        }
+        self.settings_at = Instant::now() + SETTINGS_EVERY;
         Ok(())
     }
 }

@@ -49,13 +49,20 @@ pub enum TopicProblem {
     Compacted,
     ShortRetention,
     FewInSync,
+    FewReplicas,
     NotReplicated,
     TimestampsRefused,
 }
 
 impl TopicProblem {
-    pub const ALL: [Self; 5] =
-        [Self::Compacted, Self::ShortRetention, Self::FewInSync, Self::NotReplicated, Self::TimestampsRefused];
+    pub const ALL: [Self; 6] = [
+        Self::Compacted,
+        Self::ShortRetention,
+        Self::FewInSync,
+        Self::FewReplicas,
+        Self::NotReplicated,
+        Self::TimestampsRefused,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -63,6 +70,7 @@ impl TopicProblem {
             Self::Compacted => "compacted",
             Self::ShortRetention => "short retention",
             Self::FewInSync => "few in sync",
+            Self::FewReplicas => "few replicas",
             Self::NotReplicated => "not replicated",
             Self::TimestampsRefused => "timestamps refused",
         }

@@ -1,6 +1,11 @@
 //! How much is logged.
 
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing::{
+    Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+    subscriber::Interest,
+};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::Context, reload};
 
 /// The target of lines that no level removes.
 pub(crate) const ALWAYS: &str = "always";
@@ -8,12 +13,15 @@ pub(crate) const ALWAYS: &str = "always";
 const MOST: usize = 32;
 pub(crate) const RULE: &str = "must be error, warn, info, debug or trace, or up to 32 of TARGET=LEVEL with commas, \
      like info,order_service=debug; not of actix_http or actix_server";
-/// The server's own lines about its workers repeat what is logged when it listens. Those about
-/// connections quote what callers send, and any caller could fill the log with them.
-const FORCED: [(&str, &str); 3] = [("actix_server", "warn"), ("actix_http", "off"), (ALWAYS, "trace")];
+const SERVER: &str = "actix_server";
+const CONNECTIONS: &str = "actix_http";
 
 #[derive(Clone, Debug)]
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct Level(reload::Handle<WithForced, Registry>);
+
+/// What is wanted of the lines that it may decide about.
+#[derive(Debug)]
+pub(super) struct WithForced(EnvFilter);
 
 /// Why the level stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -25,19 +33,22 @@ pub(crate) enum LevelError {
 }
 
 impl Level {
-    pub(super) fn new(level: &str) -> (Self, reload::Layer<EnvFilter, Registry>) {
+    /// And whether `RUST_LOG` says something that cannot be read.
+    pub(super) fn new(level: &str) -> (Self, reload::Layer<WithForced, Registry>, bool) {
         // It is the operator's own: any of its forms, as long as it says something.
-        let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
-        let filter = wanted.and_then(|wanted| parsed(&wanted)).or_else(|| parsed(level));
-        let (filter, handle) = reload::Layer::new(filter.expect("the setting was checked"));
-        (Self(handle), filter)
+        let variable = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|wanted| !wanted.is_empty());
+        let wanted = variable.as_ref().and_then(|wanted| parsed(wanted.to_str()?));
+        let is_unreadable = variable.is_some() && wanted.is_none();
+        let filter = wanted.or_else(|| parsed(level)).expect("the setting was checked");
+        let (filter, handle) = reload::Layer::new(filter);
+        (Self(handle), filter, is_unreadable)
     }
 
     /// Changes it while the process runs.
     pub(crate) fn change(&self, wanted: &str, peer: Option<&str>) -> Result<(), LevelError> {
         check_level(wanted).map_err(|_| LevelError::Wrong)?;
         let filter = parsed(wanted).ok_or(LevelError::Wrong)?;
-        let before = self.0.with_current(ToString::to_string)?;
+        let before = self.0.with_current(|WithForced(filter)| filter.to_string())?;
         // Before and after: whoever looks for lines that are missing finds when they ended.
         tracing::warn!(target: ALWAYS, wanted, before, peer, "changing the log level");
         self.0.reload(filter)?;
@@ -46,11 +57,57 @@ impl Level {
     }
 }
 
-/// What is wanted, and what is forced. No regular expressions: they are compiled, and a short one can take minutes.
-fn parsed(level: &str) -> Option<EnvFilter> {
-    let forced: String = FORCED.iter().map(|(target, level)| format!(",{target}={level}")).collect();
+/// Whether a line is written whatever the level is; none where the level decides.
+fn forced(metadata: &Metadata<'_>) -> Option<bool> {
+    match metadata.target().split("::").next()? {
+        ALWAYS => Some(true),
+        // Its own lines about its workers repeat what is logged when it listens.
+        SERVER => Some(*metadata.level() <= tracing::Level::WARN),
+        // They quote what callers send, and any caller could fill the log with them.
+        CONNECTIONS => Some(false),
+        _ => None,
+    }
+}
+
+/// It gives no `max_level_hint`: the facade of the crate log would ask for it once, when the process starts.
+impl<S: Subscriber> Layer<S> for WithForced {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match forced(metadata) {
+            Some(true) => Interest::always(),
+            Some(false) => Interest::never(),
+            None => Layer::<S>::register_callsite(&self.0, metadata),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        forced(metadata).unwrap_or_else(|| self.0.enabled(metadata, context))
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.0.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.0.on_record(id, values, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        self.0.on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        self.0.on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.0.on_close(id, context);
+    }
+}
+
+/// No regular expressions: they are compiled, and a short one can take minutes.
+fn parsed(level: &str) -> Option<WithForced> {
     let wanted = level.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-    EnvFilter::builder().with_regex(false).parse(wanted + &forced).ok()
+    EnvFilter::builder().with_regex(false).parse(wanted).ok().map(WithForced)
 }
 
 /// The setting `log.level`, and what `PUT /log-level` takes: a level, or a list of levels and `TARGET=LEVEL`.
@@ -63,7 +120,8 @@ pub fn check_level(level: &str) -> Result<(), String> {
     let is_target = |text: &str| {
         let is_name =
             |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        text.split("::").all(is_name) && FORCED.iter().all(|(forced, _)| text.split("::").next() != Some(forced))
+        let is_forced = [ALWAYS, SERVER, CONNECTIONS].contains(&text.split("::").next().unwrap_or_default());
+        text.split("::").all(is_name) && !is_forced
     };
     let is_directive = |text: &str| match text.split_once('=') {
         Some((target, level)) => is_target(target) && is_level(level),

@@ -1,6 +1,6 @@
 //! Lines that repeat themselves: of one place in the code and one task no more than a few a minute are written,
 //! the others are counted. Whoever logs says a failure once, when it begins; this is for what begins
-//! again and again, and for libraries. A line about a request is always written.
+//! again and again, and for libraries. A line about a request is always written, as is one that no level removes.
 
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
+use super::ALWAYS;
 use crate::runtime::metrics::own::LINES_SUPPRESSED;
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -65,6 +66,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Repeated {
     fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         let most = match *metadata.level() {
+            _ if metadata.target() == ALWAYS => return true,
             _ if metadata.target().starts_with("opentelemetry") => CHATTER,
             Level::WARN => WARNINGS,
             Level::ERROR => ERRORS,

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    token::{Refusal, TokenHeader},
+    Caller,
+    token::{Refusal, Token, TokenHeader, TokenRules},
     verified::Verified,
 };
 use crate::web::json::Object;
@@ -29,7 +30,7 @@ pub struct Keys {
 }
 
 #[derive(Debug)]
-pub(super) struct Key {
+struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
@@ -97,7 +98,7 @@ impl Keys {
     }
 
     /// The key that a token says it was signed with.
-    pub(super) fn find(&self, header: &TokenHeader) -> Result<&Key, Refusal> {
+    fn find(&self, header: &TokenHeader) -> Result<&Key, Refusal> {
         let meant = |key: &&Key| match (&key.id, &header.kid) {
             (Some(id), Some(asked)) => id == asked,
             (Some(_), None) => self.keys.len() == 1,
@@ -148,8 +149,18 @@ impl Key {
     }
 
     /// Whether `signature`, in Base64, is that of `signed`.
-    pub(super) fn has_signed(&self, signed: &str, signature: &str) -> bool {
+    fn has_signed(&self, signed: &str, signature: &str) -> bool {
         crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).is_ok_and(|good| good)
+    }
+}
+
+impl Token<'_> {
+    /// The caller, and the second from which the token is not good any more.
+    pub(super) fn verify(&self, keys: &Keys, expected: &TokenRules, now: i64) -> Result<(Caller, i64), Refusal> {
+        if !keys.find(&self.header)?.has_signed(self.signed, self.signature) {
+            return Err(Refusal::Bad("its signature is wrong"));
+        }
+        self.believed(expected, now)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{contract::customer::CustomerRef, runtime::config::Reader};
 
@@ -41,8 +41,13 @@ impl Mapping {
             scope_prefix: s.optional("auth.scope_prefix", word),
             role_scopes,
             customer_claim: s.get("auth.customer_claim"),
-            unrestricted_scope: s.optional("auth.unrestricted_scope", word).map(Into::into),
+            unrestricted_scope: s.optional("auth.unrestricted_scope", |one: &String| is_scope(one)).map(Into::into),
         }
+    }
+
+    /// For whoever has a token and wants to know what it is good for before it is sent.
+    pub(super) fn scopes(&self) -> Value {
+        json!({ "claims": self.scope_claims, "prefix": self.scope_prefix, "roles": self.role_scopes })
     }
 
     pub(super) fn scopes_of(&self, claims: &Value) -> Result<BTreeSet<String>, &'static str> {
@@ -77,6 +82,13 @@ impl Mapping {
         let known = claim.as_str().and_then(|text| CustomerRef::parse(text).filter(|known| known.as_str() == text));
         known.map(Some).ok_or("its customer is none")
     }
+}
+
+/// What OAuth calls a scope (RFC 6749, 3.3): the answer that names a missing one has room for no other.
+fn is_scope(text: &str) -> Result<(), String> {
+    let rule = "must be one word of visible ASCII characters, without quotes and backslashes";
+    let is_one = is_word(text) && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b));
+    if is_one { Ok(()) } else { Err(rule.into()) }
 }
 
 fn is_word(text: &str) -> bool {

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{key_file::KeyFile, keys::Keys, mapping::Mapping, token::TokenRules};
 use crate::runtime::config::{Reader, WebUrl};
 
@@ -12,9 +14,13 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// What the pages are told of where a token has its scopes; none where nobody needs one.
     #[must_use]
-    pub fn needs_token(&self) -> bool {
-        !matches!(self, Self::Disabled)
+    pub fn scopes(&self) -> Option<Value> {
+        match self {
+            Self::Disabled => None,
+            Self::File { expected, .. } | Self::Issuer { expected, .. } => Some(expected.mapping.scopes()),
+        }
     }
 
     /// Reads the file of keys too: a mistake in it is one of the settings.

@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{Caller, keys::Keys, mapping::Mapping};
+use super::{Caller, mapping::Mapping};
 use crate::contract::text;
 
 /// The longest token, in bytes. Those of usual issuers have one or two kilobytes.
@@ -56,10 +56,10 @@ impl fmt::Display for Refusal {
 #[derive(Debug)]
 pub(super) struct Token<'a> {
     pub(super) text: &'a str,
-    signed: &'a str,
-    signature: &'a str,
+    pub(super) signed: &'a str,
+    pub(super) signature: &'a str,
     claims: &'a str,
-    header: TokenHeader,
+    pub(super) header: TokenHeader,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,11 +143,8 @@ impl<'a> Token<'a> {
         Ok(Self { text, signed, signature, claims, header })
     }
 
-    /// The caller, and the second from which the token is not good any more.
-    pub(super) fn verify(&self, keys: &Keys, expected: &TokenRules, now: i64) -> Result<(Caller, i64), Refusal> {
-        if !keys.find(&self.header)?.has_signed(self.signed, self.signature) {
-            return Err(Refusal::Bad("its signature is wrong"));
-        }
+    /// Believes it, which is for [`Token::verify`] to ask for: whom it names, and until when.
+    pub(super) fn believed(&self, expected: &TokenRules, now: i64) -> Result<(Caller, i64), Refusal> {
         let unreadable = || Refusal::Bad("its claims cannot be read");
         let all = members(self.claims).ok_or_else(unreadable)?;
         let claims = Claims::deserialize(&all).map_err(|_| unreadable())?;

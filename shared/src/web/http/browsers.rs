@@ -83,7 +83,7 @@ fn is_own(host: &str, names: &[String]) -> bool {
     };
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok()
-        || !name.contains('.')
+        || !name.is_empty() && !name.contains('.')
         || name.ends_with(".localhost")
         || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
 }
@@ -124,11 +124,21 @@ mod tests {
             assert!(check(Method::GET, &[("host", good)]), "{good}");
         }
         assert!(check(Method::GET, &[]) && check(Method::GET, &[("host", "Orders.Example.:8080")]));
-        for bad in
-            ["evil.example", "evil.example:9080", "127.0.0.1.evil.example", "localhost.evil.example", "1.2.3.4.5"]
-        {
+        for bad in [
+            "evil.example",
+            "evil.example:9080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "1.2.3.4.5",
+            "",
+            ":9080",
+        ] {
             assert!(!check(Method::GET, &[("host", bad)]), "{bad}");
         }
+        let rules = Browsers { origins: Vec::new(), hosts: Some(Vec::new()) };
+        let mut unreadable = HeaderMap::new();
+        unreadable.insert(HOST, HeaderValue::from_bytes(b"\xe9vil").unwrap());
+        assert!(rules.check(&Method::GET, &unreadable).is_err());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use utoipa::{
 
 /// What an installation calls the topic where nothing else is set.
 const TOPIC: &str = "summarisation.order";
+/// Who an installation is run by is not known here.
+pub(super) const CONTACT: &str = "The team that runs it";
 const KAFKA_BINDING: &str = "0.5.0";
 
 /// Which way messages go, as the service sees it.
@@ -79,7 +81,7 @@ impl Channel {
                 "title": title,
                 "version": env!("CARGO_PKG_VERSION"),
                 "description": self.description,
-                "contact": { "name": super::document::CONTACT },
+                "contact": { "name": CONTACT },
                 "license": { "name": env!("CARGO_PKG_LICENSE") },
                 "tags": [{ "name": "activities", "description": "What happened." }],
             },

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    refusal,
+    refusal::{self, LINGER},
     slots::{Seat, Slot},
 };
 use crate::web::problem::Problem;
@@ -34,9 +34,7 @@ const HEAD_LIMIT: usize = 16 * 1024;
 /// longer one is refused without its path.
 const BEGUN_LIMIT: usize = 1024;
 /// How long a caller may leave an answer in the network: the largest, the documentation page, at 50 kB/s.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How long what still arrives is read after a refusal: closing before would take the answer back.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Whether a request of this connection is under way, as the handlers' side tells it.
 #[derive(Debug)]

@@ -1,34 +1,50 @@
 //! The OpenAPI document and the page that shows it, and the AsyncAPI document. The page comes out of the binary, and asks for
 //! nothing but this service: it works where there is no internet.
 
-use std::{future::ready, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, future::ready, sync::Arc};
 
 use actix_web::{
-    HttpResponse, Resource,
-    http::header::{CACHE_CONTROL, LOCATION},
+    HttpRequest, HttpResponse, Resource,
+    http::header::LOCATION,
     web::{self, Bytes, Data, Path, ServiceConfig},
 };
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
-use super::only;
+use super::{WithoutToken, fixed::Fixed, only};
 use crate::web::problem::Problem;
+
+/// What the page is made of, of what its crate has.
+const FILES: [&str; 8] = [
+    "favicon-16x16.png",
+    "favicon-32x32.png",
+    "index.css",
+    "index.html",
+    "swagger-initializer.js",
+    "swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js",
+    "swagger-ui.css",
+];
+/// The page that the root leads to, where it is there.
+const OPERATIONS: &str = "/operations";
 
 #[derive(Clone)]
 pub(super) struct Docs {
-    document: Bytes,
-    messages: Option<Bytes>,
-    page: Data<Arc<Config<'static>>>,
+    document: Fixed,
+    messages: Option<Fixed>,
+    page: Data<Page>,
 }
+
+/// The files, by their names.
+type Page = BTreeMap<&'static str, Fixed>;
 
 impl Docs {
     pub(super) fn of(document: &OpenApi, messages: Option<&Value>) -> Self {
         let document = document.to_pretty_json().expect("texts and numbers are JSON");
-        // The page would otherwise send the document to a validator elsewhere.
-        let page = Config::from("../openapi.json").validator_url("none");
-        let messages = messages.map(|document| format!("{document:#}").into());
-        Self { document: document.into(), messages, page: Data::new(Arc::new(page)) }
+        let json = |text: String| Fixed::new("application/json", text);
+        let messages = messages.map(|document| json(format!("{document:#}")));
+        Self { document: json(document), messages, page: Data::new(page()) }
     }
 
     pub(super) fn add_to(&self, routes: &mut ServiceConfig) {
@@ -44,22 +60,32 @@ impl Docs {
     }
 }
 
-/// Whoever has the address only finds the rest from there.
-async fn from_the_root() -> HttpResponse {
-    HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()
+fn page() -> Page {
+    // The page would otherwise send the document to a validator elsewhere.
+    let settings = Arc::new(Config::from("../openapi.json").validator_url("none"));
+    let file = |name: &'static str| {
+        let found = utoipa_swagger_ui::serve(name, Arc::clone(&settings)).ok().flatten();
+        let file = found.expect("the crate has the files of its page");
+        let bytes = match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        (name, Fixed::new(file.content_type, bytes))
+    };
+    FILES.into_iter().map(file).collect()
 }
 
-fn json(path: &str, document: &Bytes) -> Resource {
+/// Whoever has the address only finds the rest from there: the page for operators, or else that of the documents.
+async fn from_the_root(request: HttpRequest) -> HttpResponse {
+    let pages = request.app_data::<Data<WithoutToken>>();
+    let has_page = pages.is_some_and(|pages| pages.0.contains(OPERATIONS));
+    let to = if has_page { OPERATIONS.trim_start_matches('/') } else { "docs/" };
+    HttpResponse::TemporaryRedirect().insert_header((LOCATION, to)).finish()
+}
+
+fn json(path: &str, document: &Fixed) -> Resource {
     let document = document.clone();
-    let answer = move || {
-        ready(
-            HttpResponse::Ok()
-                .insert_header((CACHE_CONTROL, "no-cache"))
-                .content_type("application/json")
-                .body(document.clone()),
-        )
-    };
-    web::resource(path).get(answer).default_service(only("GET"))
+    web::resource(path).get(move || ready(document.answer())).default_service(only("GET"))
 }
 
 /// What the page is made of lies beside it.
@@ -67,11 +93,9 @@ async fn to_the_page() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
-async fn file(name: Path<String>, page: Data<Arc<Config<'static>>>) -> Result<HttpResponse, Problem> {
-    let found = utoipa_swagger_ui::serve(&name, Arc::clone(&page));
-    let file =
-        found.map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?.ok_or_else(Problem::no_such_path)?;
-    let mut answer = HttpResponse::Ok();
-    answer.insert_header((CACHE_CONTROL, "no-cache")).content_type(file.content_type);
-    Ok(answer.body(file.bytes.into_owned()))
+/// # Errors
+/// 404.
+async fn file(name: Path<String>, page: Data<Page>) -> Result<HttpResponse, Problem> {
+    let name = if name.is_empty() { "index.html" } else { name.as_str() };
+    page.get(name).map(Fixed::answer).ok_or_else(Problem::no_such_path)
 }

@@ -14,12 +14,12 @@ use utoipa::{
 
 use super::{
     api::Api,
+    channel::CONTACT,
     operation::{BEARER, header_ref},
 };
 use crate::web::problem::{self, Problem, ProblemKind, Violation};
 
-/// Who an installation is run by is not known here.
-pub(super) const CONTACT: &str = "The team that runs it";
+const CHALLENGE: &str = "`Bearer`; of a 403 for a missing scope with `error` and `scope`, as RFC 6750 has them.";
 const TOKEN: &str = "RS256, ES256 or EdDSA, with `iss`, `aud`, `exp` and `sub`; its scopes stand in `scope`, separated \
     by spaces. A token with a `customerRef` sees and places the orders of that customer only.";
 
@@ -30,7 +30,7 @@ impl Api {
             .security_scheme(BEARER, bearer())
             .header("X-Request-Id", header("Names this request in the log: the caller's own name, where it sent one."))
             .header("Retry-After", header("After how many seconds to ask again."))
-            .header("WWW-Authenticate", header("`Bearer`"))
+            .header("WWW-Authenticate", header(CHALLENGE))
             .schema(problem::ProblemBody::name(), problem::ProblemBody::schema())
             .schema(ProblemKind::name(), ProblemKind::schema())
             .schema(Violation::name(), Violation::schema());
@@ -70,7 +70,7 @@ fn problems() -> [(Problem, &'static [&'static str]); 12] {
     [
         (Problem::bad_request("The body is not valid JSON in UTF-8."), &[]),
         (Problem::unauthorized(), &["WWW-Authenticate"]),
-        (Problem::forbidden("The token must have the scope orders:write."), &[]),
+        (Problem::insufficient_scope("orders:write"), &["WWW-Authenticate"]),
         (Problem::not_found(), &[]),
         (Problem::conflict("The order is cancelled."), &[]),
         (Problem::too_slow(), &[]),

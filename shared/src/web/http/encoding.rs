@@ -1,7 +1,5 @@
 //! Answers on their way out: not again where the caller has them, and smaller where it can read gzip.
 
-use std::io::Write;
-
 use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ResponseHead, ServiceRequest, ServiceResponse},
@@ -12,15 +10,16 @@ use actix_web::{
             IF_NONE_MATCH, VARY,
         },
     },
-    web::Bytes,
+    web::{self, Bytes},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use flate2::{Compression, write::GzEncoder};
-use sha2::{Digest, Sha256};
 
-/// Less is not worth it, and more takes longer than others should wait for this thread: what is larger are files
-/// of the documentation, which callers keep.
-const COMPRESSED: std::ops::RangeInclusive<usize> = 1024..=256 * 1024;
+use super::fixed::{Fixed, gzip, tag_of};
+
+/// In bytes. Less is not worth it.
+const LEAST_COMPRESSED: usize = 1024;
+/// More takes longer than others should wait for this thread, and another one does it: the figures of 400 days are
+/// 330 kB.
+const MOST_COMPRESSED_HERE: usize = 256 * 1024;
 
 /// What the caller said about the answers it takes.
 #[derive(Debug)]
@@ -36,17 +35,21 @@ impl Acceptable {
     }
 
     /// The answer to a GET.
-    pub(super) fn pack(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
-        response.map_body(|head, body| match body.try_into_bytes() {
-            Ok(bytes) => self.packed(head, bytes).boxed(),
+    pub(super) async fn pack(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+        let (request, response) = response.into_parts();
+        let fixed = response.extensions().get::<Fixed>().cloned();
+        let (mut response, body) = response.into_parts();
+        let body = match body.try_into_bytes() {
+            Ok(bytes) => self.packed(response.head_mut(), bytes, fixed).await.boxed(),
             Err(stream) => stream,
-        })
+        };
+        ServiceResponse::new(request, response.set_body(body))
     }
 
-    fn packed(&self, head: &mut ResponseHead, bytes: Bytes) -> Bytes {
+    async fn packed(&self, head: &mut ResponseHead, bytes: Bytes, fixed: Option<Fixed>) -> Bytes {
         let may_be_kept = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("no-cache"));
         if head.status == StatusCode::OK && head.headers.get(CACHE_CONTROL).is_some_and(may_be_kept) {
-            let tag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..16]));
+            let tag = fixed.as_ref().map_or_else(|| tag_of(&bytes), |fixed| fixed.tag().to_owned());
             let is_known = self.has.iter().any(|has| *has == tag || has == "*");
             // Weak: the same answer is other bytes where it is compressed.
             let value = HeaderValue::from_str(&format!("W/{tag}")).expect("Base64 is visible");
@@ -57,25 +60,27 @@ impl Acceptable {
                 return Bytes::new();
             }
         }
-        if !COMPRESSED.contains(&bytes.len()) || !is_text(&head.headers) || head.headers.contains_key(CONTENT_ENCODING)
-        {
+        if bytes.len() < LEAST_COMPRESSED || !is_text(&head.headers) || head.headers.contains_key(CONTENT_ENCODING) {
             return bytes;
         }
         head.headers.append(VARY, HeaderValue::from_static("accept-encoding"));
-        match self.takes_gzip.then(|| gzip(&bytes)) {
-            Some(Ok(smaller)) => {
-                head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                smaller.into()
-            }
-            _ => bytes,
+        if !self.takes_gzip {
+            return bytes;
         }
+        let Some(smaller) = smaller(&bytes, fixed).await else { return bytes };
+        head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        smaller
     }
 }
 
-fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
-    encoder.write_all(bytes)?;
-    encoder.finish()
+/// None where the other thread cannot do it.
+async fn smaller(bytes: &Bytes, fixed: Option<Fixed>) -> Option<Bytes> {
+    if let Some(known) = fixed.as_ref().and_then(Fixed::known_gzip) {
+        return Some(known);
+    }
+    let plain = bytes.clone();
+    let work = move || fixed.map_or_else(|| gzip(&plain), |fixed| fixed.gzipped());
+    if bytes.len() > MOST_COMPRESSED_HERE { web::block(work).await.ok() } else { Some(work()) }
 }
 
 fn is_text(headers: &HeaderMap) -> bool {
@@ -122,5 +127,16 @@ mod tests {
             assert!(!takes(no), "{no}");
         }
         assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn however_large_it_is_it_is_compressed() {
+        for length in [LEAST_COMPRESSED, MOST_COMPRESSED_HERE + 1] {
+            let mut head = ResponseHead::new(StatusCode::OK);
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let asked = Acceptable { takes_gzip: true, has: Vec::new() };
+            let packed = asked.packed(&mut head, vec![b'7'; length].into(), None).await;
+            assert!(packed.len() * 4 < length && head.headers.contains_key(CONTENT_ENCODING), "{length}");
+        }
     }
 }

@@ -2,7 +2,10 @@
 //! read. The framework answers the latter with a bare status line, or not at all; here it gets
 //! what every error has.
 
-use std::{fmt::Write, time::SystemTime};
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
 
 use actix_web::{
     body::MessageBody,
@@ -12,7 +15,7 @@ use actix_web::{
 };
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::{RequestId, connection::LINGER, stamp};
+use super::{RequestId, stamp};
 use crate::web::problem::Problem;
 
 /// The framework's own answer is shorter.
@@ -20,6 +23,8 @@ const LONGEST_BARE: usize = 256;
 const END: &[u8] = b"\r\n\r\n";
 /// The path that is told where none has been read.
 pub(super) const UNKNOWN: &str = "/";
+/// How long what still arrives is read after a refusal: closing before would take the answer back.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The whole answer, as it goes over the connection. `path` is the one asked for, as far as that is known.
 pub(super) fn answer(problem: &Problem, path: &str) -> Bytes {

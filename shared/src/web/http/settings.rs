@@ -24,7 +24,7 @@ pub struct Settings {
     pub peer_origin: Option<String>,
     /// The headers that they may send.
     pub allowed_headers: Vec<String>,
-    /// The names of this service, where no token protects it; addresses and names without a dot are always.
+    /// The names of this service, where no token protects it; addresses and `localhost` are always.
     pub allowed_hosts: Vec<String>,
     /// What `Location` begins with, without a slash at its end.
     pub public_url: Option<String>,

@@ -38,10 +38,10 @@ pub(super) struct Share {
 }
 
 impl Shares {
-    /// Of `pool` one caller has four fifths. Of two connections it may have both: one alone would be slow for everybody.
+    /// Of `pool` one caller has four fifths: never all, unless there is only one connection.
     #[must_use]
     pub fn of(pool: &Pool) -> Self {
-        Self::each((pool.max_size() as usize * 4 / 5).max(2))
+        Self::each(share_of(pool.max_size()))
     }
 
     fn each(each: usize) -> Self {
@@ -51,6 +51,10 @@ impl Shares {
     fn asking(&self) -> MutexGuard<'_, HashMap<u64, Arc<Semaphore>>> {
         self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn share_of(connections: u32) -> usize {
+    (connections as usize * 4 / 5).max(1)
 }
 
 impl Share {
@@ -88,6 +92,12 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_leaves_others_a_connection_wherever_there_are_two() {
+        assert_eq!([1, 2, 3, 5, 10].map(share_of), [1, 1, 2, 4, 8]);
+        assert!((2..1000).all(|connections| (1..connections as usize).contains(&share_of(connections))));
+    }
 
     #[tokio::test]
     async fn a_caller_waits_for_its_own_requests_and_nobody_is_remembered() {

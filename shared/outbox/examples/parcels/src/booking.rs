@@ -13,7 +13,7 @@ use shared::{
     runtime::traces::TraceContext,
     web::{
         http::{Api, Operation},
-        json,
+        json::{self, Object},
         problem::{Problem, Violation},
     },
 };
@@ -50,7 +50,7 @@ pub fn routes(transactions: Transactions) -> impl Fn(&mut ServiceConfig) + Clone
 }
 
 async fn book(request: HttpRequest, body: Payload, transactions: Data<Transactions>) -> Result<HttpResponse, Problem> {
-    let NewParcel { recipient } = json::body(&request, body).await?;
+    let Object(NewParcel { recipient }) = json::body(&request, body).await?;
     if !(1..=64).contains(&recipient.chars().count()) || recipient.contains(char::is_control) {
         return Err(Problem::unprocessable(vec![Violation::new("/recipient", RECIPIENT)]));
     }

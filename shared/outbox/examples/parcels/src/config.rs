@@ -1,7 +1,9 @@
-use outbox::{message, transaction};
+use std::time::Duration;
+
+use outbox::{message, publisher, transaction};
 use shared::{
     operators::management,
-    runtime::{config::Reader, database, lifecycle, telemetry},
+    runtime::{config::Reader, database, health, kafka, lifecycle, telemetry},
     web::{auth, http},
 };
 
@@ -15,6 +17,7 @@ pub struct Config {
     pub auth: auth::Settings,
     pub http: http::Settings,
     pub management: management::Settings,
+    pub task_hung_after: Duration,
     pub metrics: management::exposition::Settings,
     pub telemetry: telemetry::Settings,
     pub shutdown: lifecycle::Timing,
@@ -33,10 +36,12 @@ impl Config {
             database,
             auth,
             http: http::Settings::read(s, None),
+            task_hung_after: health::task_hung_after(s),
             metrics: management::exposition::Settings::read(s),
             telemetry: telemetry::Settings::read(s),
             shutdown: lifecycle::Timing::read(s),
         };
+        kafka::check(s, publisher::clients(&config.outbox));
         let shown = reader.finish()?;
         if shown.in_clear.is_empty() { Ok(config) } else { Err(shown.in_clear) }
     }

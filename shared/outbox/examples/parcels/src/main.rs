@@ -3,16 +3,15 @@
 mod booking;
 mod config;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use config::Config;
 use outbox::start::{self, Pools, Schema};
 use shared::{
-    operators::management::{Probes, exposition::Exposition},
+    process::{Basis, Command, Process},
     runtime::{
-        database::{self, Migrate, Tables},
-        health::Health,
-        lifecycle::{Exit, Shutdown, StopSignal, Tasks, ended},
+        database::{self, Tables},
+        lifecycle::{Exit, StopSignal, ended},
         telemetry::Telemetry,
         terminal,
     },
@@ -23,6 +22,7 @@ use shared::{
 };
 use sqlx::migrate::Migrator;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const TABLES: Tables = Tables { service: "parcels", migrations: &MIGRATIONS, mark: "parcels" };
 const SCHEMA: Schema = Schema { tables: TABLES, needed: &[("parcels", "INSERT")] };
@@ -30,36 +30,28 @@ const SCHEMA: Schema = Schema { tables: TABLES, needed: &[("parcels", "INSERT")]
 #[tokio::main]
 async fn main() -> ExitCode {
     let _failpoints = fail::FailScenario::setup();
+    let command = Command::given("parcels", VERSION);
     let loaded = Config::load().inspect_err(|mistakes| mistakes.iter().for_each(terminal::complain));
     let Ok(config) = loaded else { return Exit::WrongSettings.into() };
-    ended(match std::env::args().nth(1).as_deref() {
-        Some("migrate") => database::migrate(&config.database, &TABLES, Migrate::default()).await,
-        _ => serve(config).await,
+    ended(match command {
+        Command::Migrate(how) => database::migrate(&config.database, &TABLES, how).await,
+        Command::Serve => serve(config).await,
     })
 }
 
 async fn serve(config: Config) -> anyhow::Result<Exit> {
-    let _telemetry = Telemetry::start(&config.telemetry, "parcels")?;
-    let (mut signal, health, shutdown) = (StopSignal::new()?, Health::default(), Shutdown::default());
-    let (pool, requests) = (config.database.pool("parcels")?, config.database.request_pool("parcels requests")?);
-    let probes = Probes::new(health.clone(), shutdown.clone(), pool.clone(), &MIGRATIONS);
-    let exposition = Exposition::start(&config.metrics, env!("CARGO_PKG_VERSION"), outbox::metrics::ALL)?;
-    exposition.of_database(&pool, outbox::metrics::of_database, &config.metrics);
-    let mut tasks = Tasks::new(health.clone(), shutdown);
+    let telemetry = Telemetry::start(&config.telemetry, "parcels")?;
+    let mut signal = StopSignal::new()?;
+    let (database, metrics, task_hung_after) = (&config.database, &config.metrics, config.task_hung_after);
+    let basis = Basis { tables: TABLES, version: VERSION, database, metrics, task_hung_after };
+    let mut process = Process::begin(basis, outbox::metrics::ALL, &telemetry)?;
+    process.exposition.of_database(&process.pool, outbox::metrics::of_database, metrics);
+    process.show(&config.management)?;
+    let Process { pool, requests, probes, exposition, mut tasks, .. } = process;
 
-    let server = listen(Port::Management, config.management.http.clone(), 1, Duration::from_secs(1))?;
-    tasks.spawn("management", {
-        let (probes, metrics) = (probes.routes(), exposition.routes());
-        let routes = move |routes: &mut _| {
-            probes(routes);
-            metrics(routes);
-        };
-        |shutdown, status| server.serve(routes, Authentication::disabled(), shutdown, status)
-    });
-
-    let database = health.task("database");
+    let (pools, status) = (Pools { work: &pool, requests: &requests }, probes.health.task("database"));
     let begun = tokio::select! {
-        begun = start::begin(&config.outbox, &config.database, Pools { work: &pool, requests: &requests }, SCHEMA, database) => begun,
+        begun = start::begin(&config.outbox, database, pools, SCHEMA, status) => begun,
         () = signal.received() => return Ok(Exit::Stopped),
     };
     let begun = match begun {

@@ -125,6 +125,49 @@ async fn a_parcel_that_is_booked_over_http_is_counted() {
     assert_eq!((parcels.stop().await, counting.stop().await), (Some(0), Some(0)));
 }
 
+#[tokio::test]
+async fn it_has_what_every_service_has() {
+    let world = World::new().await;
+    // The password in it may change.
+    let file = std::env::temp_dir().join(uuid::Uuid::now_v7().to_string());
+    std::fs::write(&file, world.parcels.url()).unwrap();
+    let setup = Setup::new(env!("CARGO_BIN_EXE_parcels")).set("database.url_file", file.display());
+    let parcels = world.on_topic(setup).set("kafka.topic", &world.topic.name).start().await;
+    let health = parcels.health().await;
+    for task in ["credentials", "metrics", "runtime", "topics"] {
+        assert!(health["components"][task].is_object(), "{task}: {health}");
+    }
+    assert!(parcels.metrics().await.sum("task_state") > 0.0, "how each task is doing");
+    assert_eq!(parcels.stop().await, Some(0));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_can_mean_is_refused() {
+    let world = World::new().await;
+    for wrong in [&["migrat"][..], &["--config", "x"], &["serve", "now"]] {
+        assert_eq!(world.setup().run(wrong).await.status.code(), Some(2), "{wrong:?}");
+    }
+    let compacted = Topic::new(1, &[("cleanup.policy", "compact")]).await;
+    let refused = world.setup().set("kafka.topic", &compacted.name).run(&["serve"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+
+    let parcels = world.setup().start().await;
+    let list = reqwest::Client::new().post(format!("{}/parcels", parcels.api())).json(&json!(["C-1001"])).send().await;
+    assert_eq!(list.unwrap().status(), 422);
+    assert_eq!(world.booked().await, 0);
+    assert_eq!(parcels.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn its_progress_is_told_where_activity_service_reads_it() {
+    let counting = Setup::new(binary("activity-service")).set("database.url", "postgres://localhost/activity");
+    let shown = counting.run(&["config"]).await;
+    let topic = |settings: &str| settings.lines().find(|line| line.starts_with("progress_topic")).map(str::to_owned);
+    let read = topic(&String::from_utf8_lossy(&shown.stdout));
+    assert!(read.is_some() && read == topic(include_str!("../../default.toml")), "{read:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_service_killed_in_the_middle_each_parcel_is_counted_once() {
     let world = World::new().await;
