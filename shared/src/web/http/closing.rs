@@ -5,14 +5,17 @@
 //! kernel is told to make no more of them, which a caller takes for a lost packet; what was made is accepted and
 //! answered; then the listener is closed, and the caller, who asks again after a second, is refused.
 
-use std::{net::TcpListener, time::Duration};
+use std::{fs::File, net::TcpListener, os::fd::OwnedFd, os::unix::fs::MetadataExt, time::Duration};
 
 use socket2::{SockFilter, SockRef};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-/// A connection that was begun is made and accepted by then: the longest round trip between two continents. It is a time
-/// because the kernel tells nobody how many it has half made (of a listener TCP_INFO counts what waits to be accepted).
+/// A connection that was begun is made by then: the longest round trip between two continents. It is a time because the
+/// kernel tells nobody how many it has half made.
 const MADE_WITHIN: Duration = Duration::from_millis(200);
+/// One that is made is accepted by then, however busy the machine is.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Where the flags are in a packet of TCP.
 const FLAGS: u32 = 13;
@@ -39,7 +42,48 @@ pub(super) async fn make_no_more(listener: TcpListener) {
         tracing::debug!(error = %error, "connections made at the very end may be reset");
         return;
     }
-    // It would keep the port open.
-    drop(listener);
+    // Kept, it would keep the port open.
+    let inode = File::from(OwnedFd::from(listener)).metadata().map(|socket| socket.ino());
     sleep(MADE_WITHIN).await;
+    let accepted = async {
+        while matches!(inode, Ok(inode) if is_waited_for(inode).await) {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    if timeout(ACCEPTED_WITHIN, accepted).await.is_err() {
+        tracing::warn!("connections that nobody accepted in time are reset");
+    }
+}
+
+/// Whether connections of this listener wait to be accepted: the kernel shows their number as what it has received.
+async fn is_waited_for(inode: u64) -> bool {
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let sockets = tokio::fs::read_to_string(table).await.unwrap_or_default();
+        let mut listed = sockets.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        if let Some(listener) = listed.find(|columns| columns.get(9).is_some_and(|of| of.parse() == Ok(inode))) {
+            // Hexadecimal, sent and received.
+            return listener[4].split_once(':').is_some_and(|(_, received)| u32::from_str_radix(received, 16) != Ok(0));
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_to_be_accepted_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let waiting = [(); 2].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let mut closing = tokio::spawn(make_no_more(listener.try_clone().unwrap()));
+        assert!(timeout(2 * MADE_WITHIN, &mut closing).await.is_err(), "both wait");
+        listener.accept().unwrap();
+        assert!(timeout(10 * LOOK_EVERY, &mut closing).await.is_err(), "one waits");
+        listener.accept().unwrap();
+        timeout(ACCEPTED_WITHIN, closing).await.expect("nobody waits any more").unwrap();
+        drop(waiting);
+    }
 }
