@@ -84,7 +84,7 @@ impl Retention {
     /// The database's.
     pub async fn purge(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<Purged, sqlx::Error> {
         let keys = self.purge_all_keys(shutdown, status).await;
-        let forgotten = self.outbox.forget(status).await;
+        let forgotten = self.outbox.forget(shutdown, status).await;
         let orders = match self.settings.orders {
             Some(kept_for) => self.purge_orders(kept_for, shutdown, status).await,
             None => Ok(0),

@@ -22,6 +22,7 @@ mod kafka;
 mod messages;
 mod outbox;
 pub mod plaintext;
+pub mod plans;
 mod pooler;
 mod postgres;
 mod privileges;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use testing::{Kafka, Postgres, order_body, wait_until};
+use tokio::time::{sleep, timeout};
 
 use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
 
@@ -242,5 +243,32 @@ async fn what_is_placed_by_an_instance_that_others_have_ended_is_in_no_log_that_
     assert_eq!(world.history.others(), [].into(), "every order is accepted");
     assert_eq!((ended.stop().await, other.stop().await), (Some(0), Some(0)));
     // It was not gone: what it had in flight may come twice.
+    world.judge_with(testing::Checker::duplicates_allowed).await;
+}
+
+/// Holds: No log is done before the mark of each of its messages is committed.
+#[tokio::test]
+async fn an_adopted_log_is_not_done_while_its_last_mark_is_on_its_way() {
+    let world = World::new().await;
+    world.left_by_ended(1, 0).await;
+    let held = world.insertions_wait("published", "true").await;
+    let service = world.setup().start().await;
+    wait_until("it is on the topic", seconds(20), async || world.topic.dump().await.len() == 1).await;
+    world.a_statement_waits().await;
+    let done = "SELECT count(*) FROM instances WHERE done_at IS NOT NULL";
+    let is_done = async {
+        while world.database.number(done).await == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(timeout(seconds(3), is_done).await.is_err(), "the log is done, and nobody marks what it had");
+    service.kill().await;
+    // Else the server goes on without it.
+    world.database.end_sessions().await;
+    held.rollback().await.unwrap();
+    let service = world.setup().start().await;
+    world.at_rest(seconds(20)).await;
+    assert_eq!(world.count("published").await, 1);
+    assert_eq!(service.stop().await, Some(0));
     world.judge_with(testing::Checker::duplicates_allowed).await;
 }

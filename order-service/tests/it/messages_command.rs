@@ -1,5 +1,7 @@
 //! The commands of operators with a shell: `order-service messages`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testing::{Checker, Received, wait_until};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     messages::failed_and_published,
-    world::{World, seconds},
+    world::{World, insertion, seconds},
 };
 
 /// The exit code, and what it prints.
@@ -133,6 +135,32 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
     assert_eq!(world.database.number("SELECT count(*) FROM rebroadcasts").await, 1);
     assert_eq!((service.stop().await, other.stop().await), (Some(0), Some(0)));
     world.judge_with(Checker::duplicates_allowed).await;
+}
+
+#[tokio::test]
+async fn a_span_is_published_again_however_many_messages_lie_before_it() {
+    let world = World::new().await;
+    let before = "UPDATE outbox SET activity_at = now() - interval '2 hours';
+        INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (900, now(), now(), now())";
+    for statement in [&insertion(50_000, 900), before] {
+        world.database.execute(statement).await;
+    }
+    let service = world.setup().start().await;
+    world.client(&service).load(20, 4).await;
+    wait_until("they are announced", seconds(10), async || world.topic.dump().await.len() == 20).await;
+    let span = ["rebroadcast", "--from", &an_hour_ago(), "--to", "2099-01-01T00:00:00Z"];
+    assert_eq!(run(&world, &span).await, (0, "rebroadcast 20 messages\n".to_owned()));
+    let open = "SELECT count(*) FROM rebroadcasts WHERE done_at IS NULL";
+    wait_until("it is done", seconds(20), async || world.database.number(open).await == 0).await;
+    assert_eq!(world.topic.dump().await.len(), 40);
+    assert_eq!(service.stop().await, Some(0));
+    let never_sent = "DELETE FROM outbox WHERE instance = 900; DELETE FROM orders WHERE customer_ref LIKE 'left-%'";
+    world.database.execute(never_sent).await;
+    world.judge_with(Checker::duplicates_allowed).await;
+}
+
+fn an_hour_ago() -> String {
+    (OffsetDateTime::now_utc() - Duration::from_hours(1)).format(&Rfc3339).unwrap()
 }
 
 fn bytes(message: &Received) -> Received {

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{Answer, Client, Service, wait_until};
+use testing::{Answer, Client, Kafka, Service, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -73,6 +73,30 @@ async fn while_announcing_is_paused_orders_are_taken_and_afterwards_each_is_anno
     let actions: Vec<_> = audit.iter().map(|one| (one["action"].as_str().unwrap(), one["reason"].as_str())).collect();
     assert_eq!(actions, [("announcing_resumed", None), ("announcing_paused", Some("the topic is moved"))]);
     assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_kafka_is_not_announced_when_it_answers_if_somebody_has_paused_meanwhile() {
+    let (kafka, proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    let setup = world.setup().set("publisher.max_in_flight", 5).set("publisher.batch_max_messages", 5);
+    let service = setup.start().await;
+    let client = world.client(&service);
+    client.load(1, 1).await;
+    world.at_rest(seconds(10)).await;
+    proxy.hold();
+    client.load(20, 4).await;
+    let in_flight = async || service.metrics().await.sum("outbox_in_flight_messages");
+    wait_until("a batch is in flight, the next one waits", seconds(5), async || in_flight().await == 5.0).await;
+    assert_eq!(ask(&client, Method::PUT, &json!({"reason": "the topic is moved"})).await.status, 200);
+    is_told(&service, 1.0).await;
+    proxy.pass();
+    wait_until("what was in flight lands", seconds(30), async || in_flight().await == 0.0).await;
+    assert_eq!(world.count("published").await, 6, "it, and no other");
+    assert_eq!(ask(&client, Method::DELETE, &Value::Null).await.status, 200);
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

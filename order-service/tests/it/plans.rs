@@ -1,18 +1,17 @@
 //! How Postgres carries out the service's statements: by the plans that hold for any parameters, with
 //! statistics of a normal day and with those of a long outage.
 
-use std::{fs, path::Path};
-
 use serde_json::Value;
-use sqlx::{PgConnection, Row, raw_sql};
+use sqlx::raw_sql;
+use testing::plans::{JIT_ABOVE_COST, measured, plan, scans, statements};
 
 use crate::world::{World, insertion};
 
 /// They grow for as long as the service runs.
 const LARGE: [&str; 4] = ["outbox", "published", "orders", "idempotency_keys"];
 
-/// `jit_above_cost` as Postgres has it by default.
-const JIT_ABOVE_COST: f64 = 100_000.0;
+/// Every statement of the service and of its outbox is checked in here.
+const QUERY_DATA: [&str; 2] = ["order-service/.sqlx", "shared/outbox/.sqlx"];
 
 /// Holds: No statement reads a table of orders or messages from its beginning, whatever the statistics say.
 #[tokio::test]
@@ -20,7 +19,7 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
     let world = World::new().await;
     let mut connection = world.database.pool.acquire().await.unwrap();
     raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
-    let statements = statements();
+    let statements = statements(&QUERY_DATA);
     world.database.execute(&insertion(50_000, 900)).await;
     world.database.execute("INSERT INTO instances (instance_id) VALUES (900), (901)").await;
     let keys = "INSERT INTO idempotency_keys SELECT sha256(order_id::text::bytea), sha256('body'), order_id,
@@ -41,7 +40,6 @@ async fn no_statement_reads_a_large_table_from_its_beginning() {
             // An operator asks how many there are, and waits for it.
             let is_long = statement.contains("SELECT count(*)");
             assert!(!reads_whole || is_long, "{statement}\n{plan:#}");
-            // Where nobody has turned it off, Postgres would compile what costs more.
             let cost = plan["Total Cost"].as_f64().unwrap();
             assert!(cost < JIT_ABOVE_COST || is_long, "it costs {cost}: {statement}\n{plan:#}");
         }
@@ -97,6 +95,7 @@ async fn reads_little_more_than_it_answers(orders: u64) {
     const EVER: &str = "timestamptz '0001-01-01', timestamptz '9999-12-31', 0";
     let world = World::new().await;
     grown(&world, orders).await;
+    let statements = statements(&QUERY_DATA);
     let mut connection = world.database.pool.acquire().await.unwrap();
     raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
     let of_all = "SELECT * FROM orders WHERE placed_at >= $1";
@@ -104,7 +103,11 @@ async fn reads_little_more_than_it_answers(orders: u64) {
     let purge = "DELETE FROM idempotency_keys";
     let floor = "ORDER BY placed_at DESC, order_id DESC OFFSET $4";
     let span = "now() - interval '1 hour', now() + interval '1 hour'";
-    let rebroadcast = "m.format <= $5";
+    let (looked_at, rebroadcast) = ("ORDER BY message_ref OFFSET $3 LIMIT 1", "m.format <= $5");
+    let nil = uuid::Uuid::nil();
+    let thousandth = "SELECT message_ref FROM outbox ORDER BY message_ref OFFSET 999 LIMIT 1";
+    let thousandth: uuid::Uuid = sqlx::query_scalar(thousandth).fetch_one(&mut *connection).await.unwrap();
+    let later = "now() + interval '1 hour', now() + interval '2 hours'";
     let scrape = "is_unowned";
     // What a page looks at for a status that few orders have. For each there is an entry of a row that is dead.
     let (bound, twice) = (50_100.0, 105_000);
@@ -117,9 +120,12 @@ async fn reads_little_more_than_it_answers(orders: u64) {
         (floor, format!("{EVER}, 50000"), bound, twice),
         (purge, "604800, 1000, timestamptz '0001-01-01'".to_owned(), 4_000.0, 10_000),
         (scrape, String::new(), 5_000.0, 2_000),
-        (rebroadcast, format!("'{}', {span}, 500, 1", uuid::Uuid::nil()), 2_000.0, 4_000),
+        (looked_at, format!("'{nil}', now() + interval '1 hour', 19999"), 20_100.0, 41_000),
+        (rebroadcast, format!("'{nil}', {span}, 500, 1, '{}'", uuid::Uuid::max()), 2_000.0, 4_000),
+        // Nothing of what is looked at is in the span.
+        (rebroadcast, format!("'{nil}', {later}, 500, 1, '{thousandth}'"), 1_100.0, 2_200),
     ] {
-        let (read, touched) = measured(&mut connection, question, &parameters).await;
+        let (read, touched) = measured(&mut connection, &statements, question, &parameters).await;
         println!("{question} ({parameters}): {read} rows, {touched} buffers");
         assert!(read <= rows, "{question} ({parameters}): {read} rows are read, of {rows} at most");
         assert!(touched <= buffers, "{question} ({parameters}): {touched} buffers, of {buffers} at most");
@@ -135,61 +141,13 @@ async fn reads_little_more_than_it_answers(orders: u64) {
     assert!(gone.len() > 50_000, "{}", gone.len());
     let last = gone.iter().max().unwrap();
     let behind = format!("604800, 1000, timestamptz '{last}'");
-    let (read, touched) = measured(&mut connection, purge, &behind).await;
+    let (read, touched) = measured(&mut connection, &statements, purge, &behind).await;
     println!("behind what is dead: {read} rows, {touched} buffers");
     assert!(read <= 4_000.0 && touched <= 10_000, "behind what is dead: {read} rows, {touched} buffers");
     held.rollback().await.unwrap();
     drop(connection);
     world.database.execute("TRUNCATE orders, outbox, published, idempotency_keys").await;
     world.judge_nothing_placed().await;
-}
-
-/// How many rows, and how many pages of tables and indexes, the statement that has `part` in it reads with these
-/// parameters. What it changes is undone.
-async fn measured(connection: &mut PgConnection, part: &str, parameters: &str) -> (f64, i64) {
-    let found: Vec<_> = statements().into_iter().filter(|statement| statement.contains(part)).collect();
-    assert_eq!(found.len(), 1, "{part} is in one statement: {found:?}");
-    raw_sql(&format!("PREPARE one AS {}; BEGIN", found[0])).execute(&mut *connection).await.unwrap();
-    let parameters = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE one{parameters}");
-    let lines = raw_sql(&explain).fetch_all(&mut *connection).await.unwrap();
-    let plan = lines[0].get::<Value, _>(0)[0]["Plan"].take();
-    raw_sql("ROLLBACK; DEALLOCATE one").execute(&mut *connection).await.unwrap();
-    let rows = scans(&plan).into_iter().map(read_by).sum();
-    let buffers = |kind: &str| plan[format!("Shared {kind} Blocks")].as_i64().unwrap();
-    (rows, buffers("Hit") + buffers("Read"))
-}
-
-/// Rows that a scan gave out or threw away.
-fn read_by(scan: &Value) -> f64 {
-    let number = |name: &str| scan[name].as_f64().unwrap_or(0.0);
-    // Of a table or an index: what is scanned of other steps was read there.
-    if scan["Relation Name"].is_null() && scan["Index Name"].is_null() {
-        return 0.0;
-    }
-    let thrown_away = number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
-    (number("Actual Rows") + thrown_away) * number("Actual Loops")
-}
-
-/// Every statement of the service and of its outbox, as checked in for their builds.
-fn statements() -> Vec<String> {
-    let folders = [".sqlx", "../shared/outbox/.sqlx"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
-    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
-    let files = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
-    let texts = files.map(|text| serde_json::from_str::<Value>(&text).unwrap()["query"].as_str().unwrap().to_owned());
-    // What only changes the session has no plan.
-    texts.filter(|text| !text.starts_with("SET ")).collect()
-}
-
-async fn plan(connection: &mut PgConnection, statement: &str) -> Value {
-    raw_sql(&format!("PREPARE one AS {statement}")).execute(&mut *connection).await.unwrap();
-    let count = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'one'";
-    let count: i32 = sqlx::query_scalar(count).fetch_one(&mut *connection).await.unwrap();
-    let nulls = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
-    let parameters = if count > 0 { format!("({nulls})") } else { nulls };
-    let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE one{parameters}; DEALLOCATE one");
-    let lines = raw_sql(&explain).fetch_all(&mut *connection).await.unwrap();
-    lines[0].get::<Value, _>(0)[0]["Plan"].take()
 }
 
 fn is_of_a_whole_table(scan: &Value) -> bool {
@@ -208,11 +166,4 @@ fn is_todays(table: &str) -> bool {
     let now = time::OffsetDateTime::now_utc().date();
     let day = format!("_{:04}{:02}{:02}", now.year(), u8::from(now.month()), now.day());
     table.ends_with(&day)
-}
-
-/// Everything in a plan that reads a table or an index.
-fn scans(plan: &Value) -> Vec<&Value> {
-    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(scans);
-    let this = plan["Node Type"].as_str().is_some_and(|kind| kind.contains("Scan")).then_some(plan);
-    this.into_iter().chain(below).collect()
 }

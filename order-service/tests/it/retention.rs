@@ -44,3 +44,16 @@ async fn a_purge_that_fails_keeps_no_other_from_its_turn() {
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_placed().await;
 }
+
+#[tokio::test]
+async fn what_was_refused_is_forgotten_as_soon_as_it_is_due_however_much_it_is() {
+    let world = World::new().await;
+    let old = "INSERT INTO rejections (message_ref, rejected_at, instance, failures, is_failed)
+        SELECT gen_random_uuid(), now() - interval '30 days', 1, 1, false FROM generate_series(1, 5500)";
+    world.database.execute(old).await;
+    let service = world.setup().set("retention.batch_size", 1000).set("retention.every", "1m").start().await;
+    let left = "SELECT count(*) FROM rejections";
+    wait_until("all of it goes", seconds(20), async || world.database.number(left).await == 0).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_placed().await;
+}

@@ -40,6 +40,8 @@ struct Known {
     stated: Option<(i64, Instant)>,
     /// The server may have lost what was stated to it.
     is_doubted: bool,
+    /// Acknowledgements by which places are settled, and which are not committed yet.
+    uncommitted: usize,
     /// Places to be read by themselves, the soonest first. The messages are in no memory meanwhile.
     apart: BinaryHeap<Reverse<(Instant, i64)>>,
     /// Places that wait for their partition of the topic. The messages are in no memory meanwhile.
@@ -55,6 +57,7 @@ impl Log {
             highest,
             stated: Some((settled_to, Instant::now())),
             is_doubted: false,
+            uncommitted: 0,
             apart: BinaryHeap::new(),
             back: Back::default(),
         };
@@ -65,6 +68,24 @@ impl Log {
     pub fn settle(&self, seqs: impl IntoIterator<Item = i64>) {
         let mut known = self.known();
         seqs.into_iter().for_each(|seq| known.settled.insert(seq, seq));
+    }
+
+    /// As [`Log::settle`], by acknowledgements that are to be committed: [`Log::committed`] says when they are.
+    pub fn settle_uncommitted(&self, seqs: &[i64]) {
+        self.known().uncommitted += seqs.len();
+        self.settle(seqs.iter().copied());
+    }
+
+    /// So many acknowledgements are committed.
+    pub fn committed(&self, count: usize) {
+        self.known().uncommitted -= count;
+    }
+
+    /// Everything up to this place is settled, and the tables know it.
+    #[must_use]
+    pub fn is_settled_for_good(&self, to: i64) -> bool {
+        let known = self.known();
+        known.settled.to() >= to && known.uncommitted == 0
     }
 
     /// As [`Log::settle`], of all from `first` to `last`.

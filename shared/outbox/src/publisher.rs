@@ -125,11 +125,9 @@ impl Publisher {
         self.topic.ensure(Some(&self.lanes), &self.status, &shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             self.wait_out().await?;
-            if self.may_announce(&shutdown).await? {
-                self.hand_over(batch).await?;
-            }
+            self.hand_over(batch, &shutdown).await?;
         }
-        self.drain().await
+        self.drain(&shutdown).await
     }
 
     /// Waits while an operator has paused announcing. False where the process ends meanwhile: what is in memory is left
@@ -243,13 +241,16 @@ impl Publisher {
     }
 
     /// Hands a batch to the producer. What came into memory under an identity that has ended meanwhile is
-    /// dropped: whoever adopts its log reads it again.
-    async fn hand_over(&mut self, batch: Vec<Outgoing>) -> anyhow::Result<()> {
+    /// dropped: whoever adopts its log reads it again. So is all of it where the process ends while announcing is paused.
+    async fn hand_over(&mut self, batch: Vec<Outgoing>, shutdown: &Shutdown) -> anyhow::Result<()> {
         let count = u32::try_from(batch.len()).expect("a batch is bounded by a u32");
         // Whoever replaces the identity holds all permits while it changes: nobody waits for a
         // confirmation with permits in hand.
         let instance = self.instance.clone();
         let (mut permits, holder) = loop {
+            if !self.may_announce(shutdown).await? {
+                return Ok(());
+            }
             tokio::select! {
                 () = instance.confirmation() => {}
                 // Which may wait for what it has.
@@ -259,7 +260,8 @@ impl Publisher {
                 }
             }
             let permits = self.permits(count).await?;
-            if let Some(holder) = self.instance.confirmed() {
+            // Both may have waited for as long as Kafka was away, and a pause begun meanwhile.
+            if let Some(holder) = self.instance.confirmed().filter(|_| !instance.may_be_paused()) {
                 break (permits, holder);
             }
         };
@@ -315,7 +317,7 @@ impl Publisher {
 
     /// The queue is closed: what is in flight lands, and of a batch that was rejected each message
     /// gets its attempt alone. Everything else stays in the table for whoever comes next.
-    async fn drain(mut self) -> anyhow::Result<()> {
+    async fn drain(mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
         loop {
             let flight = self.flight.clone();
             tokio::select! {
@@ -323,7 +325,7 @@ impl Publisher {
                 Some(returned) = self.returned.recv() => {
                     if let Returned { mut message, why: Verdict::Rejected(_), due: None } = returned {
                         message.alone = true;
-                        self.hand_over(vec![message]).await?;
+                        self.hand_over(vec![message], shutdown).await?;
                     }
                 }
                 () = self.producers.failure() => self.producers.rebuild(FAILED)?,

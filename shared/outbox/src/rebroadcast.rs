@@ -17,6 +17,9 @@ use uuid::Uuid;
 
 use crate::{instance_id::InstanceId, message::Message, tables::Row};
 
+/// Messages that are looked at in one go: milliseconds, of which a reloading task has some.
+const LOOKED_AT: i64 = 20_000;
+
 /// Messages of what happened in this span of time: from the first moment, before the second.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -85,6 +88,16 @@ pub struct Rebroadcast {
     finished: Arc<Notify>,
 }
 
+/// What comes next of a rebroadcast.
+#[derive(Debug)]
+pub enum Next {
+    Page(Vec<Message>, Arc<RebroadcastPage>),
+    /// Of what was looked at nothing is in the span: more is to be looked at.
+    NothingHere,
+    /// Nothing is left, which ended it.
+    Over,
+}
+
 /// Messages of a rebroadcast that are on their way together.
 #[derive(Debug)]
 pub struct RebroadcastPage {
@@ -142,22 +155,31 @@ impl Rebroadcast {
         self.page.as_ref().is_some_and(|(page, _)| Arc::strong_count(page) > 1)
     }
 
-    /// The next page, once the one before is handled; none when there is nothing left, which ends it.
+    /// The next page, once the one before is handled.
     ///
     /// # Errors
     /// The database's. The next time it is the same page.
-    pub async fn next_page(
-        &mut self,
-        pool: &Pool,
-        max: usize,
-        format: i16,
-    ) -> Result<Option<(Vec<Message>, Arc<RebroadcastPage>)>, sqlx::Error> {
+    pub async fn next_page(&mut self, pool: &Pool, max: usize, format: i16) -> Result<Next, sqlx::Error> {
         // One that was dropped on its way is read again.
         if let Some((page, last)) = &self.page
             && page.left.load(Ordering::Acquire) == 0
         {
             self.done_to = *last;
         }
+        // References are of about the time of their messages, and no index has the time itself: what is looked at is
+        // bounded, whatever of it is in the span.
+        let looked_to = sqlx::query_scalar!(
+            r#"
+            SELECT message_ref FROM outbox
+            WHERE message_ref > $1 AND message_ref < first_reference($2::timestamptz + interval '1 hour')
+            ORDER BY message_ref OFFSET $3 LIMIT 1
+            "#,
+            self.done_to,
+            self.span.to,
+            LOOKED_AT - 1
+        );
+        // None where that is the rest.
+        let looked_to = looked_to.fetch_optional(pool).await?;
         let rows = sqlx::query_as!(
             Row,
             r#"
@@ -168,7 +190,7 @@ impl Rebroadcast {
                 m.format, m.key, m.fields, m.traceparent, m.tracestate, 0 AS "failures!"
             FROM outbox m LEFT JOIN unfinished u ON u.instance_id = m.instance
             WHERE m.message_ref > $1 AND m.message_ref < first_reference($3::timestamptz + interval '1 hour')
-                AND m.activity_at >= $2 AND m.activity_at < $3 AND m.format <= $5
+                AND m.message_ref <= $6 AND m.activity_at >= $2 AND m.activity_at < $3 AND m.format <= $5
                 -- What is not published yet is sent anyway.
                 AND (u.instance_id IS NULL OR m.seq <= u.settled_to OR EXISTS (
                     SELECT FROM published p
@@ -181,9 +203,14 @@ impl Rebroadcast {
             self.span.from,
             self.span.to,
             i64::try_from(max).unwrap_or(i64::MAX),
-            format
+            format,
+            looked_to.unwrap_or(Uuid::max())
         );
         let messages: Vec<_> = rows.fetch_all(pool).await?.into_iter().map(Message::from).collect();
+        let is_over = messages.is_empty() && looked_to.is_none();
+        if let (Some(to), true) = (looked_to, messages.is_empty()) {
+            self.done_to = to;
+        }
         sqlx::query!(
             r#"
             UPDATE rebroadcasts SET done_to = $2, done_at = CASE WHEN $3 THEN now() END
@@ -191,15 +218,17 @@ impl Rebroadcast {
             "#,
             self.id,
             self.done_to,
-            messages.is_empty(),
+            is_over,
             self.holder.number()
         )
         .execute(pool)
         .await?;
-        let Some(last) = messages.last() else { return Ok(None) };
+        let Some(last) = messages.last() else { return Ok(if is_over { Next::Over } else { Next::NothingHere }) };
+        // A full page ends before what was looked at.
+        let last = looked_to.filter(|_| messages.len() < max).unwrap_or(last.message_ref);
         let page = RebroadcastPage { left: AtomicUsize::new(messages.len()), finished: Arc::clone(&self.finished) };
         let page = Arc::new(page);
-        self.page = Some((Arc::clone(&page), last.message_ref));
-        Ok(Some((messages, page)))
+        self.page = Some((Arc::clone(&page), last));
+        Ok(Next::Page(messages, page))
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     metrics::RELOADED,
     publisher::Lanes,
     queue::{Origin, Queue, Source},
-    rebroadcast::Rebroadcast,
+    rebroadcast::{Next, Rebroadcast},
     settings::Settings,
     slot::Slot,
     tables,
@@ -411,11 +411,12 @@ impl Reloader {
         let reading =
             status.busy(ANSWER_WITHIN, rebroadcast.next_page(&self.pool, slots.len(), self.format.number())).await;
         let pushed = match reading {
-            Ok(Some((messages, page))) => {
+            Ok(Next::Page(messages, page)) => {
                 self.push(messages, slots, &Source::Rebroadcast(page));
                 Ok(true)
             }
-            Ok(None) => return Ok(true),
+            Ok(Next::NothingHere) => Ok(true),
+            Ok(Next::Over) => return Ok(true),
             Err(error) => Err(error),
         };
         self.work.rebroadcast = Some(rebroadcast);

@@ -26,7 +26,7 @@ impl Retention {
     /// None: what fails is tried again the next time.
     pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
         loop {
-            match self.forget(&status).await {
+            match self.forget(&shutdown, &status).await {
                 Ok(()) => status.ok(),
                 Err(error) => status.failing(&error, "cannot purge; trying again later"),
             }
@@ -40,15 +40,23 @@ impl Retention {
     ///
     /// # Errors
     /// The database's.
-    pub async fn forget(&self, status: &TaskStatus) -> Result<(), sqlx::Error> {
+    pub async fn forget(&self, shutdown: &Shutdown, status: &TaskStatus) -> Result<(), sqlx::Error> {
         let identities = status.busy(ANSWER_WITHIN, self.forget_identities()).await;
-        status.busy(ANSWER_WITHIN, self.forget_rejections()).await?;
+        self.forget_rejections(shutdown, status).await?;
         identities
     }
 
     /// What the broker said of a message is known for as long as the message.
-    async fn forget_rejections(&self) -> Result<(), sqlx::Error> {
-        sqlx::query!(
+    async fn forget_rejections(&self, shutdown: &Shutdown, status: &TaskStatus) -> Result<(), sqlx::Error> {
+        while status.busy(ANSWER_WITHIN, self.forget_page_of_rejections()).await? == u64::from(self.settings.batch_size)
+            && shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await.is_some()
+        {}
+        Ok(())
+    }
+
+    /// How many there were.
+    async fn forget_page_of_rejections(&self) -> Result<u64, sqlx::Error> {
+        let forgotten = sqlx::query!(
             r#"
             DELETE FROM rejections WHERE ctid = ANY (ARRAY(
                 SELECT ctid FROM rejections WHERE rejected_at < now() - make_interval(secs => $1)
@@ -57,10 +65,8 @@ impl Retention {
             "#,
             self.settings.published_messages.as_secs_f64(),
             i64::from(self.settings.batch_size)
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        );
+        Ok(forgotten.execute(&self.pool).await?.rows_affected())
     }
 
     async fn forget_identities(&self) -> Result<(), sqlx::Error> {

@@ -31,6 +31,9 @@ const CALLERS: u64 = 30;
 const AFTERWARDS: Duration = Duration::from_secs(15);
 const AWAY: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What the death of a leader may cost, in seconds, at this load.
+const ANNOUNCED_WITHIN: f64 = 5.0;
+const COUNTED_WITHIN: f64 = 8.0;
 
 struct Stack {
     primary: Postgres,
@@ -71,6 +74,15 @@ async fn main() -> ExitCode {
     let (twice, lost): (Vec<_>, Vec<_>) =
         stack.checker().broken().await.into_iter().partition(|line| line.starts_with("twice"));
     broken.extend(lost);
+    for (what, took, within) in
+        [("announced", leader.announced, ANNOUNCED_WITHIN), ("counted", leader.counted, COUNTED_WITHIN)]
+    {
+        if took > within {
+            broken.push(format!(
+                "late: a message was {what} {took:.1} s after its order when a leader had died, {within} s at most"
+            ));
+        }
+    }
     let figures = json!({
         "ordersPerSecond": RATE,
         "brokerSessionTimeoutSeconds": 2,

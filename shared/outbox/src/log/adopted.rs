@@ -252,7 +252,8 @@ impl Adopted {
     /// # Errors
     /// The database's.
     pub async fn finish(&self, pool: &Pool, adopter: InstanceId) -> Result<bool, sqlx::Error> {
-        if self.reading != Reading::Over || self.log.settled_to() < self.last_seen {
+        // Once it is done nobody looks for what was sent and has no mark.
+        if self.reading != Reading::Over || !self.log.is_settled_for_good(self.last_seen) {
             return Ok(false);
         }
         let done = sqlx::query!(

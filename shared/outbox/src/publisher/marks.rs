@@ -54,6 +54,14 @@ pub struct Marks {
     status: TaskStatus,
 }
 
+/// What is to be committed with acknowledgements.
+#[derive(Default)]
+struct Settled {
+    /// And how many of each.
+    logs: Vec<(Arc<Log>, usize)>,
+    words: Vec<(Arc<Log>, SettledTo)>,
+}
+
 /// A message the broker refused while it was alone, and what becomes of it.
 struct Blamed {
     outgoing: Outgoing,
@@ -136,10 +144,11 @@ impl Marks {
             delivered.iter().for_each(|one| trace(&one.message.queued));
         });
         let published: Vec<_> = delivered.iter().map(published).collect();
-        let words = self.settle(&delivered);
+        let Settled { logs, words } = self.settle(&delivered);
         let settled: Vec<_> = words.iter().map(|(_, word)| *word).collect();
         self.until_committed(Fact::Published(&published, &settled)).await;
         PUBLISHED.add(published.len() as u64);
+        logs.into_iter().for_each(|(log, count)| log.committed(count));
         words.into_iter().for_each(|(log, word)| log.stated(word));
         for Delivery { message, .. } in &delivered {
             if let Source::Rebroadcast(page) = &message.queued.source {
@@ -152,23 +161,24 @@ impl Marks {
 
     /// What is acknowledged is settled, and with the acknowledgements it is stated how far: the statement
     /// holds both or neither.
-    fn settle(&mut self, delivered: &[Delivery]) -> Vec<(Arc<Log>, SettledTo)> {
+    fn settle(&mut self, delivered: &[Delivery]) -> Settled {
         let mut by_log: BTreeMap<InstanceId, (&Arc<Log>, Vec<i64>)> = BTreeMap::new();
         for Delivery { message, .. } in delivered {
             if let Source::Log(log) = &message.queued.source {
                 by_log.entry(log.id).or_insert_with(|| (log, Vec::new())).1.push(message.queued.message.seq);
             }
         }
-        let mut words = Vec::new();
+        let mut settled = Settled::default();
         // The server that was promoted may lack what was stated to the one before, of adopted logs as well.
         let is_doubted = self.instance.log().log.is_doubted();
         for (id, (log, seqs)) in by_log {
             let highest = seqs.iter().copied().max();
-            log.settle(seqs);
-            words.extend(log.last_word(highest).filter(|_| !is_doubted).map(|word| (Arc::clone(log), word)));
+            log.settle_uncommitted(&seqs);
+            settled.logs.push((Arc::clone(log), seqs.len()));
+            settled.words.extend(log.last_word(highest).filter(|_| !is_doubted).map(|word| (Arc::clone(log), word)));
             self.logs.insert(id, Arc::downgrade(log));
         }
-        words
+        settled
     }
 
     /// How far each log is settled is stated once more where that has changed without an acknowledgement.
