@@ -1,6 +1,9 @@
 //! Closed minutes held against the keys, and days that are over. One instance at a time does it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use shared::runtime::database::Pool;
 use sqlx::PgConnection;
@@ -8,6 +11,8 @@ use time::OffsetDateTime;
 
 /// Minutes of one look, a millisecond each: a day of an outage takes half a minute.
 const MINUTES: i64 = 300;
+/// Then a look ends, and its minutes are committed: the next look goes on with the others.
+const LOOK_FOR: Duration = Duration::from_secs(5);
 /// A minute that differs is looked at again for so long: what was in quarantine may be counted by then.
 pub(super) const AGAIN: &str = "7 days";
 
@@ -23,8 +28,12 @@ pub async fn check(pool: &Pool, topics: &[String], time_zone: &str) -> Result<()
     if !lock.fetch_one(&mut *transaction).await? {
         return transaction.rollback().await;
     }
+    let begun = Instant::now();
     for minute in due(&mut transaction, topics).await? {
         check_minute(&mut transaction, minute).await?;
+        if begun.elapsed() > LOOK_FOR {
+            break;
+        }
     }
     note_complete_days(&mut transaction, topics, time_zone).await?;
     transaction.commit().await
@@ -55,13 +64,13 @@ async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Min
             ), since, 'infinity')) AS "end"
             FROM sources s WHERE topic = ANY ($1)
         ), due AS (
-            (SELECT DISTINCT topic, m.minute
+            (SELECT DISTINCT topic, m.minute, false AS is_again
             FROM source_minutes m JOIN begun b USING (source)
                 JOIN (SELECT topic, min("end") AS "end" FROM begun GROUP BY topic) AS slowest USING (topic)
             WHERE m.checked_at IS NULL AND m.minute <= slowest."end" - interval '1 minute'
             ORDER BY m.minute LIMIT $2)
-            UNION
-            (SELECT topic, minute FROM (
+            UNION ALL
+            (SELECT topic, minute, true FROM (
                 SELECT b.topic, m.minute FROM source_minutes m JOIN begun b USING (source)
                 WHERE m.counted IS NOT NULL AND m.checked_at < now() - interval '1 minute'
                     AND m.minute > now() - $3::text::interval
@@ -71,9 +80,10 @@ async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Min
         SELECT d.topic AS "topic!", d.minute AS "minute!", array_agg(m.source ORDER BY m.source COLLATE "C") AS "sources!",
             array_agg(m.quantities::text) AS "quantities!",
             count(*) = (SELECT count(*) FROM begun b WHERE b.topic = d.topic AND b.begin <= d.minute) AS "is_told!"
-        FROM due d JOIN begun b USING (topic) JOIN source_minutes m ON m.source = b.source AND m.minute = d.minute
-        GROUP BY d.topic, d.minute
-        ORDER BY d.minute
+        FROM (SELECT topic, minute, bool_and(is_again) AS is_again FROM due GROUP BY topic, minute) d
+            JOIN begun b USING (topic) JOIN source_minutes m ON m.source = b.source AND m.minute = d.minute
+        GROUP BY d.topic, d.minute, d.is_again
+        ORDER BY d.is_again, d.minute
         "#,
         topics,
         MINUTES,

@@ -49,6 +49,15 @@ pub struct Batch {
     oldest: Option<i64>,
 }
 
+/// Messages of a place that follow one another.
+#[derive(Debug)]
+pub struct Run<'a> {
+    pub place: &'a AssignedPartition,
+    pub first: i64,
+    /// The offset behind the last one.
+    pub next: i64,
+}
+
 #[derive(Debug)]
 pub struct Message {
     place: usize,
@@ -229,6 +238,24 @@ impl Batch {
         let [key, value, ce_type] = self.parts(message);
         let of_held = || record::digest(message.timestamp, key, value, ce_type);
         message.large.as_ref().map_or_else(of_held, |large| large.digest)
+    }
+
+    /// What follows one another in `part`, place by place. One offset that is missing does not end a run: it may be the
+    /// marker of a transaction.
+    #[must_use]
+    pub fn runs(&self, part: &Range<usize>) -> Vec<Run<'_>> {
+        let (mut runs, mut current) = (Vec::<Run<'_>>::new(), vec![None; self.places.len()]);
+        for message in &self.messages[part.clone()] {
+            let next = message.offset + 1;
+            match current[message.place].map(|index: usize| &mut runs[index]) {
+                Some(run) if message.offset <= run.next + 1 => run.next = next.max(run.next),
+                _ => {
+                    current[message.place] = Some(runs.len());
+                    runs.push(Run { place: &self.places[message.place], first: message.offset, next });
+                }
+            }
+        }
+        runs
     }
 
     /// The first message of each place in `part`.

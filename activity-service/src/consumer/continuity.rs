@@ -169,8 +169,8 @@ impl Continuity {
             if let Some(told_end) = position.told_end {
                 positions::is_not_doubted(&self.pool, partition, position.generation, told_end).await?;
             }
-            if marks.low > position.next_offset {
-                // At the second look, for what was read in time may not be counted at the first.
+            if marks.low > position.next_offset && !self.group.fetching.has_under_way(partition) {
+                // At the second look, for what was read in time may be in the client at the first.
                 let jump = Jump { expected: position.next_offset, came: marks.low };
                 if self.behind.get(partition) != Some(&position.next_offset) {
                     behind.insert(partition.clone(), position.next_offset);

@@ -71,9 +71,14 @@ impl Fetching {
         self.all_under_way().values().sum()
     }
 
+    /// Whether messages of this partition were handed out that are not counted yet.
+    pub fn has_under_way(&self, partition: &Partition) -> bool {
+        self.all_under_way().contains_key(partition)
+    }
+
     /// Whether nothing is left to be handed out before the offset `end`, and all that was is counted.
     pub fn is_through(&self, partition: &Partition, end: i64) -> bool {
-        if self.all_under_way().contains_key(partition) {
+        if self.has_under_way(partition) {
             return false;
         }
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -139,6 +139,17 @@ impl Group {
         Membership { group: Arc::clone(self), number, credentials }
     }
 
+    /// One that reads this partition.
+    #[cfg(test)]
+    #[must_use]
+    pub fn reading(partition: &Partition) -> Self {
+        let group = Self::default();
+        group.book().assigned.insert(partition.clone(), None);
+        group.begin(partition, Beginning { offset: 0, generation: 0 });
+        group.begin_all(|_, _| true);
+        group
+    }
+
     fn serve_one(&self) {
         self.served.fetch_add(1, Ordering::AcqRel);
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::batch::Batch;
+use super::batch::{Batch, Run};
 use crate::{
     gaps,
     place::{Jump, Partition},
@@ -67,28 +67,39 @@ pub async fn of_batch(
     of(transaction, &partitions).await
 }
 
-/// Where `part` of a batch does not begin where the counted messages end. What was read of a partition as it was
-/// before, or is not this member's to move on with, jumps over nothing.
+/// Within one part at most so many jumps are noted, the largest: a topic that is compacted is full of holes.
+const WITHIN_AT_MOST: usize = 10;
+
+/// Where `part` of a batch does not begin where the counted messages end, and where it goes on further than the marker
+/// of a transaction takes: what was deleted under way is passed within a batch, too. What was read of a partition as it
+/// was before, or is not this member's to move on with, jumps over nothing.
 #[must_use]
 pub fn jumps(
     positions: &BTreeMap<Partition, Position>,
     batch: &Batch,
     part: &std::ops::Range<usize>,
 ) -> Vec<(Partition, Jump)> {
-    let mut starts = BTreeMap::new();
-    for (place, first) in batch.starts(part) {
+    let (mut reached, mut at_start, mut within) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for Run { place, first, next } in batch.runs(part) {
         let partition = place.partition();
-        let generation = positions.get(&partition).map_or(0, |position| position.generation);
-        if place.tenure.is_some_and(|tenure| tenure.generation == generation) {
-            starts.entry(partition).or_insert(first);
+        let position = positions.get(&partition);
+        let generation = position.map_or(0, |position| position.generation);
+        if place.tenure.is_none_or(|tenure| tenure.generation != generation) {
+            continue;
         }
-    }
-    let jump = |(partition, came)| {
+        let jumps = if reached.contains_key(&partition) { &mut within } else { &mut at_start };
         // Of a partition without a position everything is expected.
-        let expected = positions.get(&partition).map_or(0, |position| position.next_offset);
-        (expected < came).then_some((partition, Jump { expected, came }))
-    };
-    starts.into_iter().filter_map(jump).collect()
+        let expected =
+            reached.entry(partition.clone()).or_insert_with(|| position.map_or(0, |position| position.next_offset));
+        if *expected < first {
+            jumps.push((partition, Jump { expected: *expected, came: first }));
+        }
+        *expected = next.max(*expected);
+    }
+    within.sort_by_key(|(_, Jump { expected, came })| expected - came);
+    within.truncate(WITHIN_AT_MOST);
+    at_start.extend(within);
+    at_start
 }
 
 /// The positions of `partitions`, of those that have one.
@@ -229,6 +240,29 @@ pub async fn pass(pool: &Pool, of: &Partition, jump: Jump) -> Result<bool, sqlx:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{consumer::group::Group, record::Raw};
+
+    /// Holds: What a topic loses while it is on its way to a batch is a gap.
+    #[test]
+    fn what_is_missing_within_a_part_is_jumped_over_like_what_is_missing_before_it() {
+        let partition = Partition::new("t", 0);
+        let (group, mut batch) = (Group::reading(&partition), Batch::default());
+        let offsets = [100, 101, 103, 5000, 5001, 5000];
+        for offset in offsets {
+            let raw =
+                Raw { topic: "t", partition: 0, offset, key: None, value: Some(b"x"), ce_type: None, timestamp: None };
+            batch.add(&raw, &group);
+        }
+        let jumps = |next_offset, part: std::ops::Range<usize>| {
+            let position = Position { next_offset, generation: 0, last: None, seen: None, told_end: None };
+            let jumps = jumps(&[(partition.clone(), position)].into(), &batch, &part);
+            jumps.into_iter().map(|(_, jump)| (jump.expected, jump.came)).collect::<Vec<_>>()
+        };
+        assert_eq!(jumps(100, 0..6), [(104, 5000)], "102 may be the marker of a transaction");
+        assert_eq!(jumps(90, 0..6), [(90, 100), (104, 5000)]);
+        assert_eq!(jumps(104, 3..6), [(104, 5000)]);
+        assert_eq!(jumps(5002, 0..6), [], "all of it comes again");
+    }
 
     #[test]
     fn only_what_is_below_the_low_watermark_is_lost() {

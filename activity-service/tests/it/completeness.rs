@@ -243,6 +243,48 @@ async fn what_is_waited_for_is_remembered_and_what_has_failed_until_it_is_counte
 }
 
 #[tokio::test]
+async fn what_a_source_wrote_in_a_minute_is_known_after_a_kill_between_two_sources() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    let mut of_minute = announcement(&world, "2026-11-20T13:00:00Z", 5);
+    of_minute["counts"] =
+        json!({"from": "2026-11-20T12:58:00Z", "to": "2026-11-20T12:59:00Z", "quantities": {CREATED: 5}});
+    let mut of_other = announcement(&world, "2026-11-20T13:00:00Z", 5);
+    of_other["source"] = "/order-service/2".into();
+    tell(&world, &[of_minute, of_other]).await;
+    let mut service = world.setup().failpoint("completeness::half_noted", "return").spawn();
+    assert_eq!(service.ended(seconds(30)).await.code(), None, "by a signal");
+    // Whatever was noted last is read again, and nothing before it.
+    let service = world.setup().start().await;
+    let told = "SELECT count(*) FROM sources";
+    wait_until("both have told", seconds(20), async || world.database.number(told).await == 2).await;
+    let minutes = "SELECT (quantities ->> 'ORDER_CREATED')::bigint FROM source_minutes WHERE source = '/order-service'";
+    assert_eq!(world.database.number(minutes).await, 5);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+/// Holds: The check of minutes goes on however many there are, and however long one takes.
+#[tokio::test]
+async fn of_many_minutes_that_take_long_to_check_those_that_are_checked_are_noted() {
+    let world = World::new(1).await;
+    progress_topic(&world).await;
+    let slow = "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN new; END $$;
+        CREATE TRIGGER slow BEFORE UPDATE ON source_minutes FOR EACH ROW EXECUTE FUNCTION be_slow()";
+    world.database.execute(slow).await;
+    let service = world.setup().start().await;
+    let begin = moment("2026-11-20T00:00:00Z");
+    tell(&world, &minutes(&world, begin, &[], "2026-11-20T05:00:00Z", 0)).await;
+    // All of them take a minute, and a look has half a minute at most.
+    let checked = "SELECT count(*) FROM source_minutes WHERE checked_at IS NOT NULL";
+    wait_until("the first are noted", seconds(25), async || world.database.number(checked).await > 0).await;
+    world.database.execute("DROP TRIGGER slow ON source_minutes").await;
+    wait_until("all are", seconds(30), async || world.database.number(checked).await == 300).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
+#[tokio::test]
 async fn a_day_is_complete_when_it_is_what_its_source_wrote_and_what_differs_is_named() {
     let world = World::new(1).await;
     progress_topic(&world).await;
