@@ -92,6 +92,12 @@ def main():
                 wrong.append(f"{overlay}: {' '.join(name)}{text}")
         print(f"{overlay}: {len(chart)} resources of the chart")
     wrong += [f"{value} is not refused" for value in REFUSED if not helm(path, ["production"], "--set", value).returncode]
+    # A further cell has nothing of activity-service.
+    cell = helm(path, ["production", "with-operators", "cell"], "--set", "httpRoute.enabled=true")
+    wrong += [cell.stderr] if cell.returncode else []
+    wrong += [f"of a cell: {line}" for line in cell.stdout.splitlines() if "name: activity" in line or "activity-url" in line]
+    for text in ('ORDER_SERVICE__CELL__NUMBER: "2"\n', 'ORDER_SERVICE__CELL__COUNT: "10"\n', "host: cell-2.summarisation.example\n"):
+        wrong += [] if text in cell.stdout else [f"the chart of a cell does not say {text}"]
     digest = "sha256:" + "0" * 64
     more = ["--set", f"image.registry=registry.example,orderService.image.digest={digest},monitoring.rules=true"]
     more += ["--set", "httpRoute.enabled=true,httpRoute.figuresHost=figures.example"]

@@ -56,8 +56,12 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* The services: their values by name, with port and management port. */}}
+{{/* The services of this installation: their values by name, with port and management port. */}}
 {{- define "services" -}}
+{{- if .Values.orderService.enabled }}
 order-service: {{ dict "http" 8080 "management" 9080 "of" .Values.orderService | toJson }}
+{{- end }}
+{{- if .Values.activityService.enabled }}
 activity-service: {{ dict "http" 8081 "management" 9081 "of" .Values.activityService | toJson }}
+{{- end }}
 {{- end -}}
