@@ -96,6 +96,8 @@ def main():
     cell = helm(path, ["production", "with-operators", "cell"], "--set", "httpRoute.enabled=true")
     wrong += [cell.stderr] if cell.returncode else []
     wrong += [f"of a cell: {line}" for line in cell.stdout.splitlines() if "name: activity" in line or "activity-url" in line]
+    taken = ("host: summarisation.example", "host: orders.summarisation.example", "hostnames: [summarisation.example]")
+    wrong += [f"a cell has the name of another one, {text}" for text in taken if text in cell.stdout]
     for text in ('ORDER_SERVICE__CELL__NUMBER: "2"\n', 'ORDER_SERVICE__CELL__COUNT: "10"\n', "host: cell-2.summarisation.example\n"):
         wrong += [] if text in cell.stdout else [f"the chart of a cell does not say {text}"]
     digest = "sha256:" + "0" * 64

@@ -83,7 +83,7 @@ async fn due(connection: &mut PgConnection, topics: &[String]) -> Result<Vec<Min
         FROM (SELECT topic, minute, bool_and(is_again) AS is_again FROM due GROUP BY topic, minute) d
             JOIN begun b USING (topic) JOIN source_minutes m ON m.source = b.source AND m.minute = d.minute
         GROUP BY d.topic, d.minute, d.is_again
-        ORDER BY d.is_again, d.minute
+        ORDER BY d.is_again, CASE WHEN d.is_again THEN min(m.checked_at) END, d.minute
         "#,
         topics,
         MINUTES,

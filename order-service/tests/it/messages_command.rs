@@ -138,17 +138,20 @@ async fn a_span_of_time_is_published_again_in_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_span_is_published_again_however_many_messages_lie_before_it() {
+async fn a_span_is_published_again_however_many_messages_lie_before_it_and_behind_it() {
     let world = World::new().await;
     let before = "UPDATE outbox SET activity_at = now() - interval '2 hours';
         INSERT INTO instances (instance_id, ended_at, closed_at, done_at) VALUES (900, now(), now(), now())";
-    for statement in [&insertion(50_000, 900), before] {
+    for statement in [&insertion(25_000, 900), before] {
         world.database.execute(statement).await;
     }
     let service = world.setup().start().await;
     world.client(&service).load(20, 4).await;
     wait_until("they are announced", seconds(10), async || world.topic.dump().await.len() == 20).await;
-    let span = ["rebroadcast", "--from", &an_hour_ago(), "--to", "2099-01-01T00:00:00Z"];
+    let now: OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(&world.database.pool).await.unwrap();
+    world.database.execute(&insertion(25_000, 900)).await;
+    let [from, to] = [now - Duration::from_hours(1), now].map(|moment| moment.format(&Rfc3339).unwrap());
+    let span = ["rebroadcast", "--from", &from, "--to", &to];
     assert_eq!(run(&world, &span).await, (0, "rebroadcast 20 messages\n".to_owned()));
     let open = "SELECT count(*) FROM rebroadcasts WHERE done_at IS NULL";
     wait_until("it is done", seconds(20), async || world.database.number(open).await == 0).await;
@@ -157,10 +160,6 @@ async fn a_span_is_published_again_however_many_messages_lie_before_it() {
     let never_sent = "DELETE FROM outbox WHERE instance = 900; DELETE FROM orders WHERE customer_ref LIKE 'left-%'";
     world.database.execute(never_sent).await;
     world.judge_with(Checker::duplicates_allowed).await;
-}
-
-fn an_hour_ago() -> String {
-    (OffsetDateTime::now_utc() - Duration::from_hours(1)).format(&Rfc3339).unwrap()
 }
 
 fn bytes(message: &Received) -> Received {

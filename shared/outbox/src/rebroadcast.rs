@@ -84,6 +84,9 @@ pub struct Rebroadcast {
     holder: InstanceId,
     span: Span,
     done_to: Uuid,
+    /// The last that is looked at now. None where it is not known, or that is the rest.
+    looked_to: Option<Uuid>,
+    /// What is under way, and up to where it is done with then.
     page: Option<(Arc<RebroadcastPage>, Uuid)>,
     finished: Arc<Notify>,
 }
@@ -144,6 +147,7 @@ impl Rebroadcast {
             holder,
             span: Span { from: row.from_at, to: row.to_at },
             done_to: row.done_to,
+            looked_to: None,
             page: None,
             finished: Arc::clone(finished),
         }))
@@ -161,25 +165,24 @@ impl Rebroadcast {
     /// The database's. The next time it is the same page.
     pub async fn next_page(&mut self, pool: &Pool, max: usize, format: i16) -> Result<Next, sqlx::Error> {
         // One that was dropped on its way is read again.
-        if let Some((page, last)) = &self.page
-            && page.left.load(Ordering::Acquire) == 0
-        {
-            self.done_to = *last;
+        if let Some((_, last)) = self.page.take_if(|(page, _)| page.left.load(Ordering::Acquire) == 0) {
+            self.done_to = last;
         }
         // References are of about the time of their messages, and no index has the time itself: what is looked at is
         // bounded, whatever of it is in the span.
-        let looked_to = sqlx::query_scalar!(
-            r#"
-            SELECT message_ref FROM outbox
-            WHERE message_ref > $1 AND message_ref < first_reference($2::timestamptz + interval '1 hour')
-            ORDER BY message_ref OFFSET $3 LIMIT 1
-            "#,
-            self.done_to,
-            self.span.to,
-            LOOKED_AT - 1
-        );
-        // None where that is the rest.
-        let looked_to = looked_to.fetch_optional(pool).await?;
+        if self.looked_to.is_none_or(|looked_to| looked_to <= self.done_to) {
+            let looked_to = sqlx::query_scalar!(
+                r#"
+                SELECT message_ref FROM outbox
+                WHERE message_ref > $1 AND message_ref < first_reference($2::timestamptz + interval '1 hour')
+                ORDER BY message_ref OFFSET $3 LIMIT 1
+                "#,
+                self.done_to,
+                self.span.to,
+                LOOKED_AT - 1
+            );
+            self.looked_to = looked_to.fetch_optional(pool).await?;
+        }
         let rows = sqlx::query_as!(
             Row,
             r#"
@@ -204,12 +207,12 @@ impl Rebroadcast {
             self.span.to,
             i64::try_from(max).unwrap_or(i64::MAX),
             format,
-            looked_to.unwrap_or(Uuid::max())
+            self.looked_to.unwrap_or(Uuid::max())
         );
         let messages: Vec<_> = rows.fetch_all(pool).await?.into_iter().map(Message::from).collect();
-        let is_over = messages.is_empty() && looked_to.is_none();
-        if let (Some(to), true) = (looked_to, messages.is_empty()) {
-            self.done_to = to;
+        let is_over = messages.is_empty() && self.looked_to.is_none();
+        if messages.is_empty() {
+            self.done_to = self.looked_to.unwrap_or(self.done_to);
         }
         sqlx::query!(
             r#"
@@ -225,7 +228,7 @@ impl Rebroadcast {
         .await?;
         let Some(last) = messages.last() else { return Ok(if is_over { Next::Over } else { Next::NothingHere }) };
         // A full page ends before what was looked at.
-        let last = looked_to.filter(|_| messages.len() < max).unwrap_or(last.message_ref);
+        let last = self.looked_to.filter(|_| messages.len() < max).unwrap_or(last.message_ref);
         let page = RebroadcastPage { left: AtomicUsize::new(messages.len()), finished: Arc::clone(&self.finished) };
         let page = Arc::new(page);
         self.page = Some((Arc::clone(&page), last));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
+use time::OffsetDateTime;
 
 use crate::settings;
 
@@ -48,25 +49,36 @@ impl Retention {
 
     /// What the broker said of a message is known for as long as the message.
     async fn forget_rejections(&self, shutdown: &Shutdown, status: &TaskStatus) -> Result<(), sqlx::Error> {
-        while status.busy(ANSWER_WITHIN, self.forget_page_of_rejections()).await? == u64::from(self.settings.batch_size)
-            && shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await.is_some()
-        {}
+        // While somebody keeps a snapshot, those of the pages before are still there, dead: they are not read again.
+        let mut behind = Some(OffsetDateTime::UNIX_EPOCH);
+        while let Some(from) = behind {
+            behind = status.busy(ANSWER_WITHIN, self.forget_page_of_rejections(from)).await?;
+            if shutdown.unless_draining(tokio::time::sleep(self.settings.pause)).await.is_none() {
+                break;
+            }
+        }
         Ok(())
     }
 
-    /// How many there were.
-    async fn forget_page_of_rejections(&self) -> Result<u64, sqlx::Error> {
-        let forgotten = sqlx::query!(
+    /// From when on the next page is; none where nothing was due.
+    async fn forget_page_of_rejections(&self, from: OffsetDateTime) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+        let forgotten = sqlx::query_scalar!(
             r#"
-            DELETE FROM rejections WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM rejections WHERE rejected_at < now() - make_interval(secs => $1)
-                ORDER BY rejected_at LIMIT $2
-            ))
+            WITH forgotten AS (
+                DELETE FROM rejections WHERE ctid = ANY (ARRAY(
+                    SELECT ctid FROM rejections
+                    WHERE rejected_at >= $3 AND rejected_at < now() - make_interval(secs => $1)
+                    ORDER BY rejected_at LIMIT $2
+                ))
+                RETURNING rejected_at
+            )
+            SELECT max(rejected_at) FROM forgotten
             "#,
             self.settings.published_messages.as_secs_f64(),
-            i64::from(self.settings.batch_size)
+            i64::from(self.settings.batch_size),
+            from
         );
-        Ok(forgotten.execute(&self.pool).await?.rows_affected())
+        forgotten.fetch_one(&self.pool).await
     }
 
     async fn forget_identities(&self) -> Result<(), sqlx::Error> {
