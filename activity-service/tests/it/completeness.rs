@@ -277,7 +277,7 @@ async fn of_many_minutes_that_take_long_to_check_those_that_are_checked_are_note
     tell(&world, &minutes(&world, begin, &[], "2026-11-20T05:00:00Z", 0)).await;
     // All of them take a minute, and a look has half a minute at most.
     let checked = "SELECT count(*) FROM source_minutes WHERE checked_at IS NOT NULL";
-    wait_until("the first are noted", seconds(25), async || world.database.number(checked).await > 0).await;
+    wait_until("the first are noted", seconds(60), async || world.database.number(checked).await > 0).await;
     world.database.execute("DROP TRIGGER slow ON source_minutes").await;
     wait_until("all are", seconds(30), async || world.database.number(checked).await == 300).await;
     assert_eq!(service.stop().await, Some(0));

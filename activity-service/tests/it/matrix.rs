@@ -4,9 +4,11 @@
 use std::{cell::Cell, future::Future};
 
 use testing::{Client, FailPoint, Received, Setup, fail_points};
+use time::OffsetDateTime;
 use tokio::task::LocalSet;
 
 use crate::{
+    completeness::{announcement, progress_topic, tell, text},
     operator::{EATEN, eaten},
     world::{World, client, created, dated, seconds, undated},
 };
@@ -51,13 +53,14 @@ async fn each<F: Future<Output = ()> + 'static>(cells: Vec<(FailPoint, String)>,
 
 async fn is_killed(point: FailPoint, action: String) {
     let world = World::new(2).await;
+    progress_topic(&world).await;
     let other = busy(&world).start().await;
     let mut dying = busy(&world).failpoint(&point.name, &action).start().await;
     let client = client(&dying);
     let dies = async {
         tokio::select! {
             ended = dying.ended(seconds(60)) => ended,
-            never = provoke(&client) => never,
+            never = provoke(&world, &client) => never,
         }
     };
     let (_, ended) = world.topic().produce_during(any_kind(), dies).await;
@@ -70,13 +73,14 @@ async fn is_killed(point: FailPoint, action: String) {
 
 async fn meets(point: FailPoint, action: String) {
     let world = World::new(2).await;
+    progress_topic(&world).await;
     let other = busy(&world).start().await;
     let met = busy(&world).failpoint(&point.name, &action).start().await;
     let client = client(&met);
     let going_on = async {
         tokio::select! {
             () = testing::wait_until(&point.name, seconds(60), async || met.has_logged("met")) => {}
-            never = provoke(&client) => never,
+            never = provoke(&world, &client) => never,
         }
         // What comes now meets the point as often as it does anything.
         world.has_counted(world.counted().await + 1000, seconds(60)).await;
@@ -108,14 +112,15 @@ fn any_kind() -> impl Fn() -> Received {
     }
 }
 
-/// Registers types and lets everything be replayed, again and again. The instance may die meanwhile.
-async fn provoke<T>(client: &Client) -> T {
+/// Registers types, lets everything be replayed and tells of progress, again and again. The instance may die meanwhile.
+async fn provoke<T>(world: &World, client: &Client) -> T {
     for round in 0_u32.. {
         let code = if round == 5 { EATEN.to_owned() } else { format!("ORDER_MADE_UP_{round}") };
         let body = br#"{"activityTypeName":"A Type"}"#.to_vec();
         let json = [("content-type", "application/json")];
         drop(client.ask(reqwest::Method::PUT, &format!("/activity-types/{code}"), &json, body).await);
         drop(client.ask(reqwest::Method::POST, "/admin/quarantine/replay", &json, b"{}".to_vec()).await);
+        tell(world, &[announcement(world, &text(OffsetDateTime::now_utc()), 0)]).await;
         tokio::time::sleep(seconds(1) / 10).await;
     }
     unreachable!("rounds do not end")

@@ -829,6 +829,8 @@ async fn each_page_is_light_and_soon_there() {
     for page in pages {
         browser.open(&page).await;
         browser.shows("#status", seconds(20), |text| text.starts_with("Live")).await;
+        let answered = "return performance.getEntriesByType('resource').some(one => !one.name.includes('/pages/') && one.responseEnd > 0)";
+        wait_until("an answer is there in whole", seconds(20), async || browser.script(answered).await == true).await;
         let made_of = "const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource').filter(one => one.name.includes('/pages/'))];
             const [paint] = performance.getEntriesByName('first-contentful-paint');
             const told = performance.getEntriesByType('resource').filter(one => !one.name.includes('/pages/')).map(one => one.responseEnd);
