@@ -149,7 +149,7 @@ async fn a_span_is_published_again_however_many_messages_lie_before_it_and_behin
     world.client(&service).load(20, 4).await;
     wait_until("they are announced", seconds(10), async || world.topic.dump().await.len() == 20).await;
     let now: OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(&world.database.pool).await.unwrap();
-    world.database.execute(&insertion(25_000, 900)).await;
+    world.database.execute(&insertion(45_000, 900)).await;
     let [from, to] = [now - Duration::from_hours(1), now].map(|moment| moment.format(&Rfc3339).unwrap());
     let span = ["rebroadcast", "--from", &from, "--to", &to];
     assert_eq!(run(&world, &span).await, (0, "rebroadcast 20 messages\n".to_owned()));
