@@ -284,10 +284,17 @@ impl Service {
         ended.unwrap_or_else(|_| panic!("{} does not end within {limit:?}", self.name)).unwrap()
     }
 
-    /// SIGTERM, and the exit code.
+    /// SIGTERM, and the exit code. The log of one that did not stop as it should is printed: its file goes with it.
     pub async fn stop(mut self) -> Option<i32> {
         self.terminate();
-        self.ended(Duration::from_secs(30)).await.code()
+        let code = self.ended(Duration::from_secs(30)).await.code();
+        if code != Some(0) {
+            eprintln!("{} ended with {code:?}:", self.name);
+            for line in self.log() {
+                eprintln!("{line}");
+            }
+        }
+        code
     }
 
     /// # Panics

@@ -143,6 +143,22 @@ async fn stopped_without_a_broker_it_ends_with_4_and_the_next_process_sends_ever
     world.judge().await;
 }
 
+/// Nobody has seen to a topic yet, and nothing can be sent without.
+#[tokio::test]
+async fn stopped_before_the_broker_has_answered_once_it_announces_what_it_has_taken() {
+    let (kafka, proxy) = Kafka::behind_proxy().await;
+    let world = World::with_kafka(&kafka).await;
+    proxy.hold();
+    let mut service = world.setup().set("shutdown.grace", "30s").start().await;
+    world.client(&service).place_one().await;
+    service.terminate();
+    wait_until("it is draining", seconds(5), async || service.has_logged("draining")).await;
+    proxy.pass();
+    assert_eq!(service.ended(seconds(40)).await.code(), Some(0));
+    assert_eq!(world.count("unpublished").await, 0);
+    world.judge().await;
+}
+
 #[tokio::test]
 async fn signals_that_are_no_stop_do_not_end_it() {
     let world = World::new().await;

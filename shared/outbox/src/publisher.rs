@@ -47,7 +47,8 @@ const FAILED: &str = "told by the client itself";
 /// Where the broker refuses a message's timestamp.
 const CLOCKS: &str =
     "compare this host's clock with the brokers', and see the topic's message.timestamp.before.max.ms and after.max.ms";
-/// How often it is looked whether a partition has come to stand for which messages wait.
+/// How often it is looked for what nobody tells: that a partition has come to stand for which messages wait, that the queue
+/// is closed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The background task that sends.
@@ -122,12 +123,26 @@ impl Publisher {
     /// # Errors
     /// librdkafka refuses to make a new producer after a fatal error.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.topic.ensure(Some(&self.lanes), &self.status, &shutdown).await;
+        self.topic_is_there(&shutdown).await;
         while let Some(batch) = self.next_batch().await? {
             self.wait_out().await?;
             self.hand_over(batch, &shutdown).await?;
         }
         self.drain(&shutdown).await
+    }
+
+    /// Sees that there is a topic; in the drain for as long as anything may come that is to be sent.
+    async fn topic_is_there(&self, shutdown: &Shutdown) {
+        let nothing_comes = async {
+            shutdown.drain_begun().await;
+            while !(self.queue.is_closed() && self.queue.is_empty()) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = self.topic.ensure(Some(&self.lanes), &self.status) => {}
+            () = nothing_comes => {}
+        }
     }
 
     /// Waits while an operator has paused announcing. False where the process ends meanwhile: what is in memory is left

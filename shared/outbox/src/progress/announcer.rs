@@ -137,7 +137,9 @@ impl Announcer {
     /// # Errors
     /// None: what fails is told by whoever is first a second later.
     pub async fn run(self, shutdown: Shutdown, status: TaskStatus) -> anyhow::Result<()> {
-        self.creation.ensure(None, &status, &shutdown).await;
+        if shutdown.unless_draining(self.creation.ensure(None, &status)).await.is_none() {
+            return Ok(());
+        }
         while shutdown.unless_draining(sleep(until(&self.instance, ANNOUNCES_AFTER))).await.is_some() {
             self.tell(&status).await;
         }
@@ -153,7 +155,7 @@ impl Announcer {
         status: &TaskStatus,
     ) -> bool {
         let by_this_one = async {
-            self.creation.ensure(None, status, shutdown).await;
+            self.creation.ensure(None, status).await;
             while !self.tell(status).await {
                 sleep(until(&self.instance, ANNOUNCES_AFTER)).await;
             }

@@ -8,7 +8,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::RDKafkaErrorCode,
 };
-use shared::runtime::{health::TaskStatus, kafka, lifecycle::Shutdown};
+use shared::runtime::{health::TaskStatus, kafka};
 
 use super::lanes::Lanes;
 use crate::settings;
@@ -44,9 +44,9 @@ impl Creation {
         Ok(Self { admin: kafka::Renewed::new(kafka, make)?, topic, properties })
     }
 
-    /// Asks for the topic until the cluster answers or the drain begins. Whoever may not create it
-    /// waits for somebody who may: sending finds out. `lanes` learn how many partitions there are.
-    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, status: &TaskStatus, shutdown: &Shutdown) {
+    /// Asks for the topic until the cluster answers. Whoever may not create it waits for somebody who may: sending
+    /// finds out. `lanes` learn how many partitions there are.
+    pub(crate) async fn ensure(&self, lanes: Option<&Lanes>, status: &TaskStatus) {
         let settings::NewTopic { name, partitions, replication } = &self.topic;
         let (wanted, options) = (self.wanted(), options());
         let know = |count| {
@@ -57,18 +57,15 @@ impl Creation {
         let mut refused = false;
         for mut pause in shared::runtime::database::backoff() {
             // Only the controller creates topics; what is there can be written to without it.
-            match shutdown.unless_draining(self.partitions()).await {
-                None => return,
-                Some(0) => {}
-                Some(count) => {
+            match self.partitions().await {
+                0 => {}
+                count => {
                     know(count);
                     return status.ok();
                 }
             }
             let admin = self.admin.now();
-            let answer = admin.create_topics([&wanted], &options);
-            let Some(answer) = shutdown.unless_draining(answer).await else { return };
-            match answer.as_deref() {
+            match admin.create_topics([&wanted], &options).await.as_deref() {
                 Ok([Ok(_)]) => {
                     tracing::info!(topic = name, partitions, replication, "created the topic");
                     know(*partitions);
@@ -97,9 +94,7 @@ impl Creation {
                 }
                 Err(error) => status.failing(error, "waiting for kafka; messages are taken, and wait"),
             }
-            if shutdown.unless_draining(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 

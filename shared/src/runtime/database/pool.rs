@@ -29,6 +29,7 @@ use tokio::{
     sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{backoff, no_answer, pooler::Way, server, standby, takes_writes};
 use crate::runtime::health::{TaskStatus, TimedOut};
@@ -76,6 +77,9 @@ struct Connections {
     idle: Mutex<VecDeque<Connected>>,
     /// One question at a time whether the server is at work: it takes a connection beside the pool.
     asking: tokio::sync::Mutex<()>,
+    /// Of the process. A connection ends with the runtime on which it is made, and a worker of the HTTP server has one of its
+    /// own, which ends in the drain.
+    runtime: Handle,
 }
 
 struct Connected {
@@ -100,6 +104,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(size as usize)),
             idle: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
+            runtime: Handle::current(),
         });
         tokio::spawn(close_the_old(Arc::downgrade(&connections)));
         Self(connections)
@@ -132,7 +137,7 @@ impl Pool {
                     }
                     idle.close();
                 }
-                match self.0.connect().await {
+                match self.0.connected().await {
                     Ok(connected) => return connected,
                     Err(error) => last = error,
                 }
@@ -227,6 +232,12 @@ impl Pool {
 }
 
 impl Connections {
+    async fn connected(self: &Arc<Self>) -> Result<Connected, sqlx::Error> {
+        let connections = Arc::clone(self);
+        let connecting = self.runtime.spawn(async move { connections.connect().await });
+        AbortOnDropHandle::new(connecting).await.map_err(|_| sqlx::Error::PoolClosed)?
+    }
+
     async fn connect(&self) -> Result<Connected, sqlx::Error> {
         let is_lent = self.is_lent().await?;
         let options = self.options().clone();
@@ -379,8 +390,9 @@ impl fmt::Debug for Lent {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Without a runtime the process ends, and its connections with it.
-        if let (Some(lent), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+        if let Some(lent) = self.0.take() {
+            // Where that runtime has ended, the process does, and its connections with it.
+            let runtime = lent.pool.0.runtime.clone();
             runtime.spawn(lent.give_up());
         }
     }
