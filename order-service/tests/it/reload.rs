@@ -44,6 +44,20 @@ async fn new_orders_are_accepted_while_a_backlog_of_50_000_is_published_in_bound
     world.judge().await;
 }
 
+#[tokio::test]
+async fn what_fails_of_one_kind_of_work_keeps_no_other_waiting() {
+    let world = World::new().await;
+    let service = world.setup().set("reload.page_size", 10).start().await;
+    world.database.execute("ALTER TABLE rebroadcasts RENAME TO elsewhere").await;
+    world.left_by_ended(1000, 0).await;
+    // A page a look would take minutes.
+    world.at_rest(seconds(20)).await;
+    assert!(service.has_logged("cannot reload messages; trying again"));
+    world.database.execute("ALTER TABLE elsewhere RENAME TO rebroadcasts").await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 /// librdkafka counts a message for a moment longer than it is in flight here.
 #[tokio::test]
 async fn a_backlog_that_fills_all_that_may_be_in_flight_is_no_outage() {

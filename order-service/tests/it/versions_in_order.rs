@@ -58,7 +58,10 @@ async fn behind_a_message_that_has_failed_the_end_of_its_order_waits_for_an_oper
         assert_eq!(client.change(order, "complete").await.unwrap().status, 200);
     }
     wait_until("that of another order is sent", seconds(20), async || world.count("published").await == 9).await;
-    // Whoever adopts the log keeps to it.
+    let unsettled = "SELECT count(*) FROM instances WHERE settled_to(instance_id) < (
+        SELECT max(seq) FROM outbox WHERE instance = instance_id)";
+    wait_until("no log waits with them", seconds(20), async || world.database.number(unsettled).await == 0).await;
+    // Whoever comes next keeps to it.
     service.kill().await;
     let service = setup.start().await;
     let client = world.client(&service);

@@ -74,6 +74,12 @@ impl Queue {
         self.is_strict && content.later_version().is_some()
     }
 
+    /// Whether any message may have to wait so.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
     /// The identity under which messages enter this queue.
     #[must_use]
     pub fn instance(&self) -> &Instance {

@@ -4,7 +4,7 @@
 //! All of these take turns, a page each, so that what was placed just now does not wait behind what has
 //! been left for an hour.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use fail::fail_point;
 use shared::runtime::{
@@ -31,7 +31,7 @@ use crate::{
     rebroadcast::{Next, Rebroadcast},
     settings::Settings,
     slot::Slot,
-    tables,
+    tables::{self, Waiting},
 };
 
 /// After this long the connection is given up.
@@ -76,6 +76,28 @@ struct Work {
 impl Work {
     fn of(holder: InstanceId) -> Self {
         Self { holder, page: None, adopted: Vec::new(), rebroadcast: None }
+    }
+}
+
+/// What one turn of everything has come to.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Another one may find something at once.
+    is_more: bool,
+    /// Something failed that stops nothing else.
+    refused: Option<sqlx::Error>,
+}
+
+impl Turn {
+    /// # Errors
+    /// One that the server has not answered with: it is the same for all that would come then.
+    fn note(&mut self, step: Result<bool, sqlx::Error>) -> Result<(), sqlx::Error> {
+        match step {
+            Ok(is_more) => self.is_more |= is_more,
+            Err(error) if is_rolled_back(&error) => self.refused = Some(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -140,21 +162,21 @@ impl Reloader {
                 self.work = Work::of(holder);
                 self.look_at = Instant::now();
             }
-            let mut is_more = self.own_page(shutdown, status).await?;
-            is_more |= self.adopted_pages(shutdown, status).await?;
+            let mut turn = Turn::default();
+            turn.note(self.own_page(shutdown, status).await)?;
+            self.adopted_pages(shutdown, status, &mut turn).await?;
             if self.look_at <= Instant::now() {
-                self.adopt(status).await?;
-                is_more |= !self.work.adopted.is_empty();
-                self.hold_rebroadcast(status).await?;
-                if self.retries(shutdown, status).await? {
-                    is_more = true;
-                } else {
+                turn.note(self.adopt(status).await)?;
+                turn.note(self.hold_rebroadcast(status).await.map(|()| false))?;
+                let retries = self.retries(shutdown, status).await;
+                if !matches!(retries, Ok(true)) {
                     self.look_at = Instant::now() + self.look_every;
                 }
+                turn.note(retries)?;
             }
-            is_more |= self.rebroadcast_page(shutdown, status).await?;
-            if !is_more || shutdown.is_draining() {
-                return Ok(());
+            turn.note(self.rebroadcast_page(shutdown, status).await)?;
+            if !turn.is_more || shutdown.is_draining() {
+                return turn.refused.map_or(Ok(()), Err);
             }
         }
     }
@@ -176,7 +198,7 @@ impl Reloader {
     }
 
     /// Those of a log's `messages` whose turn it is. Others are in no memory meanwhile, and read again; also where the
-    /// database does not say whose turn it is.
+    /// database does not say whose turn it is. Those whose turn an operator decides leave the log.
     /// Holds: With `publisher.order = "strict"` no message of an order is sent before those of its earlier versions are marked.
     async fn in_turn(
         &self,
@@ -191,21 +213,42 @@ impl Reloader {
             return (messages, Ok(()));
         }
         let asked = status.busy(ANSWER_WITHIN, tables::waiting_their_turn(&self.pool, &things)).await;
-        let (waiting, asked) = match asked {
-            Ok(waiting) => (waiting.into_iter().filter_map(|one| places.get(one).copied()).collect(), Ok(())),
-            Err(error) => (BTreeSet::from_iter(places), Err(error)),
+        let (waiting, mut result) = match asked {
+            Ok(waiting) => (waiting, Ok(())),
+            Err(error) => {
+                let all = (0..places.len()).map(|place| Waiting { place, for_operator: false });
+                (all.collect(), Err(error))
+            }
         };
+        let mut waiting: BTreeMap<_, _> =
+            waiting.iter().filter_map(|one| Some((*places.get(one.place)?, one.for_operator))).collect();
+        let decided: Vec<_> =
+            waiting.iter().filter(|(_, for_operator)| **for_operator).map(|(place, _)| messages[*place].seq).collect();
+        if !decided.is_empty() {
+            let setting = tables::set_aside(&self.pool, self.work.holder, log.id, &decided);
+            match status.busy(ANSWER_WITHIN, setting).await {
+                Ok(true) => log.settle(decided),
+                // Whoever adopts the log does.
+                Ok(false) => {}
+                Err(error) => {
+                    result = Err(error);
+                    waiting.values_mut().for_each(|for_operator| *for_operator = false);
+                }
+            }
+        }
         let (now, clock) = (Instant::now(), self.queue.instance().now());
         let (mut ready, (least, most)) = (Vec::new(), TURN_LOOKS);
         for (place, message) in messages.into_iter().enumerate() {
-            if waiting.contains(&place) {
-                let age = Duration::try_from(clock - message.activity_at).unwrap_or_default();
-                log.read_apart(message.seq, now + (age / 4).clamp(least, most));
-            } else {
-                ready.push(message);
+            match waiting.get(&place) {
+                None => ready.push(message),
+                Some(true) => {}
+                Some(false) => {
+                    let age = Duration::try_from(clock - message.activity_at).unwrap_or_default();
+                    log.read_apart(message.seq, now + (age / 4).clamp(least, most));
+                }
             }
         }
-        (ready, asked)
+        (ready, result)
     }
 
     fn push(&self, messages: Vec<Message>, slots: Vec<Slot>, source: &Source) -> usize {
@@ -275,7 +318,8 @@ impl Reloader {
         }
     }
 
-    async fn adopt(&mut self, status: &TaskStatus) -> Result<(), sqlx::Error> {
+    /// Whether there are adopted logs.
+    async fn adopt(&mut self, status: &TaskStatus) -> Result<bool, sqlx::Error> {
         let read = self.work.adopted.iter().filter(|one| one.is_being_read()).count();
         let room = ADOPTED_AT_ONCE.saturating_sub(read);
         let limit = i64::try_from(room).expect("it is small");
@@ -294,26 +338,30 @@ impl Reloader {
                 self.work.adopted.push(one);
             }
         }
-        Ok(())
+        Ok(!self.work.adopted.is_empty())
     }
 
     /// A page of each adopted log.
-    async fn adopted_pages(&mut self, shutdown: &Shutdown, status: &TaskStatus) -> Result<bool, sqlx::Error> {
-        let mut is_more = false;
+    async fn adopted_pages(
+        &mut self,
+        shutdown: &Shutdown,
+        status: &TaskStatus,
+        turn: &mut Turn,
+    ) -> Result<(), sqlx::Error> {
         let writers = if self.work.adopted.iter().all(Adopted::is_closed) {
             Vec::new()
         } else {
-            status.busy(ANSWER_WITHIN, adopted::writers(&self.pool)).await?
+            match status.busy(ANSWER_WITHIN, adopted::writers(&self.pool)).await {
+                Ok(writers) => writers,
+                Err(error) => return turn.note(Err(error)),
+            }
         };
         let mut adopted = std::mem::take(&mut self.work.adopted);
         let mut result = Ok(());
         for one in &mut adopted {
-            match self.adopted_page(one, &writers, shutdown, status).await {
-                Ok(more) => is_more |= more,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+            result = turn.note(self.adopted_page(one, &writers, shutdown, status).await);
+            if result.is_err() {
+                break;
             }
         }
         self.work.adopted = adopted;
@@ -331,7 +379,7 @@ impl Reloader {
             }
         }
         self.work.adopted = unfinished;
-        Ok(is_more)
+        Ok(())
     }
 
     async fn adopted_page(
@@ -364,7 +412,7 @@ impl Reloader {
         if self.lanes.parked() >= self.page_size.get() {
             return Ok(false);
         }
-        if !status.busy(ANSWER_WITHIN, tables::has_retries(&self.pool)).await? {
+        if !status.busy(ANSWER_WITHIN, tables::has_retries(&self.pool, self.queue.is_strict())).await? {
             return Ok(false);
         }
         let Some(slots) = self.room(shutdown).await else { return Ok(false) };
@@ -373,7 +421,8 @@ impl Reloader {
         // Without a connection nothing is sent, and nothing is in doubt.
         let mut connection = self.pool.acquire().await?;
         let holding = async {
-            let messages = tables::hold_retries(&mut connection, self.work.holder, limit).await?;
+            let messages =
+                tables::hold_retries(&mut connection, self.work.holder, limit, self.queue.is_strict()).await?;
             fail_point!("retry::answer_lost", |_| Err(sqlx::Error::PoolTimedOut));
             Ok(messages)
         };

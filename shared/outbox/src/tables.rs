@@ -9,7 +9,7 @@ mod published;
 mod rejected;
 
 pub use published::{Published, SettledTo, mark_published};
-pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections};
+pub use rejected::{AfterRejection, Rejected, has_retries, hold_retries, record_rejections, set_aside};
 use shared::runtime::database::Pool;
 use shared::runtime::traces::TraceContext;
 use sqlx::{Executor, Postgres};
@@ -107,37 +107,54 @@ pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<V
     Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
 }
 
-/// Which of these things' versions have an earlier one whose message is neither acknowledged nor given up, by their place
-/// in the list.
+/// What a version of a thing waits for whose turn it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place in the list.
+    pub place: usize,
+    /// Nothing but messages that wait for an operator, or are another try of such ones.
+    pub for_operator: bool,
+}
+
+/// Which of these things' versions have an earlier one whose message is neither acknowledged nor given up.
 ///
 /// # Errors
 /// The database's.
-pub async fn waiting_their_turn(pool: &Pool, things: &[(i64, i32)]) -> Result<Vec<usize>, sqlx::Error> {
+pub async fn waiting_their_turn(pool: &Pool, things: &[(i64, i32)]) -> Result<Vec<Waiting>, sqlx::Error> {
     let (numbers, versions): (Vec<_>, Vec<_>) = things.iter().copied().unzip();
-    let places = sqlx::query_scalar!(
+    let waiting = sqlx::query!(
         r#"
-        SELECT w.place - 1 AS "place!"
-        FROM UNNEST($1::bigint[], $2::integer[]) WITH ORDINALITY AS w (number, version, place)
-        WHERE EXISTS (
-            SELECT FROM rejected_messages r
-            WHERE r.order_id = w.number AND r.order_version < w.version AND r.state <> 'discarded'
-        ) OR EXISTS (
-            SELECT FROM outbox m
-            WHERE m.message_ref = ANY (messages_of_order(w.number)) AND m.order_version < w.version
-                AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
-                -- By the index for each of them: a join would read every acknowledgement there is.
-                AND (
-                    SELECT true FROM published p
-                    WHERE p.instance = m.instance AND p.block = m.seq / 4096
-                        AND (m.seq % 4096)::smallint = ANY (p.seqs)
-                    LIMIT 1) IS NULL
-        )
+        SELECT w.place - 1 AS "place!", NOT earlier.is_unsent AS "for_operator!"
+        FROM UNNEST($1::bigint[], $2::integer[]) WITH ORDINALITY AS w (number, version, place),
+            LATERAL (SELECT
+                EXISTS (
+                    SELECT FROM rejected_messages r
+                    WHERE r.order_id = w.number AND r.order_version < w.version AND r.state IN ('failed', 'retrying')
+                ) AS is_refused,
+                EXISTS (
+                    SELECT FROM rejected_messages r
+                    WHERE r.order_id = w.number AND r.order_version < w.version AND r.state = 'waiting'
+                ) OR EXISTS (
+                    SELECT FROM outbox m
+                    WHERE m.message_ref = ANY (messages_of_order(w.number)) AND m.order_version < w.version
+                        AND NOT EXISTS (SELECT FROM rejected_messages r WHERE r.message_ref = m.message_ref)
+                        -- By the index for each of them: a join would read every acknowledgement there is.
+                        AND (
+                            SELECT true FROM published p
+                            WHERE p.instance = m.instance AND p.block = m.seq / 4096
+                                AND (m.seq % 4096)::smallint = ANY (p.seqs)
+                            LIMIT 1) IS NULL
+                ) AS is_unsent
+            ) AS earlier
+        WHERE earlier.is_refused OR earlier.is_unsent
         "#,
         &numbers,
         &versions
     );
-    let places = places.fetch_all(pool).await?;
-    Ok(places.into_iter().filter_map(|place| usize::try_from(place).ok()).collect())
+    let waiting = waiting.fetch_all(pool).await?.into_iter();
+    Ok(waiting
+        .filter_map(|row| Some(Waiting { place: usize::try_from(row.place).ok()?, for_operator: row.for_operator }))
+        .collect())
 }
 
 /// What is known of a place of a log beside the message itself.

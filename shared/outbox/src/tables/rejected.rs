@@ -113,23 +113,57 @@ pub async fn record_rejections(
     is_recorded.fetch_one(connection).await
 }
 
-/// Whether an operator wants messages sent again that nobody living holds.
+/// Lets messages that wait behind one which has failed leave their log, as those that an operator wants sent again: the
+/// log would not be settled for as long as no operator decides. Whether `by` has not ended.
 ///
 /// # Errors
 /// The database's.
-pub async fn has_retries(pool: &Pool) -> Result<bool, sqlx::Error> {
+pub async fn set_aside(pool: &Pool, by: InstanceId, log: InstanceId, seqs: &[i64]) -> Result<bool, sqlx::Error> {
+    let is_done = sqlx::query_scalar!(
+        r#"
+        WITH living AS MATERIALIZED (
+            SELECT FROM instances WHERE instance_id = $1 AND ended_at IS NULL
+        ), set_aside AS (
+        INSERT INTO rejected_messages AS known (message_ref, instance, seq, order_id, order_version, activity_type_code,
+            activity_at, format, key, fields, traceparent, tracestate, failures, state)
+        SELECT message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format, key, fields,
+            traceparent, tracestate, 0, 'retrying'
+        FROM outbox WHERE instance = $2 AND seq = ANY ($3) AND EXISTS (SELECT FROM living)
+        ON CONFLICT (message_ref) DO UPDATE SET state = excluded.state WHERE known.state = 'waiting'
+        )
+        SELECT EXISTS (SELECT FROM living) AS "is_done!"
+        "#,
+        by.number(),
+        log.number(),
+        seqs
+    );
+    is_done.fetch_one(pool).await
+}
+
+/// Whether an operator wants messages sent again that nobody living holds. `in_order`: and that have no earlier version
+/// here.
+///
+/// # Errors
+/// The database's.
+pub async fn has_retries(pool: &Pool, in_order: bool) -> Result<bool, sqlx::Error> {
     let any = sqlx::query_scalar!(
         r#"
         SELECT EXISTS (
             SELECT FROM rejected_messages r WHERE state = 'retrying' AND (retry_at IS NULL OR retry_at <= now())
                 AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL)
+                AND NOT ($1 AND EXISTS (
+                    SELECT FROM rejected_messages earlier
+                    WHERE earlier.order_id = r.order_id AND earlier.order_version < r.order_version
+                        AND earlier.state <> 'discarded'))
         ) AS "any!"
-        "#
+        "#,
+        in_order
     );
     any.fetch_one(pool).await
 }
 
-/// Takes a page of the messages that an operator wants sent again and nobody living holds.
+/// Takes a page of the messages that an operator wants sent again and nobody living holds; `in_order` as for
+/// [`has_retries`].
 ///
 /// # Errors
 /// The database's. After [`shared::runtime::database::Failure::Outage`] nobody knows what `holder` holds.
@@ -137,6 +171,7 @@ pub async fn hold_retries(
     connection: &mut PgConnection,
     holder: InstanceId,
     limit: i64,
+    in_order: bool,
 ) -> Result<Vec<Message>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
@@ -147,6 +182,10 @@ pub async fn hold_retries(
                 SELECT message_ref, holder FROM rejected_messages r
                 WHERE state = 'retrying' AND (retry_at IS NULL OR retry_at <= now())
                     AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = r.holder AND i.ended_at IS NULL)
+                    AND NOT ($3 AND EXISTS (
+                        SELECT FROM rejected_messages earlier
+                        WHERE earlier.order_id = r.order_id AND earlier.order_version < r.order_version
+                            AND earlier.state <> 'discarded'))
                 ORDER BY message_ref LIMIT $2
             ) AS seen JOIN rejected_messages retry USING (message_ref)
             -- Of a row that has changed since, this alone is asked again: NOT EXISTS is not.
@@ -158,7 +197,8 @@ pub async fn hold_retries(
             key, fields, traceparent, tracestate, failures
         "#,
         holder.number(),
-        limit
+        limit,
+        in_order
     );
     Ok(rows.fetch_all(connection).await?.into_iter().map(Message::from).collect())
 }
