@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use testing::wait_until;
+
 use crate::world::{World, seconds};
 
 const MEGABYTE: u64 = 1024 * 1024;
@@ -45,14 +47,18 @@ async fn new_orders_are_accepted_while_a_backlog_of_50_000_is_published_in_bound
 }
 
 #[tokio::test]
-async fn what_fails_of_one_kind_of_work_keeps_no_other_waiting() {
+async fn what_fails_of_one_kind_of_work_keeps_no_other_waiting_and_is_tried_once_a_look() {
     let world = World::new().await;
-    let service = world.setup().set("reload.page_size", 10).start().await;
+    // A look is a fifth of it.
+    let service = world.setup().set("reload.page_size", 10).set("instance.takeover_after", "5s").start().await;
     world.database.execute("ALTER TABLE rebroadcasts RENAME TO elsewhere").await;
-    world.left_by_ended(1000, 0).await;
-    // A page a look would take minutes.
+    world.left_by_ended(200, 0).await;
     world.at_rest(seconds(20)).await;
-    assert!(service.has_logged("cannot reload messages; trying again"));
+    wait_until("it is told", seconds(5), async || service.has_logged("cannot reload messages; trying again")).await;
+    let refused = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let (begun, before) = (Instant::now(), world.database.number(refused).await);
+    wait_until("it is tried again", seconds(20), async || world.database.number(refused).await > before + 6).await;
+    assert!(begun.elapsed() >= seconds(3), "took {:?}", begun.elapsed());
     world.database.execute("ALTER TABLE elsewhere RENAME TO rebroadcasts").await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
