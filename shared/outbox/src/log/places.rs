@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 /// Places of a block have all but these lowest bits in common.
 const BITS: u32 = 12;
 const BLOCK: i64 = 1 << BITS;
+const WORDS: usize = 1 << (BITS - u64::BITS.ilog2());
 
 /// Places of a log.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct Places {
 
 /// A bit for each place.
 #[derive(Debug)]
-struct Block([u64; BLOCK as usize / 64]);
+struct Block([u64; WORDS]);
 
 impl Places {
     pub(super) fn insert(&mut self, first: i64, last: i64) {
@@ -73,7 +74,7 @@ impl Places {
         if self.whole_to(block).is_some() {
             return;
         }
-        let bits = self.others.entry(block).or_insert_with(|| Box::new(Block([0; _])));
+        let bits = self.others.entry(block).or_insert_with(|| Box::new(Block([0; WORDS])));
         bits.insert(first, last);
         if bits.first_missing(0) == BLOCK {
             self.others.remove(&block);
