@@ -19,6 +19,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
+use uuid::Uuid;
 
 use super::{BrokerAnswer, Outgoing, Returned, Verdict, answer::Acknowledged, backoff};
 use crate::{
@@ -235,7 +236,7 @@ impl Marks {
             let rejected: Vec<_> = blamed.iter().map(|one| one.rejected.clone()).collect();
             let retries: Vec<_> =
                 blamed.iter().map(|one| !matches!(one.outgoing.queued.source, Source::Log(_))).collect();
-            let is_recorded = self.until_committed(Fact::Rejections(holder, &rejected, &retries)).await;
+            let is_recorded = self.until_committed(Fact::Rejections(holder, Uuid::now_v7(), &rejected, &retries)).await;
             fail_point!("marks::rejections_recorded", |_| std::process::abort());
             if is_recorded {
                 blamed.into_iter().for_each(|one| self.after_rejection(one));
@@ -307,8 +308,8 @@ impl Marks {
 #[derive(Clone, Copy, Debug)]
 enum Fact<'a> {
     Published(&'a [Published], &'a [SettledTo]),
-    /// By a holder, and which of them are retries.
-    Rejections(InstanceId, &'a [Rejected], &'a [bool]),
+    /// By a holder, by which number they are known when they are said again, and which of them are retries.
+    Rejections(InstanceId, Uuid, &'a [Rejected], &'a [bool]),
 }
 
 impl Fact<'_> {
@@ -318,8 +319,8 @@ impl Fact<'_> {
             Self::Published(published, settled) => {
                 tables::mark_published(connection, published, settled).await.map(|()| true)
             }
-            Self::Rejections(holder, rejected, retries) => {
-                tables::record_rejections(connection, holder, rejected, retries).await
+            Self::Rejections(holder, record, rejected, retries) => {
+                tables::record_rejections(connection, holder, record, rejected, retries).await
             }
         }
     }

@@ -5,6 +5,7 @@ use shared::runtime::database::Pool;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::Row;
 use crate::{instance_id::InstanceId, message::Message};
@@ -29,13 +30,15 @@ pub enum AfterRejection {
 
 /// Records rejections, unless `by` has ended: then somebody else sends these messages, and nothing that
 /// happened to them here counts. Whether it was recorded. `retries` tells which of them stand in no log
-/// that `by` sends.
+/// that `by` sends. Said again with the same `record` it changes nothing: since the first time somebody may have
+/// retried and sent them.
 ///
 /// # Errors
 /// The database's.
 pub async fn record_rejections(
     connection: &mut PgConnection,
     by: InstanceId,
+    record: Uuid,
     rejected: &[Rejected],
     retries: &[bool],
 ) -> Result<bool, sqlx::Error> {
@@ -80,14 +83,15 @@ pub async fn record_rejections(
             AS d (message_ref, instance, seq, order_id, order_version, activity_type_code, activity_at, format,
                 traceparent, tracestate, failures, error, failed, is_retry, pause, key, fields)
         WHERE EXISTS (SELECT FROM living)
+            AND NOT EXISTS (SELECT FROM rejections said WHERE said.message_ref = d.message_ref AND said.record = $19)
         ON CONFLICT (message_ref) DO UPDATE SET failures = excluded.failures, last_error = excluded.last_error,
             state = excluded.state, holder = excluded.holder, retry_at = excluded.retry_at, rejected_at = now()
-            -- Repeated after an unknown outcome it changes nothing: the row may have moved on since.
+            -- The first time may end while this waits for its row.
             WHERE known.failures < excluded.failures AND known.state NOT IN ('failed', 'discarded')
         RETURNING message_ref, failures, last_error, state
         ), noted AS (
-        INSERT INTO rejections (message_ref, instance, failures, error, is_failed)
-        SELECT message_ref, $1, failures, last_error, state = 'failed' FROM recorded
+        INSERT INTO rejections (message_ref, instance, failures, error, is_failed, record)
+        SELECT message_ref, $1, failures, last_error, state = 'failed', $19 FROM recorded
         )
         SELECT EXISTS (SELECT FROM living) AS "recorded!"
         "#,
@@ -108,7 +112,8 @@ pub async fn record_rejections(
         retries,
         &pauses as &[Option<f64>],
         &keys as &[Option<String>],
-        &fields as &[Option<String>]
+        &fields as &[Option<String>],
+        record
     );
     is_recorded.fetch_one(connection).await
 }

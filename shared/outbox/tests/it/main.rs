@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod pools;
+mod rejections;
 mod schema;
 mod transactions;
