@@ -1,7 +1,10 @@
 //! Starts everything and waits for its end. The only file that knows all others, the only one that
 //! spawns the tasks of counting.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use shared::{
     operators::{
@@ -274,12 +277,21 @@ impl Service {
         });
         self.tasks.spawn("lag", {
             let every = self.config.metrics.lag_every;
-            let lag = Lag { broker: broker.clone(), group: Arc::clone(&group), every, seen: BTreeMap::new() };
+            let lag = Lag {
+                broker: broker.clone(),
+                group: Arc::clone(&group),
+                every,
+                seen: BTreeMap::new(),
+                empty: BTreeMap::new(),
+            };
             |shutdown, status| lag.run(shutdown, status)
         });
         self.tasks.spawn("continuity", {
             let (pool, broker, group) = (self.pool.clone(), broker.clone(), Arc::clone(&group));
-            |shutdown, status| Continuity { pool, broker, group, status, behind: BTreeMap::new() }.run(shutdown)
+            |shutdown, status| {
+                Continuity { pool, broker, group, status, behind: BTreeMap::new(), read_again: BTreeSet::new() }
+                    .run(shutdown)
+            }
         });
         // One batch waits while another is counted and a third is collected.
         let (read, batches) = mpsc::channel(1);

@@ -200,6 +200,14 @@ pub(crate) async fn told(
     Ok((offset, waiting.collect()))
 }
 
+/// The offset of the last announcement that is known.
+///
+/// # Errors
+/// The database does not answer.
+pub(crate) async fn told_offset(pool: &Pool) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar!("SELECT max(told_offset) FROM sources").fetch_one(pool).await
+}
+
 fn as_json<K: Serialize>(numbers: &BTreeMap<K, i64>) -> String {
     serde_json::to_string(numbers).expect("numbers are JSON")
 }

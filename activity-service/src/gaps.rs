@@ -100,11 +100,13 @@ pub async fn note(
     let tos: Vec<i64> = jumps.iter().map(|(_, jump)| jump.came).collect();
     sqlx::query!(
         r#"
-        INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state)
+        INSERT INTO consumption_gaps AS known (topic, partition, from_offset, to_offset, state)
         SELECT topic, partition, from_offset, to_offset, $5
         FROM UNNEST($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS gap (topic, partition, from_offset, to_offset)
         ORDER BY topic, partition, from_offset
-        ON CONFLICT (topic, partition, from_offset) WHERE state <> 'closed' DO NOTHING
+        -- The same of a topic that was made anew may reach further.
+        ON CONFLICT (topic, partition, from_offset) WHERE state <> 'closed'
+            DO UPDATE SET to_offset = excluded.to_offset WHERE known.to_offset < excluded.to_offset
         "#,
         &topics as _,
         &partitions,

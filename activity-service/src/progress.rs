@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::{
     completeness::{self, Announced, Announcement, CountedTo, Counts, Told},
-    consumer::watermarks::{Broker, Reader},
+    consumer::watermarks::{Broker, Reader, Span},
     place::Partition,
 };
 
@@ -126,15 +126,14 @@ impl Empty {
         positions: &BTreeMap<Partition, i64>,
     ) -> anyhow::Result<()> {
         let stands = |partition: &Partition| positions.get(partition) == self.stood.get(partition);
-        let spans = ahead
-            .iter()
-            .filter(|(partition, _)| stands(partition))
-            .filter_map(|(partition, end)| Some((partition.clone(), *positions.get(partition)?..*end)));
-        let spans: BTreeMap<Partition, Range<i64>> = spans.collect();
+        let spans = ahead.iter().filter(|(partition, _)| stands(partition)).filter_map(|(partition, end)| {
+            Some(Span { partition: partition.clone(), from: *positions.get(partition)?, to: *end })
+        });
+        let spans = spans.collect();
         self.stood = ahead.into_keys().filter_map(|one| Some((one.clone(), *positions.get(&one)?))).collect();
-        if !spans.is_empty() {
-            self.spans.extend(broker.without_messages(spans).await?);
-        }
+        let looked_into = broker.have_messages(spans).await?.into_iter();
+        let empty = looked_into.filter(|(_, has_messages)| !has_messages);
+        self.spans.extend(empty.map(|(span, _)| (span.partition, span.from..span.to)));
         Ok(())
     }
 }
@@ -180,17 +179,22 @@ impl Progress {
         Ok(pending)
     }
 
-    /// Until there is another client to read with.
+    /// Until there is another client to read with, or the database has lost what was noted.
     async fn follow(&self, status: &TaskStatus) -> anyhow::Result<()> {
         let reader = self.broker.reader();
         let mut pending = self.assign(&reader, status).await?;
-        let mut empty = Empty::default();
+        let (mut empty, mut noted) = (Empty::default(), None);
         let mut checked = tokio::time::Instant::now();
         let mut figures_checked = checked;
         while Arc::ptr_eq(&reader, &self.broker.reader()) {
             tokio::select! {
                 message = reader.recv() => match message {
-                    Ok(message) => self.take(&message, &reader, &mut pending, status).await,
+                    Ok(message) => {
+                        if !self.take(&message, &reader, &mut pending, &mut noted, status).await {
+                            tracing::warn!("the database has lost what the sources had told: it is read again");
+                            return Ok(());
+                        }
+                    }
                     // That of the partition, which is tried again by the client.
                     Err(error) => drop(status.waiting(&error)),
                 },
@@ -220,8 +224,16 @@ impl Progress {
         Ok(())
     }
 
-    /// Writes down what is told, together with what has come by now: however many sources there are.
-    async fn take(&self, first: &BorrowedMessage<'_>, reader: &Reader, pending: &mut Pending, status: &TaskStatus) {
+    /// Writes down what is told, together with what has come by now: however many sources there are. False where the
+    /// database does not have any more what was `noted` before: what was told since is to be read once more.
+    async fn take(
+        &self,
+        first: &BorrowedMessage<'_>,
+        reader: &Reader,
+        pending: &mut Pending,
+        noted: &mut Option<i64>,
+        status: &TaskStatus,
+    ) -> bool {
         let mut told: Vec<Told> = self.read(first).into_iter().collect();
         for _ in 1..NOTED_AT_ONCE {
             match reader.recv().now_or_never() {
@@ -230,14 +242,27 @@ impl Progress {
                 None => break,
             }
         }
-        while let Err(error) = status.busy(ANSWER_WITHIN, completeness::note(&self.pool, &told)).await {
-            status.failing(&error, "cannot note what the sources tell; trying again");
+        let note = async || {
+            let has_all = completeness::told_offset(&self.pool).await? >= *noted;
+            if has_all {
+                completeness::note(&self.pool, &told).await?;
+            }
+            Ok::<_, sqlx::Error>(has_all)
+        };
+        loop {
+            match status.busy(ANSWER_WITHIN, note()).await {
+                Ok(true) => break,
+                Ok(false) => return false,
+                Err(error) => status.failing(&error, "cannot note what the sources tell; trying again"),
+            }
             sleep(PAUSE).await;
         }
+        *noted = told.iter().map(|one| one.offset).max().or(*noted);
         for Told { announcement, topic, .. } in told {
             let Announcement { source, announced_to, ends, failed, .. } = announcement;
             pending.add(source, Announced { topic, announced_to, ends, failed });
         }
+        true
     }
 
     /// One that cannot be read says nothing: what is complete stands still then.

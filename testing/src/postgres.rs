@@ -106,6 +106,34 @@ impl Postgres {
         follower
     }
 
+    /// From now on nobody waits for `follower`, and it hears of nothing more.
+    pub async fn cut_off(&self, follower: &Self) {
+        let run = async |server: &Self, statements: [&str; 2]| {
+            let mut connection = PgConnection::connect(&format!("{}/postgres", server.url())).await.unwrap();
+            for statement in statements {
+                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            }
+            connection
+        };
+        run(self, ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"]).await;
+        let mut cut_off = run(follower, ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"]).await;
+        let follows = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+        wait_until("it follows no more", Duration::from_secs(10), async || {
+            !sqlx::query_scalar::<_, bool>(follows).fetch_one(&mut cut_off).await.unwrap()
+        })
+        .await;
+    }
+
+    /// This server is lost, and the other one, promoted, has its address.
+    pub async fn is_replaced_by(&mut self, mut other: Self) {
+        self.crash().await;
+        other.stop().await;
+        other.0.port = self.0.port;
+        other.start_again().await;
+        other.promote().await;
+        *self = other;
+    }
+
     /// From now on no transaction commits without the standby of that name.
     async fn wait_for_standby(&self, name: &str) {
         let mut connection = PgConnection::connect(&format!("{}/postgres", self.url())).await.unwrap();

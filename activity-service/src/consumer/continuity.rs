@@ -13,10 +13,10 @@ use shared::runtime::{database::Pool, health::TaskStatus, lifecycle::Shutdown};
 use tokio::time::sleep;
 
 use super::{
-    group::{Beginning, Group},
+    group::{Beginning, Group, Reached},
     lag::ANSWERS_WITHIN,
     positions::{self, Position},
-    watermarks::{Broker, Records, Watermarks},
+    watermarks::{Broker, Records, Span, Watermarks},
 };
 use crate::{
     gaps::{self, Unchecked},
@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Doubts are looked at at once, but not more often: holes in a topic cause many. So is a partition whose
 /// beginning could not be found out.
 const DOUBTS_EVERY: Duration = Duration::from_secs(1);
+/// Gaps that are looked into at one look: each takes a question to a broker, and the next look waits.
+const LOOKED_AT_ONCE: usize = 100;
 
 #[derive(Debug)]
 pub struct Continuity {
@@ -37,11 +39,14 @@ pub struct Continuity {
     pub status: TaskStatus,
     /// Positions below the low watermark at the last look.
     pub behind: BTreeMap<Partition, i64>,
+    /// From where on was read once more what had been jumped over.
+    pub read_again: BTreeSet<(Partition, i64)>,
 }
 
 /// What a look found of the partitions of this member.
 #[derive(Debug)]
 struct Found {
+    reached: BTreeMap<Partition, Reached>,
     positions: BTreeMap<Partition, Position>,
     marks: BTreeMap<Partition, Watermarks>,
     /// Why others have none.
@@ -136,6 +141,7 @@ impl Continuity {
             held => self.broker.committed(held.to_vec()).await?,
         };
         let found = self.find(assigned).await?;
+        self.look_for_losses(&found).await?;
         let mut behind = BTreeMap::new();
         let mut unknown = held.iter().find_map(|partition| found.why_unasked(partition));
         for (partition, marks) in &found.marks {
@@ -188,7 +194,26 @@ impl Continuity {
         Ok(unknown)
     }
 
+    /// Holds the partitions of which the database has lost what it had counted.
+    async fn look_for_losses(&self, found: &Found) -> anyhow::Result<()> {
+        for (partition, reached) in &found.reached {
+            if reached.is_lost_by(found.positions.get(partition)) {
+                let mut connection = self.pool.acquire().await?;
+                let noted = positions::are_lost(&mut connection, partition, *reached).await;
+                connection.end_with(&noted);
+                if noted? {
+                    have_lost(partition, *reached);
+                }
+                self.group.hold(partition, reached.generation);
+                self.group.is_held.notify_one();
+            }
+        }
+        Ok(())
+    }
+
     async fn find(&self, assigned: Vec<Partition>) -> anyhow::Result<Found> {
+        // Read before the positions are: those only grow.
+        let reached = self.group.reached();
         // Read before the watermarks are: those of the same topic only grow.
         let mut connection = self.pool.acquire().await?;
         let positions = positions::of(&mut connection, &assigned).await?;
@@ -208,7 +233,7 @@ impl Continuity {
             Some((partition.clone(), record.offset))
         });
         let records = self.broker.records(wanted.collect()).await?;
-        Ok(Found { positions, marks, unasked, records, gaps })
+        Ok(Found { reached, positions, marks, unasked, records, gaps })
     }
 
     /// Says where the reading of a held partition begins: where the database is, or Kafka is if that is before.
@@ -229,20 +254,59 @@ impl Continuity {
                 "the group's offsets are ahead of the database"
             );
         }
-        self.group.begin(partition, Beginning { offset, generation });
+        let position = position.map_or(0, |position| position.next_offset);
+        self.group.begin(partition, Beginning { offset, generation, position });
     }
 
     /// Finds out of how much of the gaps the topic has lost, and forgets those that are holes.
-    async fn check(&self, found: &Found) -> anyhow::Result<()> {
-        let mut holes = Vec::new();
+    async fn check(&mut self, found: &Found) -> anyhow::Result<()> {
+        let mut still_there = Vec::new();
         for gap in &found.gaps {
             let Some(marks) = found.marks.get(&gap.partition) else { continue };
             match gap.jump.lost_to(marks.low) {
-                None => holes.push(gap.id),
+                None => still_there.push(gap),
                 Some(to) if gaps::open(&self.pool, gap.id, to).await? => {
                     self.lost(&gap.partition, Jump { came: to, ..gap.jump });
                 }
                 Some(_) => {}
+            }
+        }
+        still_there.truncate(LOOKED_AT_ONCE);
+        self.look_into(&still_there).await
+    }
+
+    /// The topic has these offsets. Where messages stand there they are read, and what was counted is counted once; the
+    /// others are holes, of compaction and of transactions.
+    async fn look_into(&mut self, gaps: &[&Unchecked]) -> anyhow::Result<()> {
+        let span = |gap: &Unchecked| {
+            let Jump { expected: from, came: to } = gap.jump;
+            Span { partition: gap.partition.clone(), from, to }
+        };
+        let has_messages = self.broker.have_messages(gaps.iter().map(|gap| span(gap)).collect()).await?;
+        let mut holes = Vec::new();
+        for gap in gaps {
+            let Jump { expected, came } = gap.jump;
+            match has_messages.get(&span(gap)) {
+                None => {}
+                Some(false) => holes.push(gap.id),
+                // Once: where they are jumped over again the client cannot read them.
+                Some(true) if self.read_again.insert((gap.partition.clone(), expected)) => {
+                    if positions::go_back(&self.pool, gap).await? {
+                        let Partition { topic, number } = &gap.partition;
+                        tracing::error!(
+                            messaging.destination.name = topic,
+                            messaging.destination.partition.id = number,
+                            from = expected,
+                            to = came,
+                            "messages were jumped over: they are read again"
+                        );
+                    }
+                }
+                Some(true) => {
+                    if gaps::open(&self.pool, gap.id, came).await? {
+                        self.lost(&gap.partition, gap.jump);
+                    }
+                }
             }
         }
         gaps::forget(&self.pool, &holes).await?;
@@ -316,4 +380,14 @@ impl Found {
         let why = self.records.failure.as_ref().map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
         format!("the last record read of partition {number} of {topic} does not come: {why}")
     }
+}
+
+/// Tells that the database is not as far any more.
+pub fn have_lost(Partition { topic, number }: &Partition, reached: Reached) {
+    tracing::error!(
+        messaging.destination.name = topic,
+        messaging.destination.partition.id = number,
+        counted = reached.next_offset,
+        "the database has lost what it had counted: it is read again"
+    );
 }

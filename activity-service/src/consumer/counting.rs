@@ -8,6 +8,7 @@
 mod attempt;
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use super::{
     Settings,
     batch::Batch,
+    continuity,
     group::Group,
     lag::{InHand, seconds_since},
 };
@@ -175,12 +177,14 @@ impl Counting {
     /// # Errors
     /// As Postgres answers. Nobody knows then whether it is committed.
     pub async fn count_part(&self, batch: &Batch, part: &Range<usize>) -> Result<Counted, sqlx::Error> {
+        let partitions: BTreeSet<_> = batch.starts(part).into_iter().map(|(place, _)| place.partition()).collect();
         loop {
+            // Before the transaction sees how far the database is: that only grows.
+            let reached =
+                partitions.iter().filter_map(|one| Some((one.clone(), self.group.reached_of(one)?))).collect();
             let transaction = self.pool.begin().await?;
-            let counting = self
-                .status
-                .busy(ATTEMPT_WITHIN, count_in(transaction, batch, part, &self.time_zone, &self.room))
-                .await?;
+            let attempt = count_in(transaction, batch, part, &self.time_zone, &self.room, &reached);
+            let counting = self.status.busy(ATTEMPT_WITHIN, attempt).await?;
             // Where keys were purged meanwhile the same again, under the new horizon.
             let Some((transaction, done)) = counting else { continue };
             let backend = transaction.backend();
@@ -191,10 +195,11 @@ impl Counting {
 
     /// What is committed.
     fn committed(&self, done: Done) -> Counted {
-        let Done { figures, duplicates, kept, has_jumps, outdated } = done;
+        let Done { figures, duplicates, kept, has_jumps, outdated, lost } = done;
         if has_jumps {
             self.group.doubt.notify_one();
         }
+        lost.iter().for_each(|(partition, reached)| continuity::have_lost(partition, *reached));
         for (partition, generation) in outdated {
             self.group.hold(&partition, generation);
         }

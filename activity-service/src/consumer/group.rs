@@ -58,6 +58,16 @@ impl AssignedPartition {
 pub struct Beginning {
     pub offset: i64,
     pub generation: i64,
+    /// How far the database has counted it.
+    pub position: i64,
+}
+
+/// How far the database had counted a partition when this member saw that last. It is never less far, unless it has
+/// lost what was committed: a standby that lagged was promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub generation: i64,
+    pub next_offset: i64,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +110,8 @@ struct Book {
     beginnings: BTreeMap<Partition, Beginning>,
     /// Up to where each partition is counted in its tenure.
     counted: BTreeMap<Partition, (Tenure, i64)>,
+    /// How far the database had counted those that are read.
+    reached: BTreeMap<Partition, i64>,
     /// Of these offsets went backwards within a tenure.
     went_back: BTreeSet<Partition>,
     /// Counted, and not known to be committed in Kafka.
@@ -145,7 +157,7 @@ impl Group {
     pub fn reading(partition: &Partition) -> Self {
         let group = Self::default();
         group.book().assigned.insert(partition.clone(), None);
-        group.begin(partition, Beginning { offset: 0, generation: 0 });
+        group.begin(partition, Beginning { offset: 0, generation: 0, position: 0 });
         group.begin_all(|_, _| true);
         group
     }
@@ -173,6 +185,8 @@ impl Group {
                 self.doubt.notify_one();
             }
             book.counted.insert(partition.clone(), (tenure, *next));
+            let reached = book.reached.entry(partition.clone()).or_default();
+            *reached = (*reached).max(*next);
             book.owed.insert(partition, *next);
             book.untold = true;
         }
@@ -196,15 +210,23 @@ impl Group {
         self.book().assigned.keys().cloned().collect()
     }
 
-    /// What is to be read next of the partitions of which something was counted in their present tenure.
+    /// How far the database had counted each partition that is read.
     #[must_use]
-    pub fn counted_up_to(&self) -> BTreeMap<Partition, i64> {
+    pub fn reached(&self) -> BTreeMap<Partition, Reached> {
         let book = self.book();
-        let present = book
-            .counted
-            .iter()
-            .filter(|(partition, (tenure, _))| book.assigned.get(*partition) == Some(&Some(*tenure)));
-        present.map(|(partition, (_, next))| (partition.clone(), *next)).collect()
+        let read = book.assigned.iter().filter_map(|(partition, tenure)| {
+            let reached = Reached { generation: (*tenure)?.generation, next_offset: *book.reached.get(partition)? };
+            Some((partition.clone(), reached))
+        });
+        read.collect()
+    }
+
+    /// As [`Group::reached`], of one partition.
+    #[must_use]
+    pub fn reached_of(&self, partition: &Partition) -> Option<Reached> {
+        let book = self.book();
+        let tenure = book.assigned.get(partition).copied().flatten()?;
+        Some(Reached { generation: tenure.generation, next_offset: *book.reached.get(partition)? })
     }
 
     /// The generation of each partition that is read.
@@ -273,6 +295,7 @@ impl Group {
             if book.beginnings.get(&partition) == Some(&beginning) {
                 book.beginnings.remove(&partition);
                 let number = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+                book.reached.insert(partition.clone(), beginning.position);
                 book.assigned.insert(partition, Some(Tenure { number, generation: beginning.generation }));
             }
         }
@@ -362,6 +385,7 @@ impl Book {
         self.went_back.remove(partition);
         self.owed.remove(partition);
         self.counted.remove(partition);
+        self.reached.remove(partition);
     }
 }
 
@@ -381,6 +405,12 @@ impl Membership {
     #[must_use]
     pub fn group(&self) -> &Arc<Group> {
         &self.group
+    }
+
+    /// Of this process.
+    #[must_use]
+    pub fn is_the_first(&self) -> bool {
+        self.number == 1
     }
 
     fn is_over(&self) -> bool {

@@ -2,7 +2,7 @@
 //! counted. Asked of the broker and not of the client, which knows nothing of what it does not fetch.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    group::Group,
-    watermarks::{Broker, Watermarks},
+    group::{Group, Reached},
+    watermarks::{Broker, Span, Watermarks},
 };
 use crate::{
     metrics::{BEHIND_OPEN, LAG_MESSAGES, LAG_SECONDS, LAG_UNKNOWN, UNREAD},
@@ -22,6 +22,9 @@ use crate::{
 
 /// So long an open transaction may hide messages before that is told: as long as most may take.
 const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Of a partition that stands still for longer it is found out whether there are messages.
+const LOOKED_INTO_AFTER: Duration = Duration::from_secs(5);
 
 /// A partition that stands still for longer is named: a broker that refuses the reading of one topic says so once.
 const STANDS_FOR: Duration = Duration::from_secs(15);
@@ -38,6 +41,9 @@ pub struct Lag {
     pub group: Arc<Group>,
     pub every: Duration,
     pub seen: BTreeMap<Partition, Seen>,
+    /// Behind what is counted of a partition no message stands, but what belongs to transactions. By its statistics the
+    /// client is through with it only once it is with all the others.
+    pub empty: BTreeMap<Partition, Span>,
 }
 
 /// A partition at the looks so far.
@@ -96,12 +102,13 @@ impl Lag {
             self.seen.clear();
             return Ok(Backlog::default());
         }
-        // Where nothing was counted since the assignment, reading goes on where the group left off.
+        // Of what is not read yet it is not known where reading begins; the group's offset is the best guess.
         let committed = self.broker.committed(assigned.clone()).await?;
         fail::fail_point!("lag::asked");
         let asked = self.broker.each(assigned).await?;
-        let counted = self.group.counted_up_to();
-        let (mut found, mut seen) = (Backlog::default(), BTreeMap::new());
+        let reached = self.group.reached();
+        self.pass_empty(&reached);
+        let (mut found, mut seen, mut stand) = (Backlog::default(), BTreeMap::new(), BTreeSet::new());
         for (partition, marks) in asked {
             let marks = match marks {
                 Ok(marks) => marks,
@@ -110,9 +117,10 @@ impl Lag {
                     continue;
                 }
             };
-            let next = counted.get(&partition).or_else(|| committed.get(&partition)).copied();
-            let next = next.unwrap_or(marks.low).max(marks.low);
-            let waiting = if self.group.fetching.is_through(&partition, marks.stable) {
+            let next = reached.get(&partition).map(|one| one.next_offset);
+            let next = next.or_else(|| committed.get(&partition).copied()).unwrap_or(marks.low).max(marks.low);
+            let is_empty = self.empty.get(&partition).is_some_and(|span| span.to >= marks.stable);
+            let waiting = if is_empty || self.group.fetching.is_through(&partition, marks.stable) {
                 0
             } else {
                 (marks.stable - next).max(0).unsigned_abs()
@@ -122,6 +130,9 @@ impl Lag {
             found.messages += waiting;
             let unread = now.waits_since.map_or(Duration::ZERO, |since| since.elapsed());
             found.unread = found.unread.max(unread);
+            if unread >= LOOKED_INTO_AFTER {
+                stand.insert(Span { partition: partition.clone(), from: next, to: marks.stable });
+            }
             if unread >= STANDS_FOR {
                 let Partition { topic, number } = &partition;
                 let since = unread.as_secs();
@@ -135,7 +146,15 @@ impl Lag {
             seen.insert(partition.clone(), now.told(&partition, marks));
         }
         self.seen = seen;
+        let looked_into = self.broker.have_messages(stand).await?.into_iter();
+        let empty = looked_into.filter(|(_, has_messages)| !has_messages).map(|(span, _)| span);
+        self.empty.extend(empty.map(|span| (span.partition.clone(), span)));
         Ok(found)
+    }
+
+    /// Forgets what is empty of partitions of which something was counted since.
+    fn pass_empty(&mut self, reached: &BTreeMap<Partition, Reached>) {
+        self.empty.retain(|partition, span| reached.get(partition).is_some_and(|one| one.next_offset == span.from));
     }
 }
 

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::batch::{Batch, Run};
+use super::{
+    batch::{Batch, Run},
+    group::Reached,
+};
 use crate::{
     gaps,
     place::{Jump, Partition},
@@ -39,6 +42,16 @@ impl Position {
     #[must_use]
     pub fn evidence(&self, low: i64) -> Option<&Record> {
         self.seen.iter().chain(&self.last).find(|record| record.offset >= low)
+    }
+}
+
+impl Reached {
+    /// Whether the database is not as far any more.
+    #[must_use]
+    pub fn is_lost_by(self, position: Option<&Position>) -> bool {
+        position.map_or(self.next_offset > 0, |position| {
+            (position.generation, position.next_offset) < (self.generation, self.next_offset)
+        })
     }
 }
 
@@ -195,9 +208,10 @@ pub async fn begin_anew(pool: &Pool, of: &Partition, generation: i64, low: i64) 
             FROM before WHERE (p.topic, p.partition) = (before.topic, before.partition)
             RETURNING p.topic, p.partition
         ), lost AS (
-            INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset, state)
+            INSERT INTO consumption_gaps AS known (topic, partition, from_offset, to_offset, state)
             SELECT topic, partition, next_offset, told_end, 'open' FROM before WHERE told_end > next_offset
-            ON CONFLICT (topic, partition, from_offset) WHERE state <> 'closed' DO NOTHING
+            ON CONFLICT (topic, partition, from_offset) WHERE state <> 'closed'
+                DO UPDATE SET to_offset = excluded.to_offset WHERE known.to_offset < excluded.to_offset
         ), outdated AS (
             -- They are those of the partition as it was.
             UPDATE sources SET ends = NULL WHERE topic IN (SELECT topic FROM anew)
@@ -213,6 +227,48 @@ pub async fn begin_anew(pool: &Pool, of: &Partition, generation: i64, low: i64) 
         low
     );
     Ok(begun.fetch_one(pool).await? == 1)
+}
+
+/// Notes that the database has lost what it had counted of a partition. What was read as though it still had that moves no
+/// position any more, whoever has it in hand, and reading begins again where the database is. False where somebody else
+/// has done so.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn are_lost(connection: &mut PgConnection, of: &Partition, reached: Reached) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query!(
+        r#"
+        INSERT INTO consumer_positions AS known (topic, partition, generation, next_offset) VALUES ($1, $2, $3::bigint + 1, 0)
+        ON CONFLICT (topic, partition) DO UPDATE SET generation = excluded.generation
+            WHERE (known.generation, known.next_offset) < ($3, $4)
+        "#,
+        of.topic,
+        of.number,
+        reached.generation,
+        reached.next_offset
+    );
+    Ok(noted.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Sets a position back to messages that were jumped over although the topic has them; they are read again, and what is
+/// behind them. False where somebody else has looked after that gap.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn go_back(pool: &Pool, gap: &gaps::Unchecked) -> Result<bool, sqlx::Error> {
+    let back = sqlx::query_scalar!(
+        r#"
+        WITH gap AS (
+            DELETE FROM consumption_gaps WHERE gap_id = $1 AND state = 'unchecked' RETURNING topic, partition, from_offset
+        ), back AS (
+            UPDATE consumer_positions p SET generation = generation + 1, next_offset = least(next_offset, from_offset)
+            FROM gap WHERE (p.topic, p.partition) = (gap.topic, gap.partition)
+        )
+        SELECT count(*) AS "back!" FROM gap
+        "#,
+        gap.id
+    );
+    Ok(back.fetch_one(pool).await? == 1)
 }
 
 /// Moves a position over messages that the topic does not have any more, where none comes behind them. False

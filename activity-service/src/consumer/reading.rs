@@ -47,6 +47,13 @@ const SEEK_AGAIN: Duration = Duration::from_millis(50);
 /// begins again; where that does not help either it is waited longer each time, for it stops what the member reads.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 const BEGINS_WITHIN_AT_MOST: Duration = Duration::from_mins(5);
+/// The client tells of itself so often, whatever else happens.
+const STATISTICS_EVERY: Duration = Duration::from_secs(5);
+/// A client that has told nothing for so long, although it was asked, is stuck: a rebalance may wait in it that nobody
+/// will serve any more, and the others of the group wait for that. Longer than a session, by which they wait anyway.
+const SILENT_FOR: Duration = Duration::from_secs(15);
+/// Of the time between two questions at most so much counts: the process may have been stopped meanwhile.
+const QUESTIONS_WITHIN: Duration = Duration::from_secs(2);
 /// Events served in one go.
 const EVENTS_AT_ONCE: u32 = 10_000;
 /// While a topic is away.
@@ -93,7 +100,7 @@ pub(super) fn client(kafka: &kafka::Settings, settings: &Settings) -> ClientConf
         // With a queue that short the default of a second would be felt at once.
         ("fetch.queue.backoff.ms", "5"),
         // How it is known that nothing is left to be read, and whether a quota makes requests wait.
-        ("statistics.interval.ms", "5000"),
+        ("statistics.interval.ms", &STATISTICS_EVERY.as_millis().to_string()),
     ])
 }
 
@@ -173,12 +180,14 @@ pub async fn read(
         was_held: false,
         refused_since: None,
         begins_within: BEGINS_WITHIN,
+        silence: Silence::default(),
         batch,
         max_messages,
         paused: false,
         rests: false,
     };
     let mut handed_over: Option<Instant> = None;
+    let mut looks_at = Instant::now() + LOOK_EVERY;
     while !shutdown.is_draining() {
         let status = reading.status.clone();
         let seen = *pause.borrow_and_update();
@@ -214,7 +223,9 @@ pub async fn read(
             Ok(()) = pause.changed() => {}
             () = group.wake.notified(), if !full || reading.paused => {}
             () = sleep(SEEK_AGAIN), if !all_begun => {}
-            () = sleep(LOOK_EVERY) => {
+            // However often something else comes: a full batch that waits must not keep the client from being asked.
+            () = sleep_until(looks_at) => {
+                looks_at = Instant::now() + LOOK_EVERY;
                 group.retry_refused();
                 if full {
                     reading.pause()?;
@@ -235,6 +246,29 @@ pub async fn read(
     Ok(())
 }
 
+/// For how long the client has been asked without telling anything.
+#[derive(Debug)]
+struct Silence {
+    lasts: Duration,
+    asked_at: Instant,
+    /// How many events it had told of by then.
+    served: u64,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self { lasts: Duration::ZERO, asked_at: Instant::now(), served: 0 }
+    }
+}
+
+impl Silence {
+    fn asked(&mut self, served: u64) {
+        let passed = std::mem::replace(&mut self.asked_at, Instant::now()).elapsed();
+        let is_silent = std::mem::replace(&mut self.served, served) == served;
+        self.lasts = if is_silent { self.lasts + passed.min(QUESTIONS_WITHIN) } else { Duration::ZERO };
+    }
+}
+
 struct Reading {
     member: Member,
     status: TaskStatus,
@@ -247,6 +281,7 @@ struct Reading {
     /// Since when the client refuses to begin with some partition.
     refused_since: Option<Instant>,
     begins_within: Duration,
+    silence: Silence,
     batch: Batch,
     max_messages: usize,
     paused: bool,
@@ -265,12 +300,15 @@ impl Reading {
         } else if self.refused_since.is_some_and(|since| since.elapsed() >= self.begins_within) {
             tracing::warn!("the client does not begin to read what it was assigned: joining the group anew");
             self.begins_within = (2 * self.begins_within).min(BEGINS_WITHIN_AT_MOST);
+        } else if self.silence.lasts >= SILENT_FOR {
+            tracing::warn!("the client tells nothing any more: joining the group anew");
         } else {
             return Ok(());
         }
         let Member { kafka, settings, .. } = &self.member;
         self.member = Member::join(kafka, settings, self.member.group())?;
         self.refused_since = None;
+        self.silence = Silence::default();
         Ok(())
     }
 
@@ -300,6 +338,8 @@ impl Reading {
     /// assigned since; it is kept, for Kafka takes it as read.
     fn take(&mut self) -> anyhow::Result<()> {
         let group = self.member.group();
+        self.silence.asked(group.served());
+        fail::fail_point!("consumer::unserved", self.member.consumer().context().is_the_first(), |_| Ok(()));
         let before = self.batch.messages.len();
         // Bounded, so that a flood of events leaves time for the rest.
         let mut events = 0;
@@ -321,6 +361,7 @@ impl Reading {
         group.fetching.handed_out(self.batch.counts(before..self.batch.messages.len()));
         if came {
             group.failure.forget();
+            self.silence = Silence::default();
         }
         // Messages may come again before it is seen that the topic is back.
         let was_away = std::mem::replace(&mut self.was_away, self.away.any());

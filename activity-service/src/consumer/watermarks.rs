@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +37,15 @@ pub struct Watermarks {
 /// What is known of each partition that was asked about. Of one that has no leader, or whose leader does not
 /// answer, only why.
 pub type Asked = BTreeMap<Partition, Result<Watermarks, String>>;
+
+/// Offsets of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    pub partition: Partition,
+    pub from: i64,
+    /// The first offset behind it.
+    pub to: i64,
+}
 
 /// Records that were looked for.
 #[derive(Debug, Default)]
@@ -138,22 +146,24 @@ impl Broker {
         .await
     }
 
-    /// Of spans of partitions those in which no message stands: only what belongs to transactions, their markers and what
-    /// they have given up. Where a transaction is still open nobody can say. What no broker tells in time is left out.
+    /// Whether a message stands in each of these spans, and not only what belongs to transactions, their markers and what
+    /// they have given up. Of what is not there any more, or where a transaction is still open, nobody can say. What no
+    /// broker tells in time is left out.
     ///
     /// # Errors
     /// No broker answers, or the client cannot be made.
-    pub async fn without_messages(
-        &self,
-        spans: BTreeMap<Partition, Range<i64>>,
-    ) -> anyhow::Result<BTreeMap<Partition, Range<i64>>> {
-        let marks = self.watermarks(spans.keys().cloned().collect()).await?;
-        let is_stable = |partition: &Partition, span: &Range<i64>| {
-            marks.get(partition).is_some_and(|marks| marks.low <= span.start && marks.stable >= span.end)
+    pub async fn have_messages(&self, spans: BTreeSet<Span>) -> anyhow::Result<BTreeMap<Span, bool>> {
+        let partitions: BTreeSet<_> = spans.iter().map(|span| span.partition.clone()).collect();
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let marks = self.watermarks(partitions.into_iter().collect()).await?;
+        let is_stable = |Span { partition, from, to }: &Span| {
+            marks.get(partition).is_some_and(|marks| marks.low <= *from && marks.stable >= *to)
         };
-        let spans: BTreeMap<_, _> = spans.into_iter().filter(|(partition, span)| is_stable(partition, span)).collect();
+        let spans: BTreeSet<_> = spans.into_iter().filter(is_stable).collect();
         if spans.is_empty() {
-            return Ok(spans);
+            return Ok(BTreeMap::new());
         }
         let mut config = config(&self.settings, &self.group_id);
         for (name, value) in
@@ -163,7 +173,7 @@ impl Broker {
         }
         ask(move || {
             let consumer = BaseConsumer::from_config_and_context(&config, Quiet).context("kafka.properties")?;
-            without_messages(&consumer, spans)
+            have_messages(&consumer, spans)
         })
         .await
     }
@@ -178,7 +188,8 @@ pub(super) fn config_of_records(settings: &kafka::Settings, group_id: &str) -> C
     }
     for (name, value) in [
         ("auto.offset.reset", "error"),
-        ("fetch.message.max.bytes", "65536"),
+        // One that waits because there is something of others would be asked after them, again and again.
+        ("fetch.queue.backoff.ms", "5"),
         ("queued.min.messages", "1"),
         ("queued.max.messages.kbytes", "1024"),
     ] {
@@ -326,32 +337,35 @@ fn records(consumer: &BaseConsumer<Quiet>, wanted: &[(Partition, i64)]) -> anyho
         };
         let partition = Partition::new(message.topic(), message.partition());
         let Some((_, offset)) = wanted.iter().find(|(one, _)| *one == partition) else { continue };
+        // What stands behind it would take the room of those that are not found yet.
+        let mut done = TopicPartitionList::with_capacity(1);
+        done.add_partition(message.topic(), message.partition());
+        consumer.pause(&done).context("the records cannot be had")?;
         found.entry(partition).or_insert_with(|| (message.offset() == *offset).then(|| record::of_message(&message)));
     }
     Ok(Records { found, failure })
 }
 
 /// The client goes over what is no message by itself, and says when it has come to the end.
-fn without_messages(
-    consumer: &BaseConsumer<Quiet>,
-    mut spans: BTreeMap<Partition, Range<i64>>,
-) -> anyhow::Result<BTreeMap<Partition, Range<i64>>> {
-    let (mut empty, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
-    // One topic after the other: what comes to an end is told by the number alone.
-    while let Some(topic) = spans.keys().next().map(|partition| partition.topic.clone()) {
-        let mut looked_at: BTreeMap<i32, (Partition, Range<i64>)> = BTreeMap::new();
-        for (partition, span) in spans.extract_if(.., |partition, _| partition.topic == topic) {
-            looked_at.insert(partition.number, (partition, span));
+fn have_messages(consumer: &BaseConsumer<Quiet>, mut spans: BTreeSet<Span>) -> anyhow::Result<BTreeMap<Span, bool>> {
+    let (mut looked_into, until) = (BTreeMap::new(), Instant::now() + kafka::ANSWER_WITHIN);
+    // One topic after the other: what comes to an end is told by the number alone. And one span of each partition.
+    while let Some(topic) = spans.first().map(|span| span.partition.topic.clone()) {
+        let mut now = BTreeMap::<i32, Span>::new();
+        for span in spans.iter().filter(|span| span.partition.topic == topic) {
+            now.entry(span.partition.number).or_insert_with(|| span.clone());
         }
-        let mut assigned = TopicPartitionList::with_capacity(looked_at.len());
-        for (Partition { topic, number }, span) in looked_at.values() {
-            assigned.add_partition_offset(topic, *number, Offset::Offset(span.start)).context("a stored offset")?;
+        let mut assigned = TopicPartitionList::with_capacity(now.len());
+        for span in now.values() {
+            spans.remove(span);
+            let Partition { topic, number } = &span.partition;
+            assigned.add_partition_offset(topic, *number, Offset::Offset(span.from)).context("a stored offset")?;
         }
         consumer.assign(&assigned).context("the partitions cannot be read")?;
-        while !looked_at.is_empty() {
+        while !now.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(empty);
+                return Ok(looked_into);
             }
             let (number, next) = match consumer.poll(left) {
                 Some(Ok(message)) => (message.partition(), message.offset()),
@@ -359,12 +373,13 @@ fn without_messages(
                 // An error is that of one partition, or of a broker that is tried again.
                 Some(Err(_)) | None => continue,
             };
-            if let Some((partition, span)) = looked_at.remove(&number).filter(|(_, span)| next >= span.end) {
-                empty.insert(partition, span);
+            if let Some(span) = now.remove(&number) {
+                let has_messages = next < span.to;
+                looked_into.insert(span, has_messages);
             }
         }
     }
-    Ok(empty)
+    Ok(looked_into)
 }
 
 fn committed(consumer: &BaseConsumer<Quiet>, partitions: &[Partition]) -> anyhow::Result<BTreeMap<Partition, i64>> {

@@ -1,11 +1,11 @@
 //! Figures as they change, as server-sent events. A stream that is open is current: it ends where the database is out
-//! of reach, where the caller's token ends and where this instance stops, and callers open it again.
+//! of reach, where the caller's token ends or is taken back, and where this instance stops, and callers open it again.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::CACHE_CONTROL,
+    http::header::{CACHE_CONTROL, HeaderMap},
     web::{Bytes, Data},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use shared::{
     runtime::lifecycle::Shutdown,
     web::{
-        auth::Caller,
+        auth::{Authentication, Caller},
         http::{DATABASE_PATIENCE, Operation, Parameter, schema},
         problem::Problem,
     },
@@ -30,6 +30,8 @@ use crate::{
 
 /// So often something is sent, that proxies and callers can tell a quiet stream from a dead one.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// So often it is looked whether the caller's token is still good: its key may have been taken back.
+const CHECKED_EVERY: Duration = Duration::from_secs(15);
 /// A stream of a caller without a token lasts so long at most: the connection may be of nobody by then.
 const LONGEST: Duration = Duration::from_hours(24);
 /// Before a refused caller asks again: there are others who read.
@@ -49,7 +51,7 @@ pub(super) fn operation() -> Operation {
              days of the range, then of the days that changed, each whole. `completeness`, as `GET /completeness` has \
              it, at once and every second it moves. A comment every 15 s. The range has at most 400 days. With the \
              `id` of the last `figures` in `Last-Event-ID` they come again only if they have changed since. The stream \
-             ends with the token, where the database is out of reach, and where the instance stops: open it again. \
+             ends with the token, within 15 s of its key being taken back, where the database is out of reach, and where the instance stops: open it again. \
              503 where the instance has as many streams as `http.max_streams` allows.",
         )
         .parameter(bound("from", "The first day."))
@@ -65,6 +67,7 @@ async fn follow(
     api: Data<Api>,
     shutdown: Data<Shutdown>,
     caller: Caller,
+    authentication: Data<Authentication>,
 ) -> Result<HttpResponse, Problem> {
     let range = activities::range_of(&request, &[], activities::MAX_DAYS)?.0;
     let Some(mut follower) = api.live.join(range) else {
@@ -75,7 +78,9 @@ async fn follow(
     let found = first.and_then(|look| look.found).ok_or_else(Problem::unavailable)?;
     let known = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let now = Instant::now();
-    let told = StreamState { days: BTreeMap::new(), completeness: None, id: known, end: now + lasts(&caller), at: now };
+    let credentials = Credentials { headers: request.headers().clone(), authentication, checked: now };
+    let (days, end) = (BTreeMap::new(), now + lasts(&caller));
+    let told = StreamState { days, completeness: None, id: known, end, at: now, credentials };
     let events = stream::unfold(
         (told, follower, Some(found), shutdown.into_inner()),
         async |(mut told, mut follower, mut found, shutdown)| {
@@ -106,6 +111,15 @@ struct StreamState {
     end: Instant,
     /// When something was sent last.
     at: Instant,
+    credentials: Credentials,
+}
+
+/// What the stream was asked for with.
+struct Credentials {
+    headers: HeaderMap,
+    authentication: Data<Authentication>,
+    /// When they were last seen to be good.
+    checked: Instant,
 }
 
 impl StreamState {
@@ -122,6 +136,10 @@ impl StreamState {
                 biased;
                 () = shutdown.drain_begun() => return None,
                 () = sleep_until(self.end) => return None,
+                () = sleep_until(self.credentials.checked + CHECKED_EVERY) => {
+                    self.credentials.authentication.caller(&self.credentials.headers).await.ok()?;
+                    self.credentials.checked = Instant::now();
+                }
                 look = follower.look() => text = self.take(follower.range, &*look?.found?)?,
                 () = sleep_until(self.at + COMMENT_EVERY) => text = ":\n\n".into(),
             }

@@ -1,9 +1,17 @@
 //! A gap in what was read outlives whoever found it, until an operator closes it.
 
+use activity_service::{
+    gaps::{self, GapState},
+    place::{Jump, Partition},
+};
+use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 use testing::wait_until;
 
-use crate::world::{World, many, seconds};
+use crate::{
+    lag::{send_open, transactional},
+    world::{World, many, seconds},
+};
 
 /// The exit code, and what it prints.
 async fn run(world: &World, arguments: &[&str]) -> (i32, String) {
@@ -95,19 +103,38 @@ async fn what_was_deleted_unread_behind_the_last_message_is_a_gap_too() {
 async fn holes_that_never_held_a_message_are_no_gaps() {
     let world = World::new(1).await;
     world.produce(&many(10)).await;
-    world.run_to_rest().await;
-    // As a batch writes it that begins behind the marker of a transaction.
-    let rows = "SELECT count(*) FROM consumption_gaps";
-    world
-        .database
-        .execute(&format!(
-            "INSERT INTO consumption_gaps (topic, partition, from_offset, to_offset) VALUES ('{}', 0, 4, 6)",
-            world.topic().name
-        ))
-        .await;
+    let topic = world.topic().clone();
+    let given_up = tokio::task::spawn_blocking(move || {
+        let producer = transactional(&topic);
+        send_open(&producer, &topic, &many(3));
+        producer.abort_transaction(seconds(30)).unwrap();
+    });
+    given_up.await.unwrap();
+    world.produce(&many(10)).await;
     let service = world.setup().start().await;
-    wait_until("it is forgotten", seconds(20), async || world.database.number(rows).await == 0).await;
-    assert!(!service.has_logged("messages were deleted before they were read"));
+    world.has_counted(20, seconds(20)).await;
+    // It was noted when it was passed.
+    let numbers = "SELECT nextval(pg_get_serial_sequence('consumption_gaps', 'gap_id'))";
+    assert_eq!(world.database.number(numbers).await, 2);
+    let left = "SELECT count(*) FROM consumption_gaps";
+    wait_until("it is forgotten", seconds(20), async || world.database.number(left).await == 0).await;
+    for line in ["messages were deleted before they were read", "messages were jumped over: they are read again"] {
+        assert!(!service.has_logged(line), "{line}");
+    }
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+/// A topic that was made anew loses the same offsets once more, and more of them.
+#[tokio::test]
+async fn a_gap_that_begins_where_one_is_open_already_makes_it_longer() {
+    let world = World::new(1).await;
+    let mut connection = world.database.pool.acquire().await.unwrap();
+    for (came, state) in [(5, GapState::Open), (8, GapState::Unchecked), (3, GapState::Unchecked)] {
+        let jump = Jump { expected: 0, came };
+        gaps::note(&mut connection, &[(Partition::new("t", 0), jump)], state).await.unwrap();
+    }
+    let open = list(&world, "open").await;
+    assert_eq!((open.len(), &open[0]["from"], &open[0]["to"]), (1, &json!(0), &json!(8)), "{open:?}");
+    world.judge_nothing_counted().await;
 }

@@ -9,6 +9,7 @@ use rdkafka::{
 };
 use serde_json::Value;
 use testing::{Kafka, Received, Service, Topic, wait_until};
+use tokio::time::{Instant, sleep};
 
 use crate::world::{World, created, many, seconds};
 
@@ -18,7 +19,7 @@ fn of_partition(partition: i32, count: usize) -> Vec<Received> {
     many(count).into_iter().map(|message| Received { partition, ..message }).collect()
 }
 
-async fn lag_is(service: &Service, expected: f64) {
+pub async fn lag_is(service: &Service, expected: f64) {
     wait_until("the lag is told", seconds(30), async || {
         let metrics = service.metrics().await;
         metrics.has(LAG) && metrics.sum(LAG) == expected
@@ -106,6 +107,38 @@ async fn the_marker_of_a_transaction_is_no_lag() {
     world.produce(&[created()]).await;
     world.has_counted(16, seconds(20)).await;
     assert_eq!(service.stop().await, Some(0));
+    world.judge_figures().await;
+}
+
+/// While another partition has a backlog the client is never seen to be through with any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_is_it_while_there_is_much_to_read_elsewhere() {
+    let world = World::new(2).await;
+    let setup = world.setup().set("metrics.lag_every", "500ms").set("consumer.batch_max_messages", 20);
+    let service = setup.failpoint("consumer::counted", "sleep(250)").start().await;
+    let topic = world.topic().clone();
+    let sent = tokio::task::spawn_blocking(move || {
+        let producer = transactional(&topic);
+        send_open(&producer, &topic, &many(5));
+        producer.commit_transaction(Duration::from_secs(30)).unwrap();
+    });
+    sent.await.unwrap();
+    world.has_counted(5, seconds(20)).await;
+    world.produce(&of_partition(1, 6000)).await;
+    // Longer than a partition may stand before it is named.
+    let until = Instant::now() + seconds(25);
+    while Instant::now() < until {
+        let told = service.health().await["components"]["lag"].to_string();
+        assert!(!told.contains("partition 0 of"), "{told}");
+        sleep(seconds(1)).await;
+    }
+    assert!(service.metrics().await.sum(LAG) > 100.0, "there is still much to read");
+    let unread = service.metrics().await.sum("activity_unread_seconds");
+    assert!(unread < 5.0, "{unread}");
+    assert_eq!(service.stop().await, Some(0));
+    // The group's offset comes to the end with the next message only.
+    world.produce(&of_partition(0, 1)).await;
+    world.run_to_rest().await;
     world.judge_figures().await;
 }
 

@@ -228,3 +228,15 @@ async fn a_partition_that_the_client_forgets_when_it_is_assigned_is_read_all_the
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+/// As one whose rebalance is stuck: it sends heartbeats, and the partitions are nobody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_tells_nothing_any_more_is_replaced_without_a_restart() {
+    let world = World::new(2).await;
+    let service = world.setup().failpoint("consumer::unserved", "return").start().await;
+    world.produce(&many(10)).await;
+    world.has_counted(10, seconds(60)).await;
+    assert!(service.has_logged("the client tells nothing any more: joining the group anew"));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

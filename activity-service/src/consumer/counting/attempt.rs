@@ -14,6 +14,7 @@ use crate::{
     admission::Admission,
     consumer::{
         batch::Batch,
+        group::Reached,
         kept::{place, to_keep},
         positions::{self, Position},
     },
@@ -34,6 +35,8 @@ pub(super) struct Done {
     pub(super) has_jumps: bool,
     /// Partitions that turned out to be others.
     pub(super) outdated: Vec<(Partition, i64)>,
+    /// Partitions of which the database has lost what it had counted.
+    pub(super) lost: Vec<(Partition, Reached)>,
 }
 
 /// Everything but the COMMIT. None where it was rolled back because keys were purged meanwhile.
@@ -43,6 +46,7 @@ pub(super) async fn count_in(
     part: &Range<usize>,
     time_zone: &str,
     room: &Room,
+    reached: &BTreeMap<Partition, Reached>,
 ) -> Result<Option<(Transaction, Done)>, sqlx::Error> {
     fail::fail_point!("consumer::begun", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
     let messages = &batch.messages[part.clone()];
@@ -74,7 +78,11 @@ pub(super) async fn count_in(
         }
     }
     let all = received.len() as u64;
-    let before = positions::of_batch(&mut transaction, batch, part).await?;
+    let mut before = positions::of_batch(&mut transaction, batch, part).await?;
+    let lost = lost(&mut transaction, &before, reached).await?;
+    if !lost.is_empty() {
+        before = positions::of_batch(&mut transaction, batch, part).await?;
+    }
     let jumps = positions::jumps(&before, batch, part);
     leave_out_redelivered(&mut transaction, &mut received, &before).await?;
     let after = batch.positions(part);
@@ -101,7 +109,22 @@ pub(super) async fn count_in(
     }
     fail::fail_point!("consumer::before_commit", |how| Err(shared::runtime::failpoint::kill_or_fail(how)));
     let outdated = outdated(&before, &after);
-    Ok(Some((transaction, Done { figures, duplicates, kept, has_jumps: !jumps.is_empty(), outdated })))
+    Ok(Some((transaction, Done { figures, duplicates, kept, has_jumps: !jumps.is_empty(), outdated, lost })))
+}
+
+/// Notes of which partitions the database has lost what it had counted: this part would jump over that.
+async fn lost(
+    transaction: &mut PgConnection,
+    positions: &BTreeMap<Partition, Position>,
+    reached: &BTreeMap<Partition, Reached>,
+) -> Result<Vec<(Partition, Reached)>, sqlx::Error> {
+    let mut lost = Vec::new();
+    for (partition, reached) in reached.iter().filter(|(partition, one)| one.is_lost_by(positions.get(*partition))) {
+        if positions::are_lost(&mut *transaction, partition, *reached).await? {
+            lost.push((partition.clone(), *reached));
+        }
+    }
+    Ok(lost)
 }
 
 /// Leaves out those that are found counted from where they stand. Only those are looked for of which the
