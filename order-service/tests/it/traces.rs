@@ -15,6 +15,8 @@ async fn the_standard_variables_say_where_traces_go_and_what_they_tell_of_the_se
         .variable("OTEL_SERVICE_NAME", "shop-orders")
         .variable("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
         .variable("OTEL_TRACES_SAMPLER", "always_on")
+        // What stays on this machine goes by no proxy.
+        .variable("HTTP_PROXY", "http://127.0.0.1:1")
         .start()
         .await;
     world.client(&service).place_one().await;

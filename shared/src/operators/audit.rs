@@ -18,7 +18,10 @@ use utoipa::{
 
 use crate::{
     contract::text::{self, MOST_OF_A_REASON},
-    runtime::telemetry::ALWAYS,
+    runtime::{
+        database::{Failure, is_forbidden},
+        telemetry::ALWAYS,
+    },
     web::{
         http::{Operation, Parameter, schema},
         paging::Cursor,
@@ -248,6 +251,12 @@ impl Deed {
         let (action, subject, actor) = (self.action.as_str(), self.subject.as_str(), self.author.actor.as_str());
         tracing::warn!(target: ALWAYS, action, subject, actor, "what was done stands in the log only");
     }
+}
+
+/// Whether the database will not have a row however often it is given it. A privilege that lacks can be given.
+#[must_use]
+pub fn is_refused(error: &sqlx::Error) -> bool {
+    matches!(Failure::of(error), Failure::Refused | Failure::Defect) && !is_forbidden(error)
 }
 
 /// Deeds that wait for the database: whoever does more of them meanwhile finds them in the log only.

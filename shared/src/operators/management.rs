@@ -58,7 +58,7 @@ impl Operators {
         }
         let caller = self.0.caller(request.headers()).await?;
         if caller.may(OPERATIONS) && caller.customer_ref.is_none() {
-            Ok(Author::of_request(request, &caller))
+            Ok(Author { via: "management", ..Author::of_request(request, &caller) })
         } else {
             Err(Problem::insufficient_scope(OPERATIONS))
         }

@@ -32,7 +32,7 @@ use crate::runtime::{
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Properties of librdkafka on which promises rest, each with what would break.
-const OWN: [(&str, &str); 24] = [
+const OWN: [(&str, &str); 26] = [
     ("bootstrap.servers", "kafka.brokers is the setting for that"),
     ("metadata.broker.list", "kafka.brokers is the setting for that"),
     ("group.id", "kafka.group_id is the setting for that"),
@@ -50,6 +50,8 @@ const OWN: [(&str, &str); 24] = [
     ("queue.buffering.max.messages", "publisher.max_in_flight is the setting for that"),
     ("queue.buffering.max.kbytes", "publisher.max_in_flight bounds what is in flight"),
     ("queue.buffering.backpressure.threshold", "publisher.max_in_flight bounds what is in flight"),
+    ("delivery.report.only.error", "a message counts as sent when its acknowledgement is reported"),
+    ("enable.partition.eof", "the end of a partition would be taken for an outage"),
     ("statistics.interval.ms", "the end of an outage is seen by the statistics"),
     ("allow.auto.create.topics", "a topic made by its name alone has the cluster's settings, not those it needs"),
     ("enable.auto.commit", "offsets follow the database, never the reading"),
@@ -62,9 +64,17 @@ const OWN: [(&str, &str); 24] = [
     ),
 ];
 
-/// The longest pause between two attempts at a connection, in milliseconds. 5 s are promised until sending resumes, of which
+/// Pauses before something is tried again. 5 s are promised until sending resumes, of which
 /// `publisher.outage_backoff_max` may take 3.
-const RECONNECTS_WITHIN: u32 = 2000;
+const PAUSES: [&str; 5] = [
+    "reconnect.backoff.max.ms",
+    "retry.backoff.ms",
+    "retry.backoff.max.ms",
+    "fetch.error.backoff.ms",
+    "fetch.queue.backoff.ms",
+];
+/// How long one of them may be, in milliseconds.
+const LONGEST_PAUSE: u32 = 2000;
 
 /// A host that has vanished resets nothing. Its silence ends what is in flight after 10 s instead of a minute (sent
 /// again, under the same sequence numbers), and a connection that is being made after 4 s instead of 30, TLS and SASL
@@ -123,11 +133,9 @@ impl Settings {
                     "kafka.properties.partitioner",
                     format!("must be one of {}: the messages of one order share a partition", PARTITIONERS.join(", ")),
                 );
-            } else if name == "reconnect.backoff.max.ms"
-                && value.parse().is_ok_and(|pause: u32| pause > RECONNECTS_WITHIN)
-            {
-                let rule = format!("must be at most {RECONNECTS_WITHIN}: sending resumes within 5s of an outage");
-                settings.mistake("kafka.properties.reconnect.backoff.max.ms", rule);
+            } else if PAUSES.contains(&name.as_str()) && value.parse().is_ok_and(|pause: u32| pause > LONGEST_PAUSE) {
+                let rule = format!("must be at most {LONGEST_PAUSE}: sending resumes within 5s of an outage");
+                settings.mistake(&format!("kafka.properties.{name}"), rule);
             } else if let Err(rule) = is_understood(name, value) {
                 settings.mistake(&format!("kafka.properties.{name}"), rule);
             }

@@ -52,9 +52,13 @@ impl<W: Write> Write for ToWhoeverReads<W> {
     }
 }
 
-/// Whether this is about the reader of standard output having gone: no failure of ours.
+/// Whether this is about the reader of standard output having gone: no failure of ours. A connection to the database
+/// breaks in the same way.
 #[must_use]
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    if error.chain().any(|cause| cause.is::<sqlx::Error>()) {
+        return false;
+    }
     let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.map(io::Error::kind).any(|kind| kind == ErrorKind::BrokenPipe)
 }

@@ -18,13 +18,13 @@ use opentelemetry::{
     Context, KeyValue, global,
     trace::{Span, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer},
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracerProvider},
 };
 
-use crate::runtime::config::{Reader, Setting, WebUrl};
+use crate::runtime::config::{Reader, Setting, WebUrl, is_this_machine};
 
 /// How long the last spans may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -42,12 +42,15 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 #[derive(Clone, Debug)]
 pub struct Settings {
     endpoint: Option<WebUrl>,
+    /// Whether the collector is on this machine.
+    is_here: bool,
     sampling: f64,
 }
 
 impl Settings {
     pub fn read(settings: &mut Reader) -> Self {
-        Self { endpoint: endpoint(settings), sampling: settings.within("traces.sampling", 0.0..=1.0, "from 0 to 1") }
+        let (endpoint, is_here) = endpoint(settings);
+        Self { endpoint, is_here, sampling: settings.within("traces.sampling", 0.0..=1.0, "from 0 to 1") }
     }
 
     pub(crate) fn start(&self, service: &'static str) -> anyhow::Result<Option<Export>> {
@@ -57,6 +60,9 @@ impl Settings {
         let mut exporter = SpanExporter::builder().with_http().with_timeout(ANSWER_WITHIN);
         if let Some(endpoint) = &self.endpoint {
             exporter = exporter.with_endpoint(endpoint.url().as_str());
+        }
+        if self.is_here {
+            exporter = exporter.with_http_client(client_without_proxy()?);
         }
         let mut provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter.build().context("traces.otlp_endpoint")?)
@@ -73,7 +79,7 @@ impl Settings {
 }
 
 /// Where traces go to: by the setting, or by a variable, to which the same rule applies. They name customers' orders.
-fn endpoint(settings: &mut Reader) -> Option<WebUrl> {
+fn endpoint(settings: &mut Reader) -> (Option<WebUrl>, bool) {
     const ALLOWED_BY: &str = "traces.allow_plaintext";
     let rule = |endpoint: &WebUrl| {
         // The exporter writes it into its lines.
@@ -84,18 +90,31 @@ fn endpoint(settings: &mut Reader) -> Option<WebUrl> {
     settings.get::<bool>(ALLOWED_BY);
     let endpoint = settings.optional("traces.otlp_endpoint", rule);
     let variable = ENDPOINTS.iter().find(|name| is_set(name));
+    let is_here = |endpoint: &WebUrl| endpoint.url().host_str().is_some_and(is_this_machine);
+    let mut stays_here = endpoint.as_ref().is_some_and(is_here);
     match (&endpoint, variable) {
         (Some(endpoint), _) => settings.check_way_to("traces.otlp_endpoint", endpoint, ALLOWED_BY),
         (None, Some(variable)) => {
             let given = WebUrl::parse(&std::env::var(variable).unwrap_or_default());
             match given.and_then(|endpoint| rule(&endpoint).map(|()| endpoint)) {
-                Ok(endpoint) => settings.check_way_to(variable, &endpoint, ALLOWED_BY),
+                Ok(endpoint) => {
+                    stays_here = is_here(&endpoint);
+                    settings.check_way_to(variable, &endpoint, ALLOWED_BY);
+                }
                 Err(mistake) => settings.mistake(variable, mistake),
             }
         }
         (None, None) => {}
     }
-    endpoint
+    (endpoint, stays_here)
+}
+
+/// `HTTP_PROXY` knows no exception for this machine, and the proxy is another one.
+fn client_without_proxy() -> anyhow::Result<reqwest::blocking::Client> {
+    let make = || reqwest::blocking::Client::builder().timeout(ANSWER_WITHIN).no_proxy().build();
+    // One that blocks is not made where others are waited for.
+    let made = std::thread::spawn(make).join().map_err(|_| anyhow::anyhow!("its making broke off"));
+    made.and_then(|made| Ok(made?)).context("cannot make the client that sends traces")
 }
 
 /// Who sends: what the standard variables say of it, and what they do not say.

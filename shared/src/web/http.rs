@@ -52,7 +52,7 @@ pub use settings::Settings;
 pub use share::Shares;
 use tracing::Instrument;
 
-use self::{connection::Phase, encoding::Acceptable, sliced::Sliced, streamed::Streamed};
+use self::{authenticate::TurnedAway, connection::Phase, encoding::Acceptable, sliced::Sliced, streamed::Streamed};
 pub use crate::contract::schema;
 use crate::{
     runtime::{lifecycle::Shutdown, traces::Trace},
@@ -80,7 +80,7 @@ pub async fn around(
     if is_head {
         request.head_mut().method = Method::GET;
     }
-    let asked = (request.method() == Method::GET).then(|| Acceptable::of(&request));
+    let asked = Acceptable::of(&request);
     let stopping = request.app_data::<web::Data<Shutdown>>().is_some_and(|shutdown| shutdown.is_requested());
     let phase = request.conn_data::<Rc<Phase>>().cloned();
     let _under_way = phase.as_ref().map(Phase::begin);
@@ -91,11 +91,10 @@ pub async fn around(
             // The request is gone with the error, so this answer is made without it.
             Err(error) => return Err(Refused { problem: problem_of(&error), path, id, is_head }.into()),
         };
+        let is_turned_away = response.request().extensions().contains::<TurnedAway>();
         let mut response = with_problem(response, &path, &id);
         stamp(response.headers_mut(), &path, &id);
-        if let Some(asked) = asked {
-            response = asked.pack(response).await;
-        }
+        response = asked.pack(response).await;
         if is_head {
             // By the framework it would be sent where the next request is there already.
             response = response.map_body(|_, _| body::None::new().boxed());
@@ -108,7 +107,7 @@ pub async fn around(
         let is_wanted = phase.as_ref().is_some_and(|phase| phase.must_end());
         // Whoever has no token keeps no connection, and while stopping the caller's next request finds another
         // instance instead of a closed connection.
-        if stopping || is_wanted || response.status() == StatusCode::UNAUTHORIZED {
+        if stopping || is_wanted || is_turned_away || response.status() == StatusCode::UNAUTHORIZED {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
         Ok(response)

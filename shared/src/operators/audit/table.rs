@@ -104,6 +104,12 @@ macro_rules! audit_table {
                             status.ok();
                             break;
                         }
+                        // The others behind it would wait for ever.
+                        Err(error) if $crate::operators::audit::is_refused(&error) => {
+                            ::tracing::error!(error = %error, "the database refuses a row of the audit");
+                            deed.stands_in_the_log_only();
+                            break;
+                        }
                         Err(error) => status.failing(&error, "cannot write the audit; trying again"),
                     }
                     if shutdown.unless_draining(::tokio::time::sleep(pause)).await.is_none() {

@@ -42,6 +42,9 @@ pub(super) fn options(url: &Secret) -> Result<PgConnectOptions, String> {
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = before.split_once('/').unwrap_or((before, ""));
     let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    if rest.contains('#') {
+        return Err("has a #, which ends a URL: in a name or a password it has to be percent-encoded, as %23".into());
+    }
     if path.contains('@') || query.contains('@') {
         return Err("has an @ behind the host: a password with / or ? has to be percent-encoded".into());
     }

@@ -12,7 +12,9 @@ pub(crate) const ALWAYS: &str = "always";
 /// Directives in one level.
 const MOST: usize = 32;
 pub(crate) const RULE: &str = "must be error, warn, info, debug or trace, or up to 32 of TARGET=LEVEL with commas, \
-     like info,order_service=debug; not of actix_http or actix_server";
+     like info,order_service=debug; not of actix_http or actix_server; of at most 1000 characters";
+/// In bytes. The audit keeps it, under an index whose entries have to fit into a third of a page.
+const LONGEST: usize = 1000;
 const SERVER: &str = "actix_server";
 const CONNECTIONS: &str = "actix_http";
 
@@ -127,7 +129,7 @@ pub fn check_level(level: &str) -> Result<(), String> {
         Some((target, level)) => is_target(target) && is_level(level),
         None => is_level(text),
     };
-    if level.split(',').map(str::trim).all(is_directive) && level.split(',').count() <= MOST {
+    if level.len() <= LONGEST && level.split(',').map(str::trim).all(is_directive) && level.split(',').count() <= MOST {
         Ok(())
     } else {
         Err(RULE.into())

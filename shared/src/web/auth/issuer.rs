@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::keys::Keys;
+use super::keys::{Keys, NONE};
 use crate::runtime::{health::TaskStatus, lifecycle::Shutdown};
 
 /// At most one fetch in this time is made because a token asks for it.
@@ -163,6 +163,8 @@ impl Issuer {
                 return Ok(None);
             }
             let keys = Keys::of_set(&text).map_err(|rule| anyhow::anyhow!("the answer {rule}"))?;
+            // What was never there is not taken back.
+            ensure!(keys.len() > 0 || self.state.borrow().keys.is_some(), "the answer {NONE}");
             Ok(Some((text, Arc::new(keys))))
         });
         self.state.send_modify(|state| {
@@ -175,7 +177,7 @@ impl Issuer {
         });
         match fetched? {
             Some((_, keys)) if keys.len() == 0 => {
-                tracing::error!("the issuer has taken back all keys: every token is refused");
+                tracing::error!("the issuer has taken back all keys that can be used: every token is refused");
             }
             Some((_, keys)) => tracing::info!(keys = keys.len(), "the issuer has new keys"),
             None => {}

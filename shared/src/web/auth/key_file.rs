@@ -12,12 +12,13 @@ const FILE_LIMIT: u64 = 256 * 1024;
 /// How often the file is read: whoever has taken a key out of it waits no longer. It is small, and in the page cache.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-type Parse = fn(&[u8]) -> Result<Keys, String>;
+pub(super) type Parse = fn(&[u8]) -> Result<Keys, String>;
 
 /// A file of keys. Clones share what was read.
 #[derive(Clone, Debug)]
 pub struct KeyFile {
     path: PathBuf,
+    /// What it is from now on: it may have no key any more.
     parse: Parse,
     text: Vec<u8>,
     keys: watch::Sender<Arc<Keys>>,
@@ -26,9 +27,9 @@ pub struct KeyFile {
 impl KeyFile {
     /// # Errors
     /// Why there are no keys in it.
-    pub(super) fn read(path: PathBuf, parse: Parse) -> Result<Self, String> {
+    pub(super) fn read(path: PathBuf, first: Parse, parse: Parse) -> Result<Self, String> {
         let text = contents(&path)?;
-        let keys = watch::Sender::new(Arc::new(parse(&text)?));
+        let keys = watch::Sender::new(Arc::new(first(&text)?));
         Ok(Self { path, parse, text, keys })
     }
 
@@ -45,8 +46,12 @@ impl KeyFile {
         while shutdown.unless_draining(sleep(READ_EVERY)).await.is_some() {
             match self.read_again() {
                 Ok(changed) => {
-                    if let Some(keys) = changed {
-                        tracing::info!(keys, "the file of keys has changed");
+                    match changed {
+                        Some(0) => {
+                            tracing::error!("the file of keys has none that can be used: every token is refused")
+                        }
+                        Some(keys) => tracing::info!(keys, "the file of keys has changed"),
+                        None => {}
                     }
                     status.ok();
                 }

@@ -22,6 +22,9 @@ const MOST_KEYS: usize = 100;
 /// In bytes: 2048 and 8192 bits.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
 
+/// What is said of a set without a key of a kind that is taken.
+pub(super) const NONE: &str = "must have a key for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519)";
+
 /// What is known to be good by these keys ends with them: it is kept here.
 #[derive(Debug)]
 pub struct Keys {
@@ -49,11 +52,11 @@ impl Keys {
     /// What it must be instead.
     pub fn from_jwks(text: &[u8]) -> Result<Self, String> {
         let found = Self::of_set(text)?;
-        if found.keys.is_empty() { Err("must have a key".into()) } else { Ok(found) }
+        if found.keys.is_empty() { Err(NONE.into()) } else { Ok(found) }
     }
 
-    /// As [`Keys::from_jwks`], of an issuer, who takes all of them back by an empty list. A list with keys of which
-    /// none can be used is a mistake.
+    /// As [`Keys::from_jwks`], where there were keys before: what a set does not have any more is taken back, even where
+    /// nothing is left that can be used.
     ///
     /// # Errors
     /// What it must be instead.
@@ -63,14 +66,10 @@ impl Keys {
         if set.keys.len() > MOST_KEYS {
             return Err(format!("must not have more than {MOST_KEYS} keys"));
         }
-        let is_revocation = set.keys.is_empty();
         let mut keys: Vec<_> = set.keys.into_iter().filter_map(Key::of_value).collect();
         if keys.len() > 1 {
             // Nothing would tell for which tokens it is.
             keys.retain(|key| key.id.is_some());
-        }
-        if keys.is_empty() && !is_revocation {
-            return Err("must have a key for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519)".into());
         }
         Ok(Self { keys, verified: Verified::default() })
     }

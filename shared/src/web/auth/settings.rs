@@ -2,7 +2,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{key_file::KeyFile, keys::Keys, mapping::Mapping, token::TokenRules};
+use super::{
+    key_file::{KeyFile, Parse},
+    keys::Keys,
+    mapping::Mapping,
+    token::TokenRules,
+};
 use crate::runtime::config::{Reader, WebUrl};
 
 /// `auth.*`
@@ -56,8 +61,8 @@ impl Settings {
             given => given.unwrap_or_default(),
         };
         let expected = TokenRules { issuer: s.get("auth.issuer"), audience, client_ids, leeway, mapping };
-        let read = |s: &mut Reader, key: &str, path: &str, parse: fn(&[u8]) -> Result<Keys, String>| {
-            let file = KeyFile::read(path.into(), parse);
+        let read = |s: &mut Reader, key: &str, path: &str, first: Parse, again: Parse| {
+            let file = KeyFile::read(path.into(), first, again);
             file.map(|file| Self::File { expected: expected.clone(), file }).unwrap_or_else(|mistake| {
                 s.mistake(key, mistake);
                 Self::Disabled
@@ -65,8 +70,8 @@ impl Settings {
         };
         match (url, jwks_file, public_key_file) {
             (Some(url), None, None) => Self::Issuer { expected, url: url.url().clone(), max_age, max_stale },
-            (None, Some(path), None) => read(s, "auth.jwks_file", &path, Keys::from_jwks),
-            (None, None, Some(path)) => read(s, "auth.public_key_file", &path, Keys::from_pem),
+            (None, Some(path), None) => read(s, "auth.jwks_file", &path, Keys::from_jwks, Keys::of_set),
+            (None, None, Some(path)) => read(s, "auth.public_key_file", &path, Keys::from_pem, Keys::from_pem),
             _ => {
                 s.mistake("auth.jwks_url, auth.jwks_file, auth.public_key_file", "exactly one of them is required");
                 Self::Disabled

@@ -17,6 +17,10 @@ use crate::web::auth::Authentication;
 #[derive(Clone, Debug)]
 pub(crate) struct WithoutToken(pub BTreeSet<String>);
 
+/// With a request whose caller is not known: the connection ends with its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TurnedAway;
+
 /// Lets only those requests through whose caller is known, and leaves the [`Caller`] with them.
 ///
 /// # Errors
@@ -31,6 +35,7 @@ pub(super) async fn authenticate(
             Ok(caller) => drop(request.extensions_mut().insert(caller)),
             Err(problem) => {
                 let problem = rate_limit::charge(&request).err().unwrap_or(problem);
+                request.extensions_mut().insert(TurnedAway);
                 return Ok(request.error_response(problem));
             }
         }

@@ -16,6 +16,7 @@ use actix_web::{
     web::Data,
 };
 
+use super::rate_limit;
 use crate::web::problem::Problem;
 
 #[derive(Clone, Debug)]
@@ -34,6 +35,7 @@ pub(super) async fn guarded(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let checked = request.app_data::<Data<Browsers>>().map(|rules| rules.check(request.method(), request.headers()));
     if let Some(Err(problem)) = checked {
+        let problem = rate_limit::charge(&request).err().unwrap_or(problem);
         return Ok(request.error_response(problem));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
@@ -88,10 +90,11 @@ fn is_own(host: &str, names: &[String]) -> bool {
         || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
 }
 
-/// `scheme://host` of a URL.
+/// `scheme://host` of a URL. None of one with a user: it would be shown.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
-    uri.scheme().zip(uri.authority()).map(|(scheme, host)| format!("{scheme}://{host}"))
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+    uri.scheme().zip(authority).map(|(scheme, host)| format!("{scheme}://{host}"))
 }
 
 #[cfg(test)]

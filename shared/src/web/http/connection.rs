@@ -315,8 +315,10 @@ impl AsyncWrite for Connection {
         };
         match Pin::new(&mut this.stream).poll_write(cx, own) {
             Poll::Pending => {
+                this.slot.wakes(cx.waker());
                 let since = *this.blocked.get_or_insert_with(Instant::now);
-                if this.rings(cx, since + ANSWER_WITHIN) {
+                // Whoever reads no answer holds no place that others need.
+                if this.phase.must_end() || this.rings(cx, since + ANSWER_WITHIN) {
                     Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
                 } else {
                     Poll::Pending

@@ -4,7 +4,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ResponseHead, ServiceRequest, ServiceResponse},
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{
             ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
             IF_NONE_MATCH, VARY,
@@ -25,16 +25,18 @@ const MOST_COMPRESSED_HERE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Acceptable {
     takes_gzip: bool,
+    /// Only what is asked for by GET has a tag.
+    is_get: bool,
     has: Vec<String>,
 }
 
 impl Acceptable {
     pub(super) fn of(request: &ServiceRequest) -> Self {
+        let is_get = request.method() == Method::GET;
         let has = listed(request.headers(), &IF_NONE_MATCH).map(|tag| tag.trim_start_matches("W/").to_owned());
-        Self { takes_gzip: takes_gzip(request.headers()), has: has.collect() }
+        Self { takes_gzip: takes_gzip(request.headers()), is_get, has: has.collect() }
     }
 
-    /// The answer to a GET.
     pub(super) async fn pack(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         let (request, response) = response.into_parts();
         let fixed = response.extensions().get::<Fixed>().cloned();
@@ -48,7 +50,7 @@ impl Acceptable {
 
     async fn packed(&self, head: &mut ResponseHead, bytes: Bytes, fixed: Option<Fixed>) -> Bytes {
         let may_be_kept = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("no-cache"));
-        if head.status == StatusCode::OK && head.headers.get(CACHE_CONTROL).is_some_and(may_be_kept) {
+        if self.is_get && head.status == StatusCode::OK && head.headers.get(CACHE_CONTROL).is_some_and(may_be_kept) {
             let tag = fixed.as_ref().map_or_else(|| tag_of(&bytes), |fixed| fixed.tag().to_owned());
             let is_known = self.has.iter().any(|has| *has == tag || has == "*");
             // Weak: the same answer is other bytes where it is compressed.
@@ -134,7 +136,7 @@ mod tests {
         for length in [LEAST_COMPRESSED, MOST_COMPRESSED_HERE + 1] {
             let mut head = ResponseHead::new(StatusCode::OK);
             head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let asked = Acceptable { takes_gzip: true, has: Vec::new() };
+            let asked = Acceptable { takes_gzip: true, is_get: true, has: Vec::new() };
             let packed = asked.packed(&mut head, vec![b'7'; length].into(), None).await;
             assert!(packed.len() * 4 < length && head.headers.contains_key(CONTENT_ENCODING), "{length}");
         }

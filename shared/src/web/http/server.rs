@@ -83,9 +83,14 @@ pub fn listen(port: Port, settings: Settings, workers: usize, grace: Duration) -
         Ok(socket.into())
     };
     let listener = bind().with_context(|| format!("cannot listen on {address} ({name})"))?;
-    allow_files(u64::from(settings.max_connections) + OTHER_FILES);
+    allow_files((most_of_worker(settings.max_connections, workers) * workers) as u64 + OTHER_FILES);
     tracing::info!(server = name, "server.address" = %listener.local_addr()?, "listening");
     Ok(Server { listener, port, settings, workers, grace })
+}
+
+/// Connections of a worker, those that are turned away included.
+fn most_of_worker(max_connections: u32, workers: usize) -> usize {
+    (max_connections as usize).div_ceil(workers) + TURNED_AWAY
 }
 
 /// Many systems give a process 1,024 files at first, and more if it asks.
@@ -152,12 +157,12 @@ impl Server {
                 .wrap(Condition::new(is_measured, from_fn(measured)))
         };
 
-        let (most, on_its_way) = (max_connections as usize, HEAD_ON_ITS_WAY.min(self.grace / 4));
+        let on_its_way = HEAD_ON_ITS_WAY.min(self.grace / 4);
         let slots = Slots::new(max_connections, max_per_address, keep_alive);
         let other_handle = self.listener.try_clone();
         let server = Actix::build()
             .workers(self.workers)
-            .max_concurrent_connections(most.div_ceil(self.workers) + TURNED_AWAY)
+            .max_concurrent_connections(most_of_worker(max_connections, self.workers))
             .shutdown_timeout(self.grace.as_secs().max(1))
             .shutdown_signal(async move {
                 shutdown.drain_begun().await;

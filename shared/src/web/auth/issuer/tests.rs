@@ -106,16 +106,9 @@ async fn the_last_good_keys_stay_whatever_the_issuer_answers() {
     let (elsewhere, mut huge) = (others.to_string(), others);
     huge["noise"] = "x".repeat(ANSWER_LIMIT).into();
     let huge = huge.to_string();
-    for (status, body) in [
-        (200, "nonsense"),
-        (200, ""),
-        (200, "{}"),
-        (200, r#"{"keys":[{"kty":"RSA","kid":"good","n":"AQAB","e":"AQAB"}]}"#),
-        (200, &huge),
-        (500, "{}"),
-        (302, &elsewhere),
-        (404, &elsewhere),
-    ] {
+    for (status, body) in
+        [(200, "nonsense"), (200, ""), (200, "{}"), (200, &huge), (500, "{}"), (302, &elsewhere), (404, &elsewhere)]
+    {
         issuer.answer(status, body);
         let asked = issuer.times_asked();
         wait_until("it is asked again", LIMIT, async || {
@@ -130,13 +123,21 @@ async fn the_last_good_keys_stay_whatever_the_issuer_answers() {
     assert_eq!(running.take(&good), Ok(()), "the issuer is gone");
 }
 
+/// Holds: A key that the issuer does not publish any more is good no longer, whatever else it publishes.
 #[tokio::test]
-async fn an_empty_list_takes_every_key_back_until_there_are_new_ones() {
+async fn a_set_without_a_key_that_can_be_used_takes_every_key_back_until_there_are_new_ones() {
+    takes_every_key_back(r#"{"keys":[]}"#).await;
+    // One that is too weak, and one that is for encryption.
+    takes_every_key_back(r#"{"keys":[{"kty":"RSA","kid":"old","n":"AQAB","e":"AQAB"}]}"#).await;
+    takes_every_key_back(r#"{"keys":[{"kty":"oct","kid":"old","use":"enc","k":"AQAB"}]}"#).await;
+}
+
+async fn takes_every_key_back(set: &str) {
     let (old, new) = (Signer::es256("old"), Signer::es256("new"));
     let issuer = testing::Issuer::start(&[&old]).await;
     let running = Running::start(&issuer, Duration::from_millis(20), Duration::ZERO);
     running.takes(&old).await;
-    issuer.publish(&[]);
+    issuer.answer(200, set);
     let refused = || running.take(&old) == Err(Refusal::UnknownKey);
     wait_until("its tokens are refused", LIMIT, async || refused()).await;
     // A failure does not bring them back.
