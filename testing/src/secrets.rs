@@ -28,6 +28,8 @@ pub async fn wrong_settings_are_named_without_their_values(program: &Setup, list
         ("database.url", format!("postgres://clerk@db/orders?passwd={CANARY}")),
         ("database.url", format!("postgres://clerk:{CANARY}@db:x/orders")),
         ("database.url", format!("postgres://clerk:12/{CANARY}?x@db/orders")),
+        ("database.url", format!("postgres://clerk:12#{CANARY}@db/orders")),
+        ("database.url", format!("postgres://clerk:12#{CANARY}@db/orders?sslmode=verify-full")),
         ("database.url", format!("jdbc:postgresql://db/orders?password={CANARY}")),
         ("traces.otlp_endpoint", format!("http://collector:4318/v1/traces?key={CANARY}")),
         ("traces.otlp_endpoint", format!("http://clerk:{CANARY}@collector:4318/v1/traces")),
@@ -35,7 +37,9 @@ pub async fn wrong_settings_are_named_without_their_values(program: &Setup, list
         ("auth.jwks_url", format!("https://clerk:{CANARY}@issuer.example/keys")),
         ("auth.jwks_url", format!("https://{CANARY}@issuer.example/keys")),
         ("http.public_url", format!("https://shop.example/?key={CANARY}")),
+        ("http.public_url", format!("https://clerk:{CANARY}@shop.example")),
         ("http.cors.allowed_origins", format!("https://clerk:{CANARY}@shop.example/x")),
+        ("http.cors.allowed_origins", format!("https://clerk:{CANARY}@shop.example")),
         ("kafka.brokers", format!("clerk:{CANARY}@broker:9092")),
         ("kafka.properties.sasl.kerberos.min.time.before.relogin", CANARY.to_owned()),
     ] {

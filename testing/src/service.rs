@@ -91,6 +91,12 @@ impl Setup {
         self.expecting_tokens().set("auth.jwks_url", url)
     }
 
+    /// With authentication, by the keys of a set in a file.
+    #[must_use]
+    pub fn trusting_file(self, path: &std::path::Path) -> Self {
+        self.expecting_tokens().set("auth.jwks_file", path.display())
+    }
+
     fn expecting_tokens(self) -> Self {
         self.set("auth.mode", "jwt").set("auth.issuer", ISSUER).set("auth.audience", AUDIENCE)
     }

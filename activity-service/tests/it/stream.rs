@@ -154,6 +154,26 @@ async fn a_quiet_stream_outlives_the_keep_alive_with_a_comment_and_ends_with_the
     world.judge_nothing_counted().await;
 }
 
+/// Holds: A stream does not outlive the key that its caller's token is signed with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_soon_after_the_key_of_its_token_was_taken_back() {
+    let (world, signer) = (World::new(1).await, Signer::es256("streams"));
+    let file = std::env::temp_dir().join(format!("{}.json", uuid::Uuid::now_v7()));
+    std::fs::write(&file, json!({"keys": [signer.jwk()]}).to_string()).unwrap();
+    let service = world.setup().trusting_file(&file).start().await;
+    let bearer = format!("Bearer {}", signer.token(json!({})));
+    let url = format!("{}{DAY}", service.api());
+    let mut events = Events::open(&url, &[("authorization", &bearer)]).await.unwrap();
+    std::fs::write(&file, json!({"keys": []}).to_string()).unwrap();
+    let begun = Instant::now();
+    while events.next(seconds(30)).await.is_some() {}
+    assert!(begun.elapsed() < seconds(20), "{:?}", begun.elapsed());
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(Events::open(&url, &[("authorization", &bearer)]).await.unwrap_err().0, 401);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge_nothing_counted().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_where_the_database_is_out_of_reach_and_cannot_be_opened_meanwhile() {
     let mut postgres = Postgres::start().await;

@@ -1,7 +1,7 @@
 //! What the page of somebody else could do with the browser of a reader who reaches the service.
 
 use serde_json::{Value, json};
-use testing::{Raw, RawAnswer, Signer};
+use testing::{Raw, RawAnswer, Signer, wait_until};
 
 use crate::world::{World, seconds};
 
@@ -94,6 +94,9 @@ async fn the_level_of_the_log_wants_a_token_where_the_setting_says_so() {
     assert_eq!(change(&bearing(json!({"customerRef": "C-1"}))).await.status, 403, "a customer is no operator");
     assert_eq!(change(&bearing(json!({}))).await.status, 200);
     assert_eq!(service.probe("ready").await, Some(200), "probes need none");
+    let client = world.client(&service).bearing(signer.token(json!({})));
+    wait_until("the audit has it", seconds(10), async || client.list("/admin/audit").await.len() == 1).await;
+    assert_eq!(client.list("/admin/audit").await[0]["via"], "management");
     let told = world.setup().set("management.require_token", true).run(&["config"]).await;
     let told = String::from_utf8(told.stderr).unwrap();
     assert!(told.starts_with("management.require_token: ") && told.lines().count() == 1, "{told}");
@@ -127,7 +130,14 @@ async fn behind_a_proxy_locations_are_those_of_the_proxy() {
     let order = placed.body["orderRef"].as_str().unwrap();
     assert_eq!(placed.header("location"), format!("https://shop.example/api/orders/{order}"));
     world.history.add(order, "C-1");
-    for wrong in ["shop.example", "ftp://shop.example", "https://shop.example/?a=b", "https://", "https://a b/"] {
+    for wrong in [
+        "shop.example",
+        "ftp://shop.example",
+        "https://shop.example/?a=b",
+        "https://",
+        "https://a b/",
+        "https://clerk:x@shop.example",
+    ] {
         let told = world.setup().set("http.public_url", wrong).run(&["config"]).await;
         assert!(String::from_utf8(told.stderr).unwrap().starts_with("http.public_url: "), "{wrong}");
     }

@@ -82,6 +82,17 @@ async fn a_page_leads_to_the_next_whatever_path_leads_here_and_is_small_where_th
     let short = client.ask(Method::GET, "/orders?limit=1", &[("accept-encoding", "gzip")], Vec::new()).await.unwrap();
     assert_eq!((short.header("content-encoding"), short.header("vary")), ("", ""), "not worth it");
 
+    let mut order = order_body("C-1");
+    let line = order["orderItems"][0].clone();
+    order["orderItems"] = std::iter::repeat_n(line, 50).collect();
+    let headers = [("accept-encoding", "gzip"), ("content-type", "application/json")];
+    let placed = client.ask(Method::POST, "/orders", &headers, order.to_string().into_bytes()).await.unwrap();
+    assert_eq!((placed.status, placed.header("content-encoding"), placed.header("etag")), (201, "gzip", ""));
+    let mut read = Vec::new();
+    GzDecoder::new(placed.bytes.as_slice()).read_to_end(&mut read).unwrap();
+    let read: Value = serde_json::from_slice(&read).unwrap();
+    world.history.add(read["orderRef"].as_str().unwrap(), "C-1");
+
     let script = "/docs/swagger-ui-bundle.js";
     let large = client.ask(Method::GET, script, &[("accept-encoding", "gzip")], Vec::new()).await.unwrap();
     assert!(large.header("content-encoding") == "gzip" && large.bytes.len() * 2 < client.get(script).await.bytes.len());

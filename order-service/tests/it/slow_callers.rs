@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
+use reqwest::Method;
 use serde_json::json;
 use testing::{Raw, RawAnswer, Signer, allow_files, wait_until};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::world::{World, seconds};
 
+/// But for the end of its head.
+const LARGEST: &str = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n";
 const GET: &[u8] = b"GET /orders/x HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// Sends `begun`, then a byte now and then until nobody takes it any more, and reads what was answered.
@@ -211,7 +214,6 @@ async fn who_asks_for_the_largest_files_and_reads_nothing_takes_no_memory() {
     const CALLERS: u32 = 80;
     // Each would have a copy of 1.5 MB of its own.
     const LIMIT: u64 = 48 * 1024 * 1024;
-    const LARGEST: &str = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n";
     let world = World::new().await;
     let signer = Signer::es256("main");
     let service = world.setup().trusting(&signer).start().await;
@@ -241,6 +243,43 @@ async fn who_asks_for_the_largest_files_and_reads_nothing_takes_no_memory() {
     world.judge_nothing_placed().await;
 }
 
+/// Holds: Whoever reads no answers holds no connection that others need.
+#[tokio::test]
+async fn who_reads_no_answers_keeps_nobody_out_and_holds_no_file() {
+    const CALLERS: usize = 40;
+    let world = World::new().await;
+    let service = world.setup().set("http.max_connections", 5).start().await;
+    let before = service.open_files();
+    let mut unread = Vec::new();
+    for _ in 0..CALLERS {
+        let mut caller = Raw::connect(&service.api()).await;
+        // More than the network takes.
+        caller.send(format!("{LARGEST}\r\n").repeat(4).as_bytes()).await;
+        unread.push(caller);
+        // Each is young for a while, and is not ended then.
+        sleep(Duration::from_millis(120)).await;
+    }
+    wait_until("what made room is gone", seconds(5), async || service.open_files() < before + 15).await;
+    assert_eq!(world.client(&service).get("/orders").await.status, 200);
+    drop(unread);
+    world.judge_nothing_placed().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_has_a_rate_like_anybody_without_a_token() {
+    let world = World::new().await;
+    let setup = world.setup().set("http.rate_limit.per_second", 1).set("http.rate_limit.burst", 3);
+    let service = setup.start().await;
+    let client = world.client(&service);
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        let refused = client.ask(Method::POST, "/orders", &[("origin", "null")], Vec::new()).await.unwrap();
+        seen.insert(refused.status);
+    }
+    assert_eq!(seen, [403, 429].into());
+    world.judge_nothing_placed().await;
+}
+
 #[tokio::test]
 async fn a_401_ends_the_connection_and_who_gets_many_is_429_while_others_are_served() {
     let world = World::new().await;
@@ -260,6 +299,10 @@ async fn a_401_ends_the_connection_and_who_gets_many_is_429_while_others_are_ser
         seen.insert(stranger.get("/orders").await.status);
     }
     assert_eq!(seen, [401, 429].into());
+    let mut caller = Raw::connect(&service.api()).await;
+    caller.send(GET).await;
+    let refused = caller.answer().await;
+    assert_eq!((refused.status, refused.header("connection")), (429, "close"));
     let known = world.client(&service).bearing(signer.token(json!({})));
     assert_eq!(known.get("/orders").await.status, 200, "from the same address, with a token");
     world.judge_nothing_placed().await;

@@ -103,3 +103,15 @@ fn page(program: &Command, pages: &mut Vec<u8>) -> io::Result<()> {
     clap_mangen::Man::new(program.clone()).render(pages)?;
     program.get_subcommands().try_for_each(|command| page(command, pages))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_is_no_reader_that_has_gone() {
+        let broken = || io::Error::from(ErrorKind::BrokenPipe);
+        assert!(is_closed_pipe(&anyhow::Error::from(broken()).context("printing")));
+        assert!(!is_closed_pipe(&anyhow::Error::from(sqlx::Error::Io(broken())).context("asking")));
+    }
+}
