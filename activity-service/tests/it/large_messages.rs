@@ -1,7 +1,11 @@
 //! A topic may permit messages that are larger than the memory there is.
 
+use rdkafka::{
+    ClientConfig,
+    producer::{FutureProducer, FutureRecord},
+};
 use serde_json::json;
-use testing::Topic;
+use testing::{Topic, wait_until};
 
 use crate::{
     operator::Operator,
@@ -35,6 +39,49 @@ async fn messages_of_50_megabytes_are_counted_or_kept_by_their_hash_in_the_memor
     let (_, most) = service.memory();
     assert!(most < LIMIT, "{} MiB", most / 1024 / 1024);
     assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// Holds: A partition does not wait for its beginning behind another one that has much to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_reading_begins_is_found_of_each_partition_however_large_batches_are() {
+    const PARTITIONS: i32 = 6;
+    let world = World::new(PARTITIONS).await;
+    // Of 200 kB each, which no compression makes smaller.
+    let batches = async |partition, count: usize| {
+        let note =
+            || std::iter::repeat_with(|| uuid::Uuid::now_v7().simple().to_string()).take(600).collect::<String>();
+        let messages = many(10 * count).into_iter().map(|message| message.with_field("note", note()));
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", &world.topic().brokers)
+            .set("linger.ms", "50")
+            .set("batch.num.messages", "10")
+            .create()
+            .unwrap();
+        let sent = messages.map(|message| {
+            let (key, value) = (message.key.unwrap(), message.value.unwrap());
+            let record = FutureRecord::to(&world.topic().name).partition(partition).key(&key).payload(&value);
+            producer.send_result(record).map_err(|(error, _)| error).unwrap()
+        });
+        for one in sent.collect::<Vec<_>>() {
+            one.await.unwrap().unwrap();
+        }
+    };
+    for partition in 0..PARTITIONS {
+        batches(partition, 1).await;
+    }
+    world.run_to_rest().await;
+    batches(0, 400).await;
+    for partition in 1..PARTITIONS {
+        batches(partition, 1).await;
+    }
+    // They would be found one after the other, as the one with the backlog comes to its end.
+    let setup = world.setup().set("consumer.batch_max_messages", 20).failpoint("consumer::counted", "sleep(200)");
+    let service = setup.start().await;
+    let others = "SELECT count(*) FROM processed_messages WHERE partition > 0";
+    wait_until("the others are counted", seconds(20), async || world.database.number(others).await == 100).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.run_to_rest().await;
     world.judge().await;
 }
 

@@ -1,8 +1,12 @@
 //! The server behind the address becomes a standby, and a primary again on another timeline.
 
-use testing::{Postgres, wait_until};
+use serde_json::Value;
+use testing::{Client, History, Postgres, wait_until};
 
-use crate::world::{World, identity, seconds};
+use crate::{
+    verify::verify,
+    world::{World, identity, seconds},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switchover_costs_503_and_the_identity_and_loses_and_doubles_nothing() {
@@ -33,6 +37,37 @@ async fn a_switchover_costs_503_and_the_identity_and_loses_and_doubles_nothing()
     assert_ne!(identity(&service), before);
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
+}
+
+/// Holds: After a promotion that has lost the tail everything is sent that is left, and nothing of it is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_promotion_of_a_server_that_lagged_all_that_it_has_is_on_the_topic() {
+    const LOST: u64 = 300;
+    let mut postgres = Postgres::start().await;
+    let world = World::with_postgres(&postgres).await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client.load(300, 4).await;
+    world.at_rest(seconds(10)).await;
+    let follower = postgres.follower().await;
+    postgres.cut_off(&follower).await;
+    Client::new(service.api(), &History::default()).load(LOST, 4).await;
+    world.at_rest(seconds(10)).await;
+    let before = identity(&service);
+    postgres.is_replaced_by(follower).await;
+    wait_until("it is ready", seconds(20), async || service.probe("ready").await == Some(200)).await;
+    wait_until("it reads its log anew", seconds(20), async || service.has_logged("the database was promoted")).await;
+    client.load(300, 4).await;
+    world.at_rest(seconds(20)).await;
+    assert_ne!(identity(&service), before);
+    let verified = verify(&world.setup()).await;
+    let sums: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    let told = ["unknown", "missing", "notPublished"].map(|name| sums[name].as_i64().unwrap());
+    assert_eq!(told, [LOST.cast_signed(), 0, 0], "{sums}");
+    assert_eq!(world.database.number("SELECT count(*) FROM outbox").await, 600);
+    assert_eq!(service.stop().await, Some(0));
+    // What was lost stands on the topic.
+    world.without_judgement();
 }
 
 #[tokio::test]
