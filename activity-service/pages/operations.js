@@ -194,14 +194,15 @@ function filter() {
  * Does something with many messages: a request does a part, and says where the next one goes on.
  * @param {string} path
  * @param {Record<string, unknown>} body
+ * @param {Record<string, string>} which those that this filter leaves
  * @returns {Promise<any[]>} an answer each
  */
-async function many(path, body) {
+async function many(path, body, which) {
   const answers = [];
   /** @type {{cursor?: string}} */
   let place = {};
   do {
-    const answer = await change("POST", path, { ...body, filter: filter(), ...place });
+    const answer = await change("POST", path, { ...body, filter: which, ...place });
     answers.push(answer);
     place = answer.cursor ? { cursor: answer.cursor } : {};
   } while (place.cursor);
@@ -232,17 +233,24 @@ function changes(answers) {
   return [...told, ...(sums.size > 5 ? [`and ${count(sums.size - 5)} figures more`] : [])].join("; ");
 }
 
-/** What is ticked, or all that the filters leave. @param {Record<string, unknown>} how @param {string[]} ticked @returns {Promise<any[]>} */
-const replay = (how, ticked) =>
-  ticked.length > 0 ? each(ticked, (id) => change("POST", `admin/quarantine/${id}/replay`, how)) : many("admin/quarantine/replay", how);
+/**
+ * What is ticked, or all that a filter leaves.
+ * @param {Record<string, unknown>} how
+ * @param {string[]} ticked
+ * @param {Record<string, string>} which
+ * @returns {Promise<any[]>}
+ */
+const replay = (how, ticked, which) =>
+  ticked.length > 0 ? each(ticked, (id) => change("POST", `admin/quarantine/${id}/replay`, how)) : many("admin/quarantine/replay", how, which);
 
 async function replayAll() {
-  const ticked = [...list.ticked];
-  const tried = await replay({ dryRun: true }, ticked);
+  // As they are now: the address may be another one when somebody agrees.
+  const [ticked, which] = [[...list.ticked], filter()];
+  const tried = await replay({ dryRun: true }, ticked, which);
   const { counted, duplicates, stillWaiting } = replayed(tried);
   const would = `${count(counted)} would be counted, ${count(duplicates)} were counted before, ${count(stillWaiting)} would stay.`;
   confirm({ title: "Replay what waits?", text: `${would} ${changes(tried)}`, action: "Replay", wantsReason: true }, async (reason) => {
-    changed(outcome(replayed(await replay({ reason }, ticked))));
+    changed(outcome(replayed(await replay({ reason }, ticked, which))));
   });
 }
 
@@ -260,9 +268,10 @@ const aboutDiscarded = (number) =>
 
 async function discardAll() {
   if (list.ticked.size > 0) return discardTicked([...list.ticked]);
-  const discarded = sum(await many("admin/quarantine/discard", { reason: "a look", dryRun: true }), "discarded");
+  const which = filter();
+  const discarded = sum(await many("admin/quarantine/discard", { reason: "a look", dryRun: true }, which), "discarded");
   confirm({ title: "Discard these messages?", text: aboutDiscarded(discarded), action: "Discard", wantsReason: true }, async (reason) => {
-    changed(`${count(sum(await many("admin/quarantine/discard", { reason }), "discarded"))} discarded.`);
+    changed(`${count(sum(await many("admin/quarantine/discard", { reason }, which), "discarded"))} discarded.`);
   });
 }
 

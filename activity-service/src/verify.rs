@@ -76,8 +76,7 @@ pub async fn verify(
     snapshot.rollback().await?;
     let mut out = terminal::ToWhoeverReads(std::io::stdout().lock());
     let mut days: BTreeMap<Date, Verdict> = BTreeMap::new();
-    for line in &lines {
-        let verdict = line.verdict(missing.since(line.date));
+    for (line, verdict) in lines.iter().zip(verdicts(&lines, &missing)) {
         let of_day = days.entry(line.date).or_insert(verdict);
         *of_day = verdict.max(*of_day);
         let told = line.told.map_or_else(|| "-".to_owned(), |told| told.to_string());
@@ -101,6 +100,20 @@ pub async fn verify(
         days.len()
     )?;
     Ok(wrong == 0)
+}
+
+/// What is missing is missing once: the newest day takes of it first, for whatever may be of a day may be of any before.
+fn verdicts(lines: &[Line], missing: &Missing) -> Vec<Verdict> {
+    let (mut taken, mut verdicts) = (0, Vec::with_capacity(lines.len()));
+    for line in lines.iter().rev() {
+        let verdict = line.verdict(missing.since(line.date) - taken);
+        if verdict == Verdict::Right {
+            taken += line.told.map_or(0, |told| (told - line.figure).max(0));
+        }
+        verdicts.push(verdict);
+    }
+    verdicts.reverse();
+    verdicts
 }
 
 impl Line {
@@ -144,7 +157,7 @@ async fn missing(snapshot: &mut PgConnection, time_zone: &str) -> Result<Missing
         SELECT ((found_at + $2::text::interval) AT TIME ZONE $1)::date, to_offset - from_offset
         FROM consumption_gaps WHERE state <> 'closed'
         UNION ALL
-        SELECT NULL, coalesce(sum(failed + discarded), 0)::bigint FROM sources
+        SELECT NULL, coalesce(sum(failed + tried_again + discarded), 0)::bigint FROM sources
         "#,
         time_zone,
         CLOCKS_DIFFER_BY

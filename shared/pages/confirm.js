@@ -41,7 +41,14 @@ export function confirm({ title, text, action, wantsReason = false, more = [] },
     told,
     h("div", { class: "buttons" }, leave, go),
   );
-  const dialog = h("dialog", { "aria-labelledby": "question", onclose: () => dialog.remove() }, form);
+  // Whoever goes back has left what was asked about.
+  const left = () => dialog.close();
+  window.addEventListener("popstate", left);
+  const onclose = () => {
+    window.removeEventListener("popstate", left);
+    dialog.remove();
+  };
+  const dialog = h("dialog", { "aria-labelledby": "question", onclose }, form);
   document.body.append(dialog);
   dialog.showModal();
 }

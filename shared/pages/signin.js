@@ -48,10 +48,11 @@ async function leave(oidc, prefix) {
  */
 export async function comeBack(oidc) {
   const given = new URLSearchParams(location.search);
-  if (!oidc || !given.has("state")) return;
+  // A page has a state of its own in its address.
+  if (!oidc || !given.has("state") || !(given.has("code") || given.has("error"))) return;
   const begun = JSON.parse(sessionStorage.getItem(KEY) ?? "null");
   sessionStorage.removeItem(KEY);
-  history.replaceState(null, "", location.pathname + (begun?.search ?? ""));
+  history.replaceState(null, "", location.pathname + (begun?.search ?? "") + location.hash);
   // Whoever sends somebody here with a code of their own does not know the state.
   if (!begun || begun.state !== given.get("state")) throw new Error("it was not begun in this tab");
   const code = given.get("code");

@@ -172,7 +172,7 @@ async fn counted(
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.activity_type_code, row.quantity)).collect())
 }
 
-/// Notes the figures of each day of the last week that is complete for the first time.
+/// Notes the figures of each day that is complete for the first time.
 async fn note_complete_days(
     connection: &mut PgConnection,
     topics: &[String],
@@ -184,8 +184,14 @@ async fn note_complete_days(
         SELECT day, coalesce((
             SELECT jsonb_object_agg(activity_type_code, quantity) FROM daily_activities WHERE activity_date = day
         ), '{}')
-        FROM (SELECT (now() AT TIME ZONE $2)::date - ago AS day FROM generate_series(1, 7) AS ago) AS days
-        WHERE NOT EXISTS (SELECT FROM UNNEST($1::text[]) AS topic WHERE topic NOT IN (SELECT topic FROM sources))
+        FROM (
+            SELECT (now() AT TIME ZONE $2)::date - ago AS day
+            -- After an outage older ones become complete, as far as a range of figures reaches.
+            FROM generate_series(1, CASE WHEN (SELECT min(since) FROM sources) < now() - interval '7 days' THEN 400 ELSE 7 END) AS ago
+        ) AS days
+        WHERE NOT EXISTS (SELECT FROM complete_days WHERE activity_date = day)
+            AND day >= (SELECT coalesce(min(since AT TIME ZONE $2)::date, (now() AT TIME ZONE $2)::date - 7) FROM sources)
+            AND NOT EXISTS (SELECT FROM UNNEST($1::text[]) AS topic WHERE topic NOT IN (SELECT topic FROM sources))
             AND (day + 1)::timestamp AT TIME ZONE $2
                 <= ALL (SELECT coalesce(counted_to, '-infinity') FROM sources WHERE topic = ANY ($1))
         ON CONFLICT (activity_date) DO NOTHING

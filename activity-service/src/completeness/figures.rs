@@ -32,8 +32,8 @@ pub async fn check_figures(pool: &Pool, topics: &[String], time_zone: &str) -> R
     }
 }
 
-/// Notes the figures that differ, and forgets those that do not any more. Nothing is said of a day of which a source
-/// has not told each minute up to now. Answers with how many differ.
+/// Notes the figures that differ, and forgets those that do not any more. Nothing new is said of a day of which a
+/// source has not told each minute up to now. Answers with how many differ.
 ///
 /// # Errors
 /// The database does not answer, or another transaction has come first.
@@ -65,8 +65,7 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
         topics
     );
     let Some(checked_to): Option<OffsetDateTime> = checked_to.fetch_one(&mut *transaction).await? else {
-        sqlx::query!("DELETE FROM differing_figures").execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        transaction.rollback().await?;
         return Ok(0);
     };
     let differing = sqlx::query!(
@@ -118,10 +117,12 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
             FROM figures f FULL JOIN expected e USING (day, code) JOIN whole USING (day)
             WHERE coalesce(e.quantity, 0) <> coalesce(f.quantity, 0)
         ), gone AS (
-            DELETE FROM differing_figures known WHERE NOT EXISTS (
-                SELECT FROM differing d
-                WHERE (d.day, d.code) = (known.activity_date, known.activity_type_code)
-            )
+            -- Of a day that was looked at, or is not looked at any more.
+            DELETE FROM differing_figures known
+            WHERE (activity_date IN (SELECT day FROM whole) OR activity_date < (SELECT min(day) FROM days))
+                AND NOT EXISTS (
+                    SELECT FROM differing d WHERE (d.day, d.code) = (known.activity_date, known.activity_type_code)
+                )
         ), again AS (
             -- Not as old as they may be: what was counted from the quarantine since is known at the next look.
             UPDATE source_minutes m SET checked_at = now() - interval '2 minutes'
@@ -133,7 +134,9 @@ async fn look(pool: &Pool, topics: &[String], time_zone: &str, slack: &str) -> R
         SELECT day, code, expected, counted FROM differing
         ON CONFLICT (activity_date, activity_type_code) DO UPDATE SET expected = excluded.expected,
             counted = excluded.counted,
-            since = CASE WHEN known.counted - known.expected = excluded.counted - excluded.expected
+            -- What is counted from the quarantine meanwhile differs for a look, then less. What goes on growing is no such.
+            since = CASE WHEN sign(known.counted - known.expected) = sign(excluded.counted - excluded.expected)
+                    AND abs(known.counted - known.expected) <= abs(excluded.counted - excluded.expected)
                 THEN known.since ELSE now() END
         "#,
         topics,

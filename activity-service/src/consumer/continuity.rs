@@ -149,6 +149,14 @@ impl Continuity {
                 if held.contains(partition) {
                     self.begin(partition, None, committed.get(partition).copied(), *marks);
                 }
+                if marks.low == marks.high && marks.low > 0 && !self.group.fetching.has_under_way(partition) {
+                    let jump = Jump { expected: 0, came: marks.low };
+                    if !self.behind.contains_key(partition) {
+                        behind.insert(partition.clone(), jump.expected);
+                    } else if positions::begin_emptied(&self.pool, partition, jump).await? {
+                        self.lost(partition, jump);
+                    }
+                }
                 continue;
             };
             match found.identity(partition, position, *marks, gone_back.contains(partition)) {

@@ -271,6 +271,27 @@ pub async fn go_back(pool: &Pool, gap: &gaps::Unchecked) -> Result<bool, sqlx::E
     Ok(back.fetch_one(pool).await? == 1)
 }
 
+/// Gives a partition of which nothing was counted, and that has nothing any more, its position: what it had is a gap. False
+/// where somebody counts.
+///
+/// # Errors
+/// As Postgres answers.
+pub async fn begin_emptied(pool: &Pool, of: &Partition, jump: Jump) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let begun = sqlx::query!(
+        "INSERT INTO consumer_positions (topic, partition, next_offset) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        of.topic,
+        of.number,
+        jump.came
+    );
+    let begun = begun.execute(&mut *transaction).await?.rows_affected() == 1;
+    if begun {
+        gaps::note(&mut transaction, &[(of.clone(), jump)], gaps::GapState::Open).await?;
+    }
+    transaction.commit().await?;
+    Ok(begun)
+}
+
 /// Moves a position over messages that the topic does not have any more, where none comes behind them. False
 /// where it has moved meanwhile: then somebody counts, and knows better.
 ///

@@ -125,6 +125,25 @@ async fn holes_that_never_held_a_message_are_no_gaps() {
     world.judge().await;
 }
 
+/// Holds: What a partition lost before anything of it was read is told, and holds nothing up for ever.
+#[tokio::test]
+async fn a_partition_that_was_emptied_before_anything_of_it_was_counted_has_a_position_and_a_gap() {
+    let world = World::new(1).await;
+    world.produce(&many(10)).await;
+    world.topic().delete_before(0, 10).await;
+    let service = world.setup().start().await;
+    wait_until("it is told", seconds(30), async || list(&world, "open").await.len() == 1).await;
+    let open = list(&world, "open").await;
+    assert_eq!((&open[0]["from"], &open[0]["to"]), (&json!(0), &json!(10)));
+    assert_eq!(world.database.number("SELECT next_offset FROM consumer_positions").await, 10);
+    world.produce(&many(5)).await;
+    world.has_counted(5, seconds(20)).await;
+    world.at_rest().await;
+    assert_eq!(list(&world, "open").await.len(), 1);
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 /// A topic that was made anew loses the same offsets once more, and more of them.
 #[tokio::test]
 async fn a_gap_that_begins_where_one_is_open_already_makes_it_longer() {

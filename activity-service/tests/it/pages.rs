@@ -447,6 +447,38 @@ async fn an_operator_looks_at_quarantined_bytes_replays_and_discards() {
     world.judge().await;
 }
 
+/// Holds: What is done with many messages is done with those that were counted before somebody agreed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_agrees_agrees_to_what_was_counted_whatever_the_address_is_by_then() {
+    let world = World::new(1).await;
+    let eaten = || announcement("ORDER_EATEN", "2026-11-20T12:00:00Z");
+    world.produce(&[created().with_value("no message"), eaten(), eaten()]).await;
+    let service = world.setup().start().await;
+    world.at_rest().await;
+    let browser = Browser::start().await;
+    let narrowed = format!("{}/operations?reason=unknown_type", service.api());
+    browser.open(&narrowed).await;
+    browser.shows("#list tbody", seconds(10), |text| text.matches("unknown type").count() == 2).await;
+    browser.script("history.pushState(null, '', 'operations?reason=unknown_type&type=ORDER_EATEN')").await;
+    browser.click("#discard-all").await;
+    browser.shows("dialog", seconds(10), |text| text.contains("2 messages will never be counted")).await;
+    browser.script("history.back()").await;
+    let is_gone = async || browser.script("return document.querySelector('dialog') === null").await == true;
+    wait_until("the question is gone", seconds(5), is_gone).await;
+
+    browser.click("#discard-all").await;
+    browser.shows("dialog", seconds(10), |text| text.contains("2 messages will never be counted")).await;
+    browser.script("history.replaceState(null, '', 'operations')").await;
+    browser.enter("#reason", "eaten").await;
+    browser.click("dialog button.primary").await;
+    browser.shows("#done", seconds(10), |text| text == "2 discarded.").await;
+    let waits = client(&service).get("/admin/quarantine").await.body;
+    assert_eq!((waits.as_array().unwrap().len(), &waits[0]["reason"]), (1, &json!("not_json")));
+    browser.close().await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() {
     let (world, signer) = (World::new(1).await, Signer::es256("pages"));
@@ -489,6 +521,12 @@ async fn people_sign_in_at_the_issuer_and_come_back_to_the_day_they_looked_at() 
         browser.shows(place, seconds(10), |text| text.contains(shown)).await;
     }
     browser.shows("#number", seconds(10), |text| text == "0").await;
+    // What the address of a page calls its state is none of the issuer's.
+    let token = signer.token(json!({ "scope": "shop/operations" }));
+    browser.open("about:blank").await;
+    browser.open(&format!("{}/operations?state=discarded#token={token}", service.api())).await;
+    browser.shows("#list", seconds(10), |text| text.contains("There is none.") || text.contains("Nothing")).await;
+    assert_eq!(browser.url().await.query(), Some("state=discarded"));
     assert_eq!(browser.console().await, [] as [String; 0]);
     assert_eq!(browser.origins().await, [service.api(), issuer.issuer.clone()].into());
     browser.close().await;
