@@ -201,3 +201,39 @@ async fn what_is_deleted_counted_twice_or_changed_by_hand_is_named_and_what_is_m
     assert_eq!(service.stop().await, Some(0));
     world.judge_figures().await;
 }
+
+/// Holds: A figure that somebody goes on changing is named, however many instances look at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_figure_that_goes_on_growing_without_messages_is_named_and_stays_named() {
+    let (world, day) = (World::new(1).await, Day::now());
+    progress_topic(&world).await;
+    let setup = world.setup().set("statistics.time_zone", day.zone()).set("metrics.database_every", "100ms");
+    let (service, other) = (setup.start().await, setup.start().await);
+    let messages = day.messages(1);
+    world.produce(&messages).await;
+    world.has_counted(EACH, seconds(20)).await;
+    tell(&world, &day.told(&world, &[1], messages.len())).await;
+    let growing = format!(
+        "UPDATE daily_activity_shards SET quantity = quantity + 1
+         WHERE (activity_date, shard) = ('{}', (SELECT min(shard) FROM daily_activity_shards))",
+        day.date()
+    );
+    let pool = world.database.pool.clone();
+    let grows = tokio::spawn(async move {
+        loop {
+            sqlx::query(&growing).execute(&pool).await.unwrap();
+            tokio::time::sleep(Limit::from_millis(500)).await;
+        }
+    });
+    let differing = async || service.metrics().await.sum("activity_differing_counts");
+    wait_until("it is named", NAMED_WITHIN, async || differing().await == 1.0).await;
+    // Longer than from one look to the next.
+    for _ in 0..25 {
+        tokio::time::sleep(seconds(1)).await;
+        assert!(differing().await == 1.0, "it is not named any more");
+    }
+    grows.abort();
+    assert_eq!((service.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.database.execute(&format!("UPDATE daily_activity_shards SET quantity = {EACH}")).await;
+    world.judge().await;
+}
