@@ -35,6 +35,7 @@ use crate::{
     consumer::{
         continuity::Continuity,
         counting::{self, Counting},
+        elsewhere::Elsewhere,
         group::Group,
         lag::{InHand, Lag},
         reading::{self, Member},
@@ -285,6 +286,12 @@ impl Service {
                 empty: BTreeMap::new(),
             };
             |shutdown, status| lag.run(shutdown, status)
+        });
+        self.tasks.spawn("elsewhere", {
+            let (pool, broker, group) = (self.pool.clone(), broker.clone(), Arc::clone(&group));
+            let topics = self.config.consumer.topics.clone();
+            let elsewhere = Elsewhere { pool, broker, group, topics, waits: BTreeMap::new() };
+            |shutdown, status| elsewhere.run(shutdown, status)
         });
         self.tasks.spawn("continuity", {
             let (pool, broker, group) = (self.pool.clone(), broker.clone(), Arc::clone(&group));

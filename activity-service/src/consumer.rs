@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod continuity;
 pub mod counting;
+pub mod elsewhere;
 pub mod fetched;
 pub mod group;
 mod kept;

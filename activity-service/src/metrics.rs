@@ -61,6 +61,10 @@ pub const UNREAD: Gauge = Gauge::new(
     "activity_unread_seconds",
     "For how long nothing was counted of a partition of this instance where messages wait, the longest",
 );
+pub const UNREAD_ELSEWHERE: Gauge = Gauge::new(
+    "activity_unread_elsewhere_seconds",
+    "For how long nothing was counted of a partition that is not this instance's where messages wait, the longest",
+);
 pub const THROTTLED: Gauge = Gauge::new(
     "activity_kafka_throttle_seconds",
     "The longest that Kafka has made a request wait because of a quota, in the last interval of 5 s",
@@ -173,6 +177,7 @@ pub const ALL: &[&dyn Metric] = &[
     &LAG_UNKNOWN,
     &BEHIND_OPEN,
     &UNREAD,
+    &UNREAD_ELSEWHERE,
     &THROTTLED,
     &ASSIGNED,
     &PAUSED,

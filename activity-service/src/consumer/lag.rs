@@ -134,11 +134,7 @@ impl Lag {
                 stand.insert(Span { partition: partition.clone(), from: next, to: marks.stable });
             }
             if unread >= STANDS_FOR {
-                let Partition { topic, number } = &partition;
-                let since = unread.as_secs();
-                found.standing.push(format!(
-                    "partition {number} of {topic}: {waiting} messages wait, and none was counted for {since} s"
-                ));
+                found.standing.push(standing(&partition, waiting.cast_signed(), unread));
             }
             if now.open_since.is_some_and(|since| since.elapsed() >= OPEN_FOR) {
                 found.behind_open += (marks.high - marks.stable).unsigned_abs();
@@ -199,6 +195,12 @@ impl Seen {
         }
         self
     }
+}
+
+/// What is said of a partition that stands still.
+pub(super) fn standing(Partition { topic, number }: &Partition, waiting: i64, unread: Duration) -> String {
+    let since = unread.as_secs();
+    format!("partition {number} of {topic}: {waiting} messages wait, and none was counted for {since} s")
 }
 
 fn set_gauges(found: &Backlog) {

@@ -103,6 +103,15 @@ impl Broker {
         Arc::clone(&self.clients.now().committed)
     }
 
+    /// All partitions of topics; those of one that is not there, or may not be read, are left out.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub async fn partitions(&self, topics: Vec<String>) -> anyhow::Result<Vec<Partition>> {
+        let clients = self.clients.now();
+        ask(move || Ok(known(&clients.uncommitted, topics.iter().map(String::as_str))?.into_keys().collect())).await
+    }
+
     /// The watermarks of `partitions`; those that cannot be asked are left out.
     ///
     /// # Errors
@@ -268,19 +277,28 @@ fn watermarks(clients: &Clients, partitions: &[Partition]) -> anyhow::Result<Ask
     Ok(asked)
 }
 
-/// The partitions by the broker that leads them; and why not, of those that nobody leads.
-fn leaders(
+/// The partitions of topics, each with its leader, below 0 where there is none.
+fn known<'a>(
     consumer: &impl Consumer<Quiet>,
-    partitions: &[Partition],
-) -> anyhow::Result<(BTreeMap<i32, Vec<Partition>>, Asked)> {
+    topics: impl IntoIterator<Item = &'a str>,
+) -> anyhow::Result<BTreeMap<Partition, i32>> {
     let mut known = BTreeMap::new();
-    let topics: BTreeSet<&str> = partitions.iter().map(|one| one.topic.as_str()).collect();
     for name in topics {
         let metadata = consumer.fetch_metadata(Some(name), kafka::ANSWER_WITHIN).context("no broker answers")?;
         for topic in metadata.topics().iter().filter(|topic| topic.error().is_none()) {
             known.extend(topic.partitions().iter().map(|one| (Partition::new(name, one.id()), one.leader())));
         }
     }
+    Ok(known)
+}
+
+/// The partitions by the broker that leads them; and why not, of those that nobody leads.
+fn leaders(
+    consumer: &impl Consumer<Quiet>,
+    partitions: &[Partition],
+) -> anyhow::Result<(BTreeMap<i32, Vec<Partition>>, Asked)> {
+    let topics: BTreeSet<&str> = partitions.iter().map(|one| one.topic.as_str()).collect();
+    let known = known(consumer, topics)?;
     let (mut by_leader, mut asked) = (BTreeMap::<i32, Vec<Partition>>::new(), Asked::new());
     for partition in partitions {
         match known.get(partition) {

@@ -1,13 +1,21 @@
 //! Partitions change hands while work is under way.
 
-use std::time::Instant;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
     mocking::MockCluster,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use sqlx::{Postgres, Transaction};
-use testing::wait_until;
+use testing::{Received, wait_until};
 
 use crate::world::{World, created, has_partitions, many, seconds};
 
@@ -237,6 +245,49 @@ async fn a_client_that_tells_nothing_any_more_is_replaced_without_a_restart() {
     world.produce(&many(10)).await;
     world.has_counted(10, seconds(60)).await;
     assert!(service.has_logged("the client tells nothing any more: joining the group anew"));
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
+/// As an installation that was set up with the settings of another one, and its own database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_another_installation_reads_is_told_by_those_who_have_counted_their_own() {
+    const UNREAD: &str = "activity_unread_elsewhere_seconds";
+    let world = World::new(2).await;
+    let service = world.setup().start().await;
+    let of_partition = |partition| many(30).into_iter().map(move |message| Received { partition, ..message });
+    let both = || of_partition(0).chain(of_partition(1)).collect::<Vec<_>>();
+    world.produce(&both()).await;
+    world.at_rest().await;
+    let other: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &world.topic().brokers)
+        .set("group.id", &world.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "500")
+        .create()
+        .unwrap();
+    other.subscribe(&[&world.topic().name]).unwrap();
+    let goes_on = Arc::new(AtomicBool::new(true));
+    let reading = std::thread::spawn({
+        let goes_on = Arc::clone(&goes_on);
+        move || {
+            while goes_on.load(Ordering::Relaxed) {
+                drop(other.poll(std::time::Duration::from_millis(100)));
+            }
+        }
+    });
+    has_partitions(&service, |partitions| partitions == 1, seconds(40)).await;
+    world.produce(&both()).await;
+    world.has_counted(90, seconds(20)).await;
+    wait_until("it is told", seconds(90), async || service.metrics().await.sum(UNREAD) >= 30.0).await;
+    assert_eq!(service.metrics().await.sum("activity_unread_seconds"), 0.0, "its own is counted");
+    let why = service.health().await["components"]["elsewhere"]["lastError"].to_string();
+    assert!(why.contains("30 messages wait") && why.contains("is somebody else in the group?"), "{why}");
+    goes_on.store(false, Ordering::Relaxed);
+    reading.join().unwrap();
+    world.has_counted(120, seconds(40)).await;
+    wait_until("it is over", seconds(30), async || service.metrics().await.sum(UNREAD) == 0.0).await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

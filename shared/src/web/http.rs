@@ -14,6 +14,7 @@ mod encoding;
 mod fixed;
 mod measure;
 mod operation;
+mod origin;
 mod panics;
 mod parameter;
 mod rate_limit;

@@ -9,7 +9,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, Uri,
+        Method,
         header::{HOST, HeaderMap, ORIGIN},
     },
     middleware::Next,
@@ -88,13 +88,6 @@ fn is_own(host: &str, names: &[String]) -> bool {
         || !name.is_empty() && !name.contains('.')
         || name.ends_with(".localhost")
         || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
-}
-
-/// `scheme://host` of a URL. None of one with a user: it would be shown.
-pub(super) fn origin_of(url: &str) -> Option<String> {
-    let uri = url.parse::<Uri>().ok()?;
-    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-    uri.scheme().zip(authority).map(|(scheme, host)| format!("{scheme}://{host}"))
 }
 
 #[cfg(test)]

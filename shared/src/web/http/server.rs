@@ -22,7 +22,9 @@ use super::{
     connection::Connection,
     cors::cors,
     measure::measured,
-    no_such_path, panics,
+    no_such_path,
+    origin::origin_of,
+    panics,
     rate_limit::{self, RateLimit},
     refusal,
     slots::Slots,
@@ -125,7 +127,7 @@ impl Server {
         let (is_measured, heartbeat) = (self.port == Port::Api, status.clone());
         let Settings { max_connections, max_per_address, keep_alive, rate, .. } = self.settings;
         let Settings { allowed_origins, peer_origin, allowed_headers, allowed_hosts, public_url, .. } = self.settings;
-        let public_origin = public_url.as_deref().and_then(browsers::origin_of);
+        let public_origin = public_url.as_deref().and_then(origin_of);
         let browsers = web::Data::new(Browsers {
             origins: allowed_origins.iter().cloned().chain(public_origin).collect(),
             hosts: authentication.is_disabled().then_some(allowed_hosts),

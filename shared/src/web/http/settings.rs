@@ -2,7 +2,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use actix_web::http::header::HeaderName;
 
-use super::browsers;
+use super::origin::origin_of;
 use crate::runtime::config::{Bind, Reader};
 
 /// What one server of this process lets in. The time limits that nobody needs to change are at
@@ -93,7 +93,7 @@ fn is_public_url(url: &str) -> Result<(), String> {
     let is_visible = url.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
     let is_web = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
     let rule = "must be a URL without a query, like https://shop.example/orders-api";
-    if is_visible && is_web && browsers::origin_of(url).is_some() { Ok(()) } else { Err(rule.into()) }
+    if is_visible && is_web && origin_of(url).is_some() { Ok(()) } else { Err(rule.into()) }
 }
 
 fn are_headers(names: &[String]) -> Result<(), String> {
@@ -103,7 +103,7 @@ fn are_headers(names: &[String]) -> Result<(), String> {
 }
 
 fn are_origins(origins: &[String]) -> Result<(), String> {
-    let is_origin = |text: &String| browsers::origin_of(text).as_ref() == Some(text);
+    let is_origin = |text: &String| origin_of(text).as_ref() == Some(text);
     let rule = "must be a list of origins with commas, like https://shop.example";
     if origins.iter().all(is_origin) { Ok(()) } else { Err(rule.into()) }
 }
