@@ -25,8 +25,9 @@ async fn a_refusal_said_again_does_not_bring_back_a_message_that_others_have_sen
         let mut connection = database.pool.acquire().await.unwrap();
         let known = format!("SELECT count(*) FROM rejected_messages WHERE message_ref = '{message_ref}'");
         let said = format!("SELECT count(*) FROM rejections WHERE message_ref = '{message_ref}'");
-        let mut say =
-            async |record| record_rejections(&mut connection, 1.into(), record, &[message.clone()], &[is_retry]).await;
+        let mut say = async |record| {
+            record_rejections(&mut connection, 1.into(), record, std::slice::from_ref(&message), &[is_retry]).await
+        };
 
         assert!(say(record).await.unwrap());
         assert_eq!((database.number(&known).await, database.number(&said).await), (1, 1), "{next:?}");
