@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const DOUBTS_EVERY: Duration = Duration::from_secs(1);
 /// Gaps that are looked into at one look: each takes a question to a broker, and the next look waits.
 const LOOKED_AT_ONCE: usize = 100;
+/// Gaps that are remembered to have been read once more.
+const REMEMBERED: usize = 10_000;
 
 #[derive(Debug)]
 pub struct Continuity {
@@ -293,31 +295,36 @@ impl Continuity {
         let has_messages = self.broker.have_messages(gaps.iter().map(|gap| span(gap)).collect()).await?;
         let mut holes = Vec::new();
         for gap in gaps {
-            let Jump { expected, came } = gap.jump;
             match has_messages.get(&span(gap)) {
                 None => {}
                 Some(false) => holes.push(gap.id),
-                // Once: where they are jumped over again the client cannot read them.
-                Some(true) if self.read_again.insert((gap.partition.clone(), expected)) => {
-                    if positions::go_back(&self.pool, gap).await? {
-                        let Partition { topic, number } = &gap.partition;
-                        tracing::error!(
-                            messaging.destination.name = topic,
-                            messaging.destination.partition.id = number,
-                            from = expected,
-                            to = came,
-                            "messages were jumped over: they are read again"
-                        );
-                    }
-                }
-                Some(true) => {
-                    if gaps::open(&self.pool, gap.id, came).await? {
-                        self.lost(&gap.partition, gap.jump);
-                    }
-                }
+                Some(true) => self.read_once_more(gap).await?,
             }
         }
         gaps::forget(&self.pool, &holes).await?;
+        Ok(())
+    }
+
+    /// Messages stand in it. Where they are jumped over again the client cannot read them, and they are lost.
+    async fn read_once_more(&mut self, gap: &Unchecked) -> anyhow::Result<()> {
+        let Jump { expected, came } = gap.jump;
+        if self.read_again.len() >= REMEMBERED {
+            self.read_again.clear();
+        }
+        if !self.read_again.insert((gap.partition.clone(), expected)) {
+            if gaps::open(&self.pool, gap.id, came).await? {
+                self.lost(&gap.partition, gap.jump);
+            }
+        } else if positions::go_back(&self.pool, gap).await? {
+            let Partition { topic, number } = &gap.partition;
+            tracing::error!(
+                messaging.destination.name = topic,
+                messaging.destination.partition.id = number,
+                from = expected,
+                to = came,
+                "messages were jumped over: they are read again"
+            );
+        }
         Ok(())
     }
 
