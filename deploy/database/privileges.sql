@@ -9,31 +9,53 @@
 -- run with the rights of their owner, and make, empty and drop days of messages and keys, are the service's alone after the
 -- second run: it changes the schema by nothing else.
 
-ALTER DATABASE :"DBNAME" OWNER TO :"owner";
-ALTER SCHEMA public OWNER TO :"owner";
+-- It is about one schema: the first of search_path, which is public where nobody says otherwise. For a second installation
+-- in the same database:
+--
+--     PGOPTIONS='-c search_path=two' psql -d orders -v owner=two_owner -v service=two_service -f deploy/database/privileges.sql
 
--- Everybody else, and what every role would have as a member of PUBLIC.
-REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
+-- A variable of psql does not reach into a block, a setting does.
+SELECT set_config('privileges.owner', :'owner', false), set_config('privileges.service', :'service', false);
+DO $$
+DECLARE
+    owner text := current_setting('privileges.owner');
+    service text := current_setting('privileges.service');
+    own text := current_schema();
+BEGIN
+    IF own IS NULL THEN
+        RAISE EXCEPTION 'no schema of search_path is there: make it first';
+    END IF;
+    -- The database is that of its first installation.
+    IF own = 'public' THEN
+        EXECUTE format('ALTER DATABASE %I OWNER TO %I', current_database(), owner);
+    END IF;
+    EXECUTE format('ALTER SCHEMA %I OWNER TO %I', own, owner);
 
-GRANT CONNECT ON DATABASE :"DBNAME" TO :"service";
-GRANT USAGE ON SCHEMA public TO :"service";
+    -- Everybody else, and what every role would have as a member of PUBLIC.
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', own);
 
--- What is there, and what migrations still to come will make. Neither TRUNCATE nor REFERENCES nor TRIGGER.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"service";
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"service";
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"service";
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I, %I', current_database(), owner, service);
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', own, service);
+
+    -- What is there, and what migrations still to come will make. Neither TRUNCATE nor REFERENCES nor TRIGGER.
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I', own, service);
+    EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I', own, service);
+    EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO %I',
+        owner, own, service);
+    EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I', owner, own, service);
+END
+$$;
 
 -- What the services never do is not permitted, either: the record of the migrations is only read; the audit only
 -- grows; a message and its acknowledgement are never changed, nor the lines of an order; its customer is, by a
 -- pseudonym; a key that was counted is never changed, and nothing is deleted but from tables that are purged. Of a message
 -- that the broker refused, or that is in quarantine, the bytes are never changed: only what became of it. The first
--- migration makes the tables, hence the second run. A variable of psql does not reach into the block, a setting does.
-SELECT set_config('privileges.service', :'service', false);
+-- migration makes the tables, hence the second run.
 DO $$
 DECLARE
     service text := current_setting('privileges.service');
+    own text := current_schema();
     one record;
 BEGIN
     FOR one IN SELECT * FROM (VALUES
@@ -64,20 +86,22 @@ BEGIN
         ('processed_messages', 'UPDATE, DELETE'),
         ('sources', 'DELETE')) AS never (name, done)
     LOOP
-        IF to_regclass('public.' || one.name) IS NOT NULL THEN
-            EXECUTE format('REVOKE %s ON %I FROM %I', one.done, one.name, service);
+        IF to_regclass(format('%I.%I', own, one.name)) IS NOT NULL THEN
+            EXECUTE format('REVOKE %s ON %I.%I FROM %I', one.done, own, one.name, service);
         END IF;
     END LOOP;
     -- Nor by a way past these: what was granted above on each partition itself.
     FOR one IN
         SELECT relname AS name FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent IN (to_regclass('public.outbox'), to_regclass('public.published'), to_regclass('public.processed_messages'))
+        WHERE inhparent IN (
+            SELECT to_regclass(format('%I.%I', own, parent))
+            FROM unnest(ARRAY['outbox', 'published', 'processed_messages']) AS parent)
     LOOP
-        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I FROM %I', one.name, service);
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I.%I FROM %I', own, one.name, service);
     END LOOP;
-    IF to_regclass('public.processed_messages_undated') IS NOT NULL THEN
+    IF to_regclass(format('%I.processed_messages_undated', own)) IS NOT NULL THEN
         -- Keys without a day go one by one; others with their day, by a function.
-        EXECUTE format('GRANT DELETE ON processed_messages_undated TO %I', service);
+        EXECUTE format('GRANT DELETE ON %I.processed_messages_undated TO %I', own, service);
     END IF;
     FOR one IN
         SELECT oid::regprocedure AS name FROM pg_proc
@@ -95,16 +119,16 @@ BEGIN
             ('consumption_gaps', ARRAY['state', 'to_offset', 'closed_at', 'closed_by', 'reason']),
             ('quarantine', ARRAY['identity', 'state', 'reason', 'detail', 'activity_type_code', 'message_ref',
                 'corrected_value', 'resolved_at', 'resolved_by', 'resolution'])) AS changed (name, columns)
-        JOIN pg_attribute ON attrelid = to_regclass('public.' || changed.name) AND attname = ANY (changed.columns)
+        JOIN pg_attribute ON attrelid = to_regclass(format('%I.%I', own, changed.name)) AND attname = ANY (changed.columns)
         GROUP BY changed.name
     LOOP
-        EXECUTE format('REVOKE UPDATE ON %I FROM %I', one.name, service);
-        EXECUTE format('GRANT UPDATE (%s) ON %I TO %I', one.columns, one.name, service);
+        EXECUTE format('REVOKE UPDATE ON %I.%I FROM %I', own, one.name, service);
+        EXECUTE format('GRANT UPDATE (%s) ON %I.%I TO %I', one.columns, own, one.name, service);
     END LOOP;
     -- What runs with the rights of the owner; one of them is only for another of them.
     FOR one IN
         SELECT oid::regprocedure AS name, proname <> 'make_partition' AS is_asked_for FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace AND prosecdef
+        WHERE pronamespace = to_regnamespace(quote_ident(own)) AND prosecdef
     LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
         IF one.is_asked_for THEN

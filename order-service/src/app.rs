@@ -45,13 +45,14 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/orders");
 pub const TABLES: Tables = Tables { service: "order-service", migrations: &MIGRATIONS, mark: "order_number" };
 
 /// What is done with its own tables.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("audit", "SELECT, INSERT"),
     ("cell", "SELECT, INSERT, UPDATE"),
     ("idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("order_number", "USAGE"),
     ("orders", "SELECT, INSERT"),
     ("orders (status, version, customer_ref)", "UPDATE"),
+    ("outbox_messages", "SELECT"),
     ("pause", "INSERT, UPDATE, DELETE"),
     ("rejected_messages (discarded_at, discarded_by, discard_reason)", "UPDATE"),
 ];

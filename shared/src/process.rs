@@ -98,7 +98,7 @@ impl Process {
         if let Some(renewal) = basis.database.renewal(&[&pool, &requests]) {
             tasks.spawn("credentials", |shutdown, status| renewal.run(shutdown, status));
         }
-        let probes = Probes::new(health, shutdown.clone(), pool.clone(), basis.tables.migrations);
+        let probes = Probes::new(health, shutdown.clone(), pool.clone(), requests.clone(), basis.tables.migrations);
         Ok(Self { pool, requests, probes, exposition, shutdown, tasks })
     }
 

@@ -94,11 +94,17 @@ impl Database {
 
     /// As an operator does with psql: before the first migration and after it.
     pub async fn grant(&self) {
-        let variables = [("owner", OWNER), ("service", SERVICE), ("DBNAME", &self.name)];
-        let sql = variables.iter().fold(PRIVILEGES.to_owned(), |sql, (name, value)| {
-            sql.replace(&format!(":\"{name}\""), value).replace(&format!(":'{name}'"), &format!("'{value}'"))
+        self.grant_in("public").await;
+    }
+
+    /// As [`Database::grant`], in a schema that is made where it is not there: one of a second installation.
+    pub async fn grant_in(&self, schema: &str) {
+        let sql = [("owner", OWNER), ("service", SERVICE)].iter().fold(PRIVILEGES.to_owned(), |sql, (name, value)| {
+            sql.replace(&format!(":'{name}'"), &format!("'{value}'"))
         });
-        self.execute(&sql).await;
+        let of_schema =
+            format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}; {sql}; RESET search_path");
+        self.execute(&of_schema).await;
     }
 
     /// With the role of the service.

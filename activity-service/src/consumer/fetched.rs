@@ -30,9 +30,10 @@ pub struct Fetching {
 }
 
 impl Fetching {
-    /// Takes the client's statistics; what is no statistics changes nothing.
-    pub fn note(&self, json: &[u8]) {
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(json) else { return };
+    /// Takes the client's statistics; what is no statistics changes nothing. Whether a broker is connected.
+    pub fn note(&self, json: &[u8]) -> bool {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(json) else { return false };
+        let is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
         let throttled =
             statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref()).map(|window| window.max);
         let throttled = u32::try_from(throttled.max().unwrap_or(0)).unwrap_or(0);
@@ -48,6 +49,7 @@ impl Fetching {
             })
         });
         *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = fetched.collect();
+        is_connected
     }
 
     /// So many more messages were handed out.

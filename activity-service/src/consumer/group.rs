@@ -475,8 +475,9 @@ impl ClientContext for Membership {
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.group.serve_one();
-        if !self.is_over() {
-            self.group.fetching.note(statistics);
+        // Why the connection before failed explains nothing of what comes later.
+        if !self.is_over() && self.group.fetching.note(statistics) {
+            self.group.failure.forget();
         }
     }
 }

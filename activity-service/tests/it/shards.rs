@@ -130,14 +130,12 @@ async fn with_all_shards_taken_one_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_in_another_schema_takes_no_lock_of_this_one_for_its_own() {
     let world = World::new(1).await;
-    let made = "CREATE SCHEMA two AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA two TO test_service;
-        ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA two GRANT ALL ON TABLES TO test_service;
-        ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA two GRANT ALL ON SEQUENCES TO test_service";
-    world.database.execute(made).await;
+    world.database.grant_in("two").await;
     let in_two = |url: String| format!("{url}?options=-c%20search_path%3Dtwo");
     let owner = world.setup().set("database.url", in_two(world.database.owner_url()));
     let migrated = owner.run(&["migrate", "--new-installation"]).await;
     assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+    world.database.grant_in("two").await;
     let topic = Topic::new(1, &[]).await;
     let (setup, of_two) = (world.setup(), format!("{}-two", world.group));
     let in_two = world.setup().set("database.url", in_two(world.database.url()));

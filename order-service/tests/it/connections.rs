@@ -37,6 +37,29 @@ async fn after_a_burst_of_orders_reads_are_answered_though_the_pools_want_more_t
     world.judge().await;
 }
 
+/// Holds: An instance that cannot answer reads wants no traffic, though it could place orders.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_wants_no_traffic_while_no_read_gets_a_connection() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    let client = world.client(&service);
+    client.load(50, 4).await;
+    assert_eq!(client.get("/orders").await.status, 200);
+    // Those that are there go on.
+    permit(&world, 0).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'order-service requests'";
+    world.database.execute(cut).await;
+    wait_until("it is not ready", seconds(10), async || service.probe("ready").await == Some(503)).await;
+    assert_eq!(client.get("/orders").await.status, 503);
+    permit(&world, 100).await;
+    wait_until("it is ready", seconds(10), async || service.probe("ready").await == Some(200)).await;
+    assert_eq!(client.get("/orders").await.status, 200);
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_cut_comes_back_though_the_pools_have_taken_its_slot() {
     let world = World::new().await;

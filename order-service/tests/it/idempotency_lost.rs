@@ -146,3 +146,34 @@ async fn a_row_that_is_adopted_before_its_lost_answer_is_made_good_is_in_one_mem
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
+
+/// Holds: What a batch has placed is known, though another order of it was placed before and its identity has ended since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_with_an_order_that_was_placed_before_knows_the_others_though_its_identity_has_ended() {
+    let world = World::new().await;
+    let setup = world.setup().set("placement.tasks", 1);
+    let service = setup.failpoint("placement::placed", "1*off->2*sleep(900)->off").start().await;
+    let client = world.client(&service);
+    let body = order_body("C-before");
+    let before = client.place_under("k", &body).await.unwrap();
+    assert_eq!(before.status, 201);
+    let one = |client: Client| tokio::spawn(async move { client.place().await.unwrap() });
+    let orders = "SELECT count(*) FROM orders";
+    // While this one is under way the next batch fills.
+    let first = one(client.clone());
+    wait_until("it is placed", seconds(10), async || world.database.number(orders).await == 2).await;
+    let again = {
+        let (client, body) = (client.clone(), body.clone());
+        tokio::spawn(async move { client.place_under("k", &body).await.unwrap() })
+    };
+    let fresh = one(client.clone());
+    wait_until("the other is placed", seconds(10), async || world.database.number(orders).await == 3).await;
+    world.end(identity(&service)).await;
+    assert_eq!(first.await.unwrap().status, 201);
+    let (again, fresh) = (again.await.unwrap(), fresh.await.unwrap());
+    assert_eq!((again.status, &again.body["orderRef"]), (201, &before.body["orderRef"]));
+    assert_eq!(fresh.status, 201, "{fresh:?}");
+    world.at_rest(seconds(20)).await;
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

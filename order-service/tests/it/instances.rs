@@ -141,15 +141,14 @@ async fn two_installations_in_one_database_know_nothing_of_one_another() {
     let topics = [Topic::new(2, &[]).await, Topic::new(2, &[]).await];
     let mut running = Vec::new();
     for (schema, topic) in ["one", "two"].into_iter().zip(&topics) {
-        let made = format!(
-            "CREATE SCHEMA {schema} AUTHORIZATION test_owner; GRANT USAGE ON SCHEMA {schema} TO test_service;
-            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON TABLES TO test_service;
-            ALTER DEFAULT PRIVILEGES FOR ROLE test_owner IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO test_service"
-        );
-        world.database.execute(&made).await;
+        world.database.grant_in(schema).await;
         let migrated =
             binary().set("database.url", in_schema(&owner, schema)).run(&["migrate", "--new-installation"]).await;
         assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+        world.database.grant_in(schema).await;
+        // As in the first one, nothing is permitted that the service does not do.
+        let permitted = format!("SELECT has_table_privilege('test_service', '{schema}.outbox', 'UPDATE')::int::bigint");
+        assert_eq!(world.database.number(&permitted).await, 0);
         let setup = world.setup().set("database.url", in_schema(&service, schema)).set("kafka.topic", &topic.name);
         running.push((setup.clone(), setup.start().await));
     }

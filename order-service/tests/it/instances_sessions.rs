@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use testing::{Postgres, Proxy, Service, UNPUBLISHED, wait_until};
 
-use crate::world::{TAKEN_OVER, World, identity, seconds};
+use crate::world::{TAKEN_OVER, World, identity, insertion, seconds};
 
 /// Whether it is told that nothing is sent.
 async fn outage(service: &Service) -> bool {
@@ -208,6 +208,41 @@ async fn answers_to_commits_lost_under_load_of_two_instances_lose_and_double_not
     world.at_rest(seconds(20)).await;
     assert_eq!(world.history.others(), [].into());
     assert_eq!((one.stop().await, other.stop().await), (Some(0), Some(0)));
+    world.judge().await;
+}
+
+/// Holds: A log whose row somebody has locked keeps no other log waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_of_somebody_else_on_the_row_of_an_adopted_log_stops_no_other_log() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    // It is adopted, and not closed while this transaction may write to it.
+    let held = world.insertions_wait("orders", "new.customer_ref LIKE 'left-%'").await;
+    let log = 900_000;
+    world.database.execute(&format!("INSERT INTO instances (instance_id) VALUES ({log})")).await;
+    let late = {
+        let (pool, insertion) = (world.database.pool.clone(), insertion(1, log));
+        tokio::spawn(async move { sqlx::raw_sql(&insertion).execute(&pool).await.unwrap() })
+    };
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 42";
+    wait_until("it waits", seconds(10), async || world.database.number(waits).await == 1).await;
+    world.end(log).await;
+    let adopted = format!("SELECT count(*) FROM instances WHERE instance_id = {log} AND adopter IS NOT NULL");
+    wait_until("it is adopted", seconds(10), async || world.database.number(&adopted).await == 1).await;
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::raw_sql(&format!("SELECT FROM instances WHERE instance_id = {log} FOR UPDATE"))
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    held.rollback().await.unwrap();
+    late.await.unwrap();
+    world.left_behind(20, 800_000).await;
+    let unsent = "SELECT count(*) FROM outbox_messages WHERE state <> 'published' AND instance = 800000";
+    wait_until("the other log is sent", seconds(15), async || world.database.number(unsent).await == 0).await;
+    lock.rollback().await.unwrap();
+    world.at_rest(seconds(10)).await;
+    world.remember_left().await;
+    assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
 

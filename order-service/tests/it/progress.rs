@@ -227,3 +227,26 @@ async fn the_topic_of_progress_that_somebody_deletes_is_made_again() {
     assert_eq!(service.stop().await, Some(0));
     world.judge_nothing_placed().await;
 }
+
+/// Holds: What was written in the minutes of an outage is told soon after it, and not a minute a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minutes_of_an_outage_are_told_together_each_once_and_in_their_order() {
+    let world = World::new().await;
+    let service = world.setup().start().await;
+    world.client(&service).place_one().await;
+    world.at_rest(seconds(10)).await;
+    assert_eq!(service.stop().await, Some(0));
+    let away = "UPDATE told_counts SET next_minute = date_trunc('minute', now(), 'UTC') - interval '300 minutes'";
+    world.database.execute(away).await;
+    let told_before = told(&world).await.len();
+    let service = world.setup().start().await;
+    let all = "SELECT count(*) FROM told_counts WHERE next_minute >= date_trunc('minute', now(), 'UTC') - interval '1 minute'";
+    wait_until("all are told", seconds(30), async || world.database.number(all).await == 1).await;
+    let told = everything_told_was_true(&world).await.split_off(told_before);
+    let minutes: Vec<_> =
+        told.iter().filter(|one| !one["counts"].is_null()).map(|one| moment(&one["counts"]["from"])).collect();
+    assert!(minutes.len() >= 298, "{}", minutes.len());
+    assert!(minutes.windows(2).all(|two| two[1] - two[0] == time::Duration::MINUTE), "{minutes:?}");
+    assert_eq!(service.stop().await, Some(0));
+    world.judge().await;
+}

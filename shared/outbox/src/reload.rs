@@ -306,7 +306,9 @@ impl Reloader {
         due.extend(log.take_back(is_open, slots.len() - due.len()));
         let reading = tables::read_places(&self.pool, log.id, &due);
         match status.busy(ANSWER_WITHIN, reading).await {
-            Ok(messages) => {
+            Ok((messages, left)) => {
+                // That one of them left was not answered.
+                log.settle(left);
                 let (messages, asked) = self.in_turn(messages, log, status).await;
                 let count = self.push(messages, slots, &Source::Log(log.clone()));
                 asked.map(|()| count > 0)

@@ -88,11 +88,18 @@ pub async fn read_range(
     Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
 }
 
-/// Messages of a log at these places.
+/// Messages of a log at these places, and the places of those that are the log's no more: they have failed, or an operator
+/// has decided what becomes of them.
 ///
 /// # Errors
 /// The database's.
-pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<Vec<Message>, sqlx::Error> {
+pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<(Vec<Message>, Vec<i64>), sqlx::Error> {
+    let left = sqlx::query_scalar!(
+        "SELECT seq FROM rejected_messages WHERE instance = $1 AND seq = ANY ($2) AND state <> 'waiting'",
+        log.number(),
+        seqs
+    );
+    let left = left.fetch_all(pool).await?;
     let rows = sqlx::query_as!(
         Row,
         r#"
@@ -104,7 +111,8 @@ pub async fn read_places(pool: &Pool, log: InstanceId, seqs: &[i64]) -> Result<V
         log.number(),
         seqs
     );
-    Ok(rows.fetch_all(pool).await?.into_iter().map(Message::from).collect())
+    let rows = rows.fetch_all(pool).await?.into_iter().map(Message::from);
+    Ok((rows.filter(|message| !left.contains(&message.seq)).collect(), left))
 }
 
 /// What a version of a thing waits for whose turn it is not.

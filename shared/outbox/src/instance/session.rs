@@ -192,6 +192,7 @@ impl Session {
         let mut landed = pin!(flight.landed());
         let held_since = Instant::now();
         let mut gone_since = HashMap::new();
+        let mut answered_at = Instant::now();
         // Whose end could not be written: somebody has locked their rows.
         let mut held_up = HashSet::new();
         loop {
@@ -204,6 +205,11 @@ impl Session {
                 Ok::<_, sqlx::Error>(look)
             };
             let look: Look = status.busy(self.settings.takeover_after, looking).await?;
+            // Whoever was gone may have come back and gone again between two looks that are so far apart.
+            if answered_at.elapsed() > self.settings.takeover_after {
+                gone_since.clear();
+            }
+            answered_at = Instant::now();
             self.instance.note_pause(look.is_paused);
             if look.ended {
                 self.instance.distrust();
@@ -244,7 +250,8 @@ impl Session {
             // Tried last: they keep nobody else waiting.
             gone.sort_by_key(|(other, _)| held_up.contains(other));
             for (other, takeover_after) in gone {
-                let since = *gone_since.entry(other).or_insert(asked_at);
+                // From the answer on: a look may take long, and until then the lock may have been held.
+                let since = *gone_since.entry(other).or_insert(answered_at);
                 // After an outage of the database everyone looks gone: everyone returns first. Whoever has the longer
                 // setting trusts its lock for longer.
                 if asked_at.duration_since(since.max(held_since)) >= takeover_after.max(own)

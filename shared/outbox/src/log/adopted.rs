@@ -153,11 +153,22 @@ impl Adopted {
             self.closing = Closing::WaitsFor(waits_for);
             return Ok(());
         }
-        let closing = sqlx::query!(
-            "UPDATE instances SET closed_at = now() WHERE instance_id = $1 AND closed_at IS NULL",
+        // Somebody may have locked its row: others do not wait behind it.
+        let closing = sqlx::query_scalar!(
+            r#"
+            WITH mine AS (
+                SELECT instance_id FROM instances WHERE instance_id = $1 FOR UPDATE SKIP LOCKED
+            ), closed AS (
+                UPDATE instances i SET closed_at = now() FROM mine WHERE i.instance_id = mine.instance_id AND closed_at IS NULL
+            )
+            SELECT count(*) AS "mine!" FROM mine
+            "#,
             self.log.id.number()
         );
-        closing.execute(pool).await?;
+        if closing.fetch_one(pool).await? == 0 {
+            self.closing = Closing::WaitsFor(Vec::new());
+            return Ok(());
+        }
         self.closing = Closing::Closed;
         // Nothing was read yet, or everything that was there.
         if self.cursor == self.log.settled_to() + 1 || self.reading == Reading::WaitsToBeClosed {
@@ -256,13 +267,22 @@ impl Adopted {
         if self.reading != Reading::Over || !self.log.is_settled_for_good(self.last_seen) {
             return Ok(false);
         }
-        let done = sqlx::query!(
-            "UPDATE instances SET done_at = now() WHERE instance_id = $1 AND adopter = $2 AND done_at IS NULL",
+        let is_done = sqlx::query_scalar!(
+            r#"
+            WITH open AS MATERIALIZED (
+                SELECT instance_id FROM instances WHERE instance_id = $1 AND adopter = $2 AND done_at IS NULL
+            ), mine AS (
+                SELECT i.instance_id FROM instances i JOIN open USING (instance_id) FOR UPDATE OF i SKIP LOCKED
+            ), done AS (
+                UPDATE instances i SET done_at = now() FROM mine
+                WHERE i.instance_id = mine.instance_id AND adopter = $2 AND done_at IS NULL
+            )
+            SELECT NOT EXISTS (SELECT FROM open) OR EXISTS (SELECT FROM mine) AS "is_done!"
+            "#,
             self.log.id.number(),
             adopter.number()
         );
-        done.execute(pool).await?;
-        Ok(true)
+        is_done.fetch_one(pool).await
     }
 }
 

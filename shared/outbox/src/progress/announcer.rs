@@ -38,6 +38,8 @@ use crate::{
 const ANNOUNCES_AFTER: Duration = SETTLES_WITHIN.saturating_add(Duration::from_millis(100));
 /// What takes longer is out of date; partitions are asked for their ends one by one.
 const ANNOUNCES_WITHIN: Duration = Duration::from_secs(30);
+/// Minutes that are told in one go, each by an announcement of its own.
+const MINUTES_AT_ONCE: usize = 100;
 /// Short, because a stop waits for the thread that asks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What Kafka has not taken by then is out of date.
@@ -197,7 +199,7 @@ impl Announcer {
         else {
             return Ok(false);
         };
-        let announcement = Announcement {
+        let mut announcement = Announcement {
             source: self.source,
             announced_to,
             topic: self.of_topic.clone(),
@@ -210,7 +212,22 @@ impl Announcer {
             discarded: outstanding.discarded,
             counts,
         };
-        let value = serde_json::to_string(&announcement).context("an announcement is JSON")?;
+        for _ in 0..MINUTES_AT_ONCE {
+            self.send(&announcement).await?;
+            fail_point!("announcer::told", |_| std::process::abort());
+            let Some(counts) = &announcement.counts else { break };
+            within(ANSWER_WITHIN, counting::told(&self.pool, counts)).await?;
+            // Those of an outage: a day has 1440, and until they are told nobody sees what differs in them.
+            announcement.counts = within(ANSWER_WITHIN, counting::next_closed(&self.pool, announced_to)).await?;
+            if announcement.counts.is_none() {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn send(&self, announcement: &Announcement) -> anyhow::Result<()> {
+        let value = serde_json::to_string(announcement).context("an announcement is JSON")?;
         // The partition that is read, however many somebody else has given the topic.
         let record = FutureRecord::to(&self.topic).partition(0).key(self.source).payload(&value);
         let sent = self.producer.now().send(record, Duration::ZERO).await;
@@ -220,11 +237,7 @@ impl Announcer {
             }
             return Err(error).context("kafka has not taken it");
         }
-        fail_point!("announcer::told", |_| std::process::abort());
-        if let Some(counts) = &announcement.counts {
-            within(ANSWER_WITHIN, counting::told(&self.pool, counts)).await?;
-        }
-        Ok(true)
+        Ok(())
     }
 
     /// Where the topic's partitions end. What is to be told was acknowledged before this is asked, by whatever

@@ -129,6 +129,17 @@ pub(super) async fn closed(
     Ok(Some(Counts { from, to: from + Duration::minutes(1), quantities }))
 }
 
+/// As [`closed`], where there is no transaction.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn next_closed(pool: &Pool, announced_to: OffsetDateTime) -> Result<Option<Counts>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let next = closed(&mut connection, announced_to).await;
+    connection.end_with(&next);
+    next
+}
+
 /// The minute is told. Minutes that were told stay for a day, for people who look.
 ///
 /// # Errors

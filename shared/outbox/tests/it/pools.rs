@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 const DEFAULTS: &str = "[database]\nmax_connections = 6\nallow_plaintext = false\n";
 
-fn settings_of(database: &Database) -> Settings {
+pub fn settings_of(database: &Database) -> Settings {
     let file = std::env::temp_dir().join(format!("{}.toml", Uuid::now_v7()));
     std::fs::write(&file, format!("[database]\nurl = \"{}\"\n", database.url())).unwrap();
     let settings = Settings::read(&mut Reader::new(DEFAULTS, "THINGS", Some(&file)).unwrap());

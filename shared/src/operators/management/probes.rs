@@ -29,6 +29,7 @@ pub struct Probes {
     pub health: Health,
     pub shutdown: Shutdown,
     pub pool: Pool,
+    requests: Pool,
     schema: &'static Migrator,
     started: Arc<OnceLock<()>>,
     needed: Arc<OnceLock<&'static str>>,
@@ -36,8 +37,8 @@ pub struct Probes {
 
 impl Probes {
     #[must_use]
-    pub fn new(health: Health, shutdown: Shutdown, pool: Pool, schema: &'static Migrator) -> Self {
-        Self { health, shutdown, pool, schema, started: Arc::default(), needed: Arc::default() }
+    pub fn new(health: Health, shutdown: Shutdown, pool: Pool, requests: Pool, schema: &'static Migrator) -> Self {
+        Self { health, shutdown, pool, requests, schema, started: Arc::default(), needed: Arc::default() }
     }
 
     /// The schema is known to fit and everything runs.
@@ -59,7 +60,7 @@ impl Probes {
     async fn is_ready(&self) -> bool {
         let waits = |name: &&str| self.health.reports().get(*name).is_some_and(|report| report.state == State::Waiting);
         let may_answer = self.is_started() && !self.shutdown.is_requested() && !self.needed.get().is_some_and(waits);
-        may_answer && database::is_usable(&self.pool, self.schema).await
+        may_answer && database::is_usable(&self.pool, self.schema).await && self.requests.has_any().await
     }
 
     /// The routes of the management port.

@@ -40,7 +40,8 @@ const TRUSTED_WHILE_IDLE: Duration = Duration::from_secs(1);
 /// How long that answer may take: several may be dead, one after the other.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 /// How long a connection is kept: by this one a pool gives back what a burst has taken, and reads, the session or another
-/// instance may need. To connect again takes milliseconds.
+/// instance may need. To connect again takes milliseconds. The last one of a pool is kept: where fewer are permitted than are
+/// wanted, others would take its place.
 const KEPT_FOR: Duration = Duration::from_mins(1);
 /// How often it is looked whether one has come of age.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
@@ -132,7 +133,7 @@ impl Pool {
             // A server that restarts, or has no room for a moment, is tried again.
             for pause in backoff() {
                 while let Some(mut idle) = self.0.take_idle() {
-                    if idle.is_usable().await {
+                    if idle.is_usable(self.0.is_last()).await {
                         return idle;
                     }
                     idle.close();
@@ -225,6 +226,18 @@ impl Pool {
         (self.0.size.saturating_sub(free) + idle, idle)
     }
 
+    /// Whether it has a connection, at work or not, or can have one.
+    pub async fn has_any(&self) -> bool {
+        let (all, idle) = self.size();
+        let asking = async {
+            let mut lease = self.acquire().await?;
+            let answer = takes_writes(&mut lease).await;
+            lease.end_with(&answer);
+            answer
+        };
+        all > idle || matches!(timeout(ASKED_WITHIN, asking).await, Ok(Ok(true)))
+    }
+
     #[must_use]
     pub fn max_size(&self) -> u32 {
         self.0.size
@@ -267,6 +280,11 @@ impl Connections {
         }
     }
 
+    /// Whether the one that is being lent is the only one there is.
+    fn is_last(&self) -> bool {
+        self.size as usize - self.permits.available_permits() == 1 && self.idle().is_empty()
+    }
+
     fn take_idle(&self) -> Option<Connected> {
         self.idle().pop_front()
     }
@@ -292,9 +310,9 @@ impl Connected {
         self.since.elapsed() > KEPT_FOR
     }
 
-    async fn is_usable(&mut self) -> bool {
+    async fn is_usable(&mut self, is_last: bool) -> bool {
         let is_trusted = self.idle_since.elapsed() <= TRUSTED_WHILE_IDLE;
-        !self.is_old()
+        (is_last || !self.is_old())
             && (is_trusted || matches!(timeout(ANSWERS_WITHIN, takes_writes(&mut self.connection)).await, Ok(Ok(true))))
     }
 
@@ -310,7 +328,10 @@ async fn close_the_old(pool: Weak<Connections>) {
         let Some(pool) = pool.upgrade() else { break };
         let old = {
             let mut idle = pool.idle();
-            let (old, young): (VecDeque<_>, _) = idle.drain(..).partition(Connected::is_old);
+            let (mut old, mut young): (VecDeque<_>, VecDeque<_>) = idle.drain(..).partition(Connected::is_old);
+            if young.is_empty() && pool.permits.available_permits() == pool.size as usize {
+                young.extend(old.pop_back());
+            }
             *idle = young;
             old
         };
