@@ -115,12 +115,13 @@ async fn holes_that_never_held_a_message_are_no_gaps() {
     world.has_counted(20, seconds(20)).await;
     // It was noted when it was passed.
     let numbers = "SELECT nextval(pg_get_serial_sequence('consumption_gaps', 'gap_id'))";
-    assert_eq!(world.database.number(numbers).await, 2);
+    assert!(world.database.number(numbers).await > 1);
     let left = "SELECT count(*) FROM consumption_gaps";
     wait_until("it is forgotten", seconds(20), async || world.database.number(left).await == 0).await;
     for line in ["messages were deleted before they were read", "messages were jumped over: they are read again"] {
         assert!(!service.has_logged(line), "{line}");
     }
+    world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }

@@ -245,6 +245,7 @@ async fn a_client_that_tells_nothing_any_more_is_replaced_without_a_restart() {
     world.produce(&many(10)).await;
     world.has_counted(10, seconds(60)).await;
     assert!(service.has_logged("the client tells nothing any more: joining the group anew"));
+    world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
@@ -288,6 +289,7 @@ async fn a_partition_that_another_installation_reads_is_told_by_those_who_have_c
     reading.join().unwrap();
     world.has_counted(120, seconds(40)).await;
     wait_until("it is over", seconds(30), async || service.metrics().await.sum(UNREAD) == 0.0).await;
+    world.at_rest().await;
     assert_eq!(service.stop().await, Some(0));
     world.judge().await;
 }
